@@ -110,12 +110,12 @@ def test_what_a_gateway_sends(receiver: Receiver) -> None:
         soft, hard = sorted(receiver.bodies, key=lambda body: -len(body["event"]))
         assert soft["message"] == "The soft budget of key 'k' is spent: $6.00 of $5.00"
         assert hard["message"] == "The budget of key 'k' is spent: $12.00 of $12.00"
-        scripted.plays(json_answer(500, {"message": "no"}))
+        scripted.respond_with(json_answer(500, {"message": "no"}))
         for _ in range(2):
             assert scripted.gateway.chat().status >= 500
         awaited(lambda: len(receiver.bodies) == 3)
         assert (receiver.bodies[2]["event"], receiver.bodies[2]["object"]) == ("breaker_open", A)
-        scripted.plays(answered())
+        scripted.respond_with(answered())
 
 
 def test_an_alert_for_whatever_else_an_operator_should_hear_of(receiver: Receiver, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import CallerError
 from gateway.observability.call_controls import NO_CONTROLS, CallControls, controls_of
 from gateway.settings.schema import BreakerSettings, CacheSettings, Retries
-from support.app import A, Stage, answered, opened, piece, stage, start
+from support.app import A, Harness, answered, opened, piece, run_harness, start
 from support.scripted_upstream import Chunk, Head, Pause, Signal, json_answer, transcript
 
 READ: tuple[tuple[dict[bytes, bytes], CallControls], ...] = (
@@ -44,10 +44,10 @@ def test_what_cannot_be_used_is_refused(name: bytes, values: tuple[bytes, ...]) 
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Stage]:
+def harness() -> Iterator[Harness]:
     breaker = BreakerSettings(failures=2)
     retries = Retries(count=2, initial_backoff=0.001)
-    with stage(retries=retries, breaker=breaker, cache=CacheSettings(store="memory")) as one:
+    with run_harness(retries=retries, breaker=breaker, cache=CacheSettings(store="memory")) as one:
         yield one
 
 
@@ -62,43 +62,43 @@ def scene() -> Iterator[Stage]:
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/cohere/v2/chat"])
 def test_there_are_no_more_attempts(path: str, header: str, value: str, calls: int) -> None:
-    with stage(retries=Retries(count=2, initial_backoff=0.001)) as scene:
-        scene.plays(json_answer(500, {"message": "no"}))
-        headers = {"authorization": f"Bearer {scene.gateway.key}", "content-type": "application/json", header: value}
+    with run_harness(retries=Retries(count=2, initial_backoff=0.001)) as harness:
+        harness.respond_with(json_answer(500, {"message": "no"}))
+        headers = {"authorization": f"Bearer {harness.gateway.key}", "content-type": "application/json", header: value}
         body = {"model": A, "messages": [{"role": "user", "content": "Hello"}]}
-        seen = scene.gateway.ask("POST", path, body, headers)
-        assert (len(scene.upstream.requests), seen.headers["x-gateway-attempts"]) == (calls, str(calls))
+        seen = harness.gateway.ask("POST", path, body, headers)
+        assert (len(harness.upstream.requests), seen.headers["x-gateway-attempts"]) == (calls, str(calls))
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("header", "value"), [("cf-aig-request-timeout", "50"), ("x-litellm-timeout", "0.05")])
-def test_there_is_no_more_time_and_no_breaker_opens(scene: Stage, header: str, value: str, streaming: bool) -> None:
+def test_there_is_no_more_time_and_no_breaker_opens(harness: Harness, header: str, value: str, streaming: bool) -> None:
     never = Signal()
     for _ in range(4):  # more than open a breaker
-        scene.plays((Pause(never), *answered()))
-        seen = scene.gateway.chat("Slow", {header: value}, stream=streaming)
+        harness.respond_with((Pause(never), *answered()))
+        seen = harness.gateway.chat("Slow", {header: value}, stream=streaming)
         assert (seen.status, seen.error["code"]) == (504, "upstream_timeout")
         # On a busy machine the time may be over before anything was sent.
-        assert len(scene.upstream.requests) <= 1, "what may take no longer is not tried again"
+        assert len(harness.upstream.requests) <= 1, "what may take no longer is not tried again"
     never.set()
-    scene.plays(answered())
-    assert scene.gateway.chat("Fast").status == 200
+    harness.respond_with(answered())
+    assert harness.gateway.chat("Fast").status == 200
 
 
-def test_the_time_of_a_stream_ends_it(scene: Stage) -> None:
+def test_the_time_of_a_stream_ends_it(harness: Harness) -> None:
     never = Signal()
     events = transcript(start(), opened(), piece("word"), done=False)
-    scene.plays((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(events), Pause(never)))
-    seen = scene.gateway.chat("Slow", {"x-litellm-timeout": "0.5"}, stream=True)
+    harness.respond_with((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(events), Pause(never)))
+    seen = harness.gateway.chat("Slow", {"x-litellm-timeout": "0.5"}, stream=True)
     never.set()
     assert "upstream_timeout" in seen.data.decode()
 
 
-def test_the_cache_obeys_the_other_names(scene: Stage) -> None:
-    scene.plays(answered("One."), answered("Two."), answered("Three."))
+def test_the_cache_obeys_the_other_names(harness: Harness) -> None:
+    harness.respond_with(answered("One."), answered("Two."), answered("Three."))
     for expected, skip in (("miss", "false"), ("hit", ""), ("bypass", "true")):
-        seen = scene.gateway.chat("Cached", {"cf-aig-cache-ttl": "60", "cf-aig-skip-cache": skip})
-        scene.gateway.settle()  # an answer goes to its caller first and to the cache then
+        seen = harness.gateway.chat("Cached", {"cf-aig-cache-ttl": "60", "cf-aig-skip-cache": skip})
+        harness.gateway.settle()  # an answer goes to its caller first and to the cache then
         assert seen.headers["x-gateway-cache"] == expected
-    refused = scene.gateway.chat("Cached", {"cf-aig-cache-ttl": "soon"})
+    refused = harness.gateway.chat("Cached", {"cf-aig-cache-ttl": "soon"})
     assert (refused.status, "cf-aig-cache-ttl" in refused.error["message"]) == (400, True)

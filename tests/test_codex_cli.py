@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.schema import Models
-from support.app import A, Gateway, demonstration, stage, streamed
+from support.app import A, Gateway, demonstration, run_harness, streamed
 from support.scripted_upstream import event_stream, transcript
 from support.transcripts import call_delta, call_end, call_start, message_end, message_start
 
@@ -52,8 +52,8 @@ def test_a_patch_is_applied(tmp_path: Path) -> None:
     arguments = json.dumps({"input": PATCH})
     pieces: list[Any] = [call_delta(0, arguments[position : position + 5]) for position in range(0, len(arguments), 5)]
     call = [message_start("m"), call_start(0, "apply_patch", identity="p1"), *pieces, call_end(0)]
-    with stage(models=Models(cache_seconds=0, aliases={MODEL: A})) as on:
-        on.plays(event_stream(transcript(*call, message_end("TOOL_CALL"))), streamed("Done."))
+    with run_harness(models=Models(cache_seconds=0, aliases={MODEL: A})) as on:
+        on.respond_with(event_stream(transcript(*call, message_end("TOOL_CALL"))), streamed("Done."))
         ended = run(on.gateway, tmp_path, "Add hello.txt")
         assert (ended.returncode, ended.stdout.strip()) == (0, "Done."), ended.stderr
         assert (tmp_path / "work" / "hello.txt").read_text(encoding="utf-8") == 'Hi from "Codex": \u00fc\n'

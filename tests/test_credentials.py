@@ -17,7 +17,7 @@ from gateway.http import middleware
 from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.settings.schema import Settings
 from gateway.state.encrypted_content import SUMMARY, TextBudget, seal_of
-from support.app import CALLER_KEY, CHAT, MASTER_KEY, SERVER_KEY, A, answered, stage, streamed
+from support.app import CALLER_KEY, CHAT, MASTER_KEY, SERVER_KEY, A, answered, run_harness, streamed
 from support.principals import principal_of
 from support.scripted_upstream import json_answer
 
@@ -139,7 +139,7 @@ def test_no_secret_is_reachable_from_a_request(
     monkeypatch.setattr(Router, "__call__", looking)
     monkeypatch.setattr(middleware, "fixed_endpoints", lambda router: {})  # so that each path takes the router
     sent_body = {name: value.format(key) for name, value in headers.items()}
-    with stage(**settings) as theatre:
+    with run_harness(**settings) as harness:
         for path, script, body in (
             (CHAT, answered(), {"model": A, "messages": [{"role": "user", "content": "Hi"}]}),
             (CHAT, streamed(), {"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": True}),
@@ -147,9 +147,9 @@ def test_no_secret_is_reachable_from_a_request(
             ("/cohere/v2/chat", answered(), {"model": A, "messages": []}),
             ("/v1/embeddings", json_answer(400, {"message": "no"}), {"model": "embed-v4.0", "input": ["a"]}),
         ):
-            theatre.plays(script)
-            theatre.gateway.ask("POST", path, body, sent_body | {"content-type": "application/json"})
-            assert len(theatre.upstream.exchanges) == 1, path
+            harness.respond_with(script)
+            harness.gateway.ask("POST", path, body, sent_body | {"content-type": "application/json"})
+            assert len(harness.upstream.exchanges) == 1, path
     assert set(leaks) == {CHAT, "/v1/responses", "/cohere/v2/chat", "/v1/embeddings"}
     assert not any(leaks.values()), leaks
 

@@ -29,7 +29,7 @@ from gateway.endpoints.health import DRAIN_PATH, LIVE_PATHS, READY_PATHS
 from gateway.settings.loading import load
 from gateway.settings.reference import described
 from gateway.settings.schema import Settings
-from support.app import SERVER_KEY, A, opened, piece, stage, start
+from support.app import SERVER_KEY, A, opened, piece, run_harness, start
 from support.certificates import issued_in
 from support.process import ROOT
 from support.scripted_upstream import Pause, Signal, event_stream, transcript
@@ -240,9 +240,9 @@ def test_a_stream_comes_through_a_proxy_as_it_is_made(proxy: str, tmp_path: Path
     script = (*event_stream([begun], ending=None), Pause(go_on), *event_stream([rest])[1:])
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": True})
     headers = {"content-type": "application/json", "x-forwarded-for": "6.6.6.6"}
-    with stage(cohere_api_key=[SERVER_KEY], allowed_hosts=["*"], trusted_proxies=["127.0.0.1"]) as theatre:
-        theatre.plays(script)
-        port = int(theatre.gateway.url.rpartition(":")[2])
+    with run_harness(cohere_api_key=[SERVER_KEY], allowed_hosts=["*"], trusted_proxies=["127.0.0.1"]) as harness:
+        harness.respond_with(script)
+        port = int(harness.gateway.url.rpartition(":")[2])
         with PROXIES[proxy](port, tmp_path) as connection:
             connection.request("POST", "/v1/chat/completions", body, headers)
             response = connection.getresponse()

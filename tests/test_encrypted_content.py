@@ -23,11 +23,11 @@ from support.app import (
     MASTER_KEY,
     REASONING,
     SERVER_KEY,
+    Harness,
     Seen,
-    Stage,
     end,
     gateway_over,
-    stage,
+    run_harness,
     start,
     whole,
 )
@@ -119,8 +119,8 @@ def test_callers_of_one_key_are_distinguished() -> None:
 
 
 @pytest.fixture(scope="module")
-def staged() -> Iterator[Stage]:
-    with stage() as result:
+def harness() -> Iterator[Harness]:
+    with run_harness() as result:
         yield result
 
 
@@ -156,23 +156,23 @@ def _next_turn(sdk: openai.OpenAI, token: str) -> str:
     return answer.headers.get("x-gateway-notes", "")
 
 
-def _request_text(staged: Stage) -> Any:
+def _request_text(harness: Harness) -> Any:
     """The assistant's turn as Cohere got it last."""
-    return staged.upstream.requests[-1].json()["messages"][1]["content"]
+    return harness.upstream.requests[-1].json()["messages"][1]["content"]
 
 
-def test_the_thinking_comes_back(staged: Stage) -> None:
-    staged.plays(json_answer(200, _thinking("Hi.")))
-    with staged.gateway.client() as sdk:
+def test_the_thinking_comes_back(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, _thinking("Hi.")))
+    with harness.gateway.client() as sdk:
         assert _next_turn(sdk, _sealed(sdk)) == ""
-    assert _request_text(staged) == [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "Hi."}]
+    assert _request_text(harness) == [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "Hi."}]
 
 
-def test_a_stream_seals_as_well(staged: Stage) -> None:
+def test_a_stream_seals_as_well(harness: Harness) -> None:
     events = [start(), *_block(0, "thinking", "thinking", THOUGHT), *_block(1, "text", "text", "Hi."), end()]
-    staged.plays(event_stream(transcript(*events)), json_answer(200, whole()))
+    harness.respond_with(event_stream(transcript(*events)), json_answer(200, whole()))
     tokens = []
-    with staged.gateway.client() as sdk:
+    with harness.gateway.client() as sdk:
         for event in sdk.responses.create(model=REASONING, input="a", include=INCLUDE, store=False, stream=True):
             if event.type == "response.output_item.done" and event.item.type == "reasoning":
                 tokens.append(event.item.encrypted_content)
@@ -180,63 +180,63 @@ def test_a_stream_seals_as_well(staged: Stage) -> None:
                 tokens.append(event.response.output[0].encrypted_content)
         assert len(tokens) == 2 and len(set(tokens)) == 1 and tokens[0]
         assert _next_turn(sdk, tokens[0]) == ""
-    assert _request_text(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+    assert _request_text(harness)[0] == {"type": "thinking", "thinking": THOUGHT}
 
 
-def test_it_is_sealed_only_when_requested(staged: Stage) -> None:
-    staged.plays(json_answer(200, _thinking("Hi.")))
-    with staged.gateway.client() as sdk:
+def test_it_is_sealed_only_when_requested(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, _thinking("Hi.")))
+    with harness.gateway.client() as sdk:
         thought = sdk.responses.create(model=REASONING, input="Hello", store=False).output[0]
     assert thought.type == "reasoning" and not thought.encrypted_content
 
 
-def test_another_replica_opens_it(staged: Stage) -> None:
-    staged.plays(json_answer(200, _thinking("Hi.")))
-    with gateway_over(staged.upstream.url) as replica, staged.gateway.client() as one, replica.client() as other:
+def test_another_replica_opens_it(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, _thinking("Hi.")))
+    with gateway_over(harness.upstream.url) as replica, harness.gateway.client() as one, replica.client() as other:
         assert _next_turn(other, _sealed(one)) == ""
-    assert _request_text(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+    assert _request_text(harness)[0] == {"type": "thinking", "thinking": THOUGHT}
 
 
-def test_another_caller_does_not(staged: Stage) -> None:
-    staged.plays(json_answer(200, _thinking("Hi.")))
-    with staged.gateway.client() as one, staged.gateway.client("another-caller") as other:
+def test_another_caller_does_not(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, _thinking("Hi.")))
+    with harness.gateway.client() as one, harness.gateway.client("another-caller") as other:
         assert _next_turn(other, _sealed(one)) == FOREIGN
-    assert _request_text(staged) == "Hi."
+    assert _request_text(harness) == "Hi."
 
 
-def test_a_foreign_token_is_ignored_and_noted(staged: Stage) -> None:
-    staged.plays(json_answer(200, whole()))
-    with staged.gateway.client() as sdk:
+def test_a_foreign_token_is_ignored_and_noted(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, whole()))
+    with harness.gateway.client() as sdk:
         assert _next_turn(sdk, "gAAAAABnothing-of-ours") == FOREIGN
-    assert _request_text(staged) == "Hi."
+    assert _request_text(harness) == "Hi."
 
 
 def test_a_request_unpacks_no_more_than_a_body_may_have() -> None:
     """Whoever brings a Cohere key can make tokens with it, of eleven kilobytes that unpack to eight megabytes."""
     caller = principal_of(Settings(), CALLER_KEY)
-    with stage(body_limit=100_000) as staged:
+    with run_harness(body_limit=100_000) as harness:
         token = seal_of(caller).seal("x" * 30_000)
         assert len(token) < 300
 
         def ask(count: int) -> Seen:
             items = [*({"type": "reasoning", "summary": [], "encrypted_content": token} for _ in range(count))]
             request = {"model": REASONING, "input": [*items, {"role": "user", "content": "Hello"}], "store": False}
-            return staged.gateway.ask("POST", "/v1/responses", request)
+            return harness.gateway.ask("POST", "/v1/responses", request)
 
         refused = ask(4)
         assert (refused.status, refused.body["error"]["code"]) == (413, "request_too_large")
         assert "unpacks to more than 100000 bytes" in refused.body["error"]["message"]
-        assert not staged.upstream.requests
-        staged.plays(json_answer(200, whole()))
+        assert not harness.upstream.requests
+        harness.respond_with(json_answer(200, whole()))
         assert ask(3).status == 200
 
 
 def test_the_servers_key_seals_too() -> None:
-    with stage(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
-        staged.plays(json_answer(200, _thinking("Hi.")))
-        with staged.gateway.client() as sdk:
+    with run_harness(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as harness:
+        harness.respond_with(json_answer(200, _thinking("Hi.")))
+        with harness.gateway.client() as sdk:
             assert _next_turn(sdk, _sealed(sdk)) == ""
-        assert _request_text(staged)[0] == {"type": "thinking", "thinking": THOUGHT}
+        assert _request_text(harness)[0] == {"type": "thinking", "thinking": THOUGHT}
 
 
 KEYS = (

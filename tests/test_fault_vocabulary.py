@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ERRORS
-from support.app import CHAT, SERVER_KEY, A, Seen, Stage, end, stage, start, whole
+from support.app import CHAT, SERVER_KEY, A, Harness, Seen, end, run_harness, start, whole
 from support.scripted_upstream import Reset, Script, event_stream, json_answer, transcript
 from translators.answer.turn import FAILED_REASONS
 from translators.core.faults import MEANINGS, Fault
@@ -76,29 +76,29 @@ BODY = {"model": A, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stage]:
-    with stage() as staged:
-        yield staged
+def own() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Stage]:
+def server() -> Iterator[Harness]:
     # An own key of its own each time: one that Cohere refused is not used again for a while.
-    with stage(cohere_api_key=[f"{SERVER_KEY}-{number}" for number in range(200)]) as staged:
-        yield staged
+    with run_harness(cohere_api_key=[f"{SERVER_KEY}-{number}" for number in range(200)]) as harness:
+        yield harness
 
 
-def line_of(staged: Stage, answer: Seen) -> dict[str, Any]:
-    return staged.gateway.log.line_of(answer.headers["x-request-id"])
+def line_of(harness: Harness, answer: Seen) -> dict[str, Any]:
+    return harness.gateway.log.line_of(answer.headers["x-request-id"])
 
 
 @pytest.mark.parametrize(("status", "message", "own_fault", "_"), REFUSALS)
 @pytest.mark.parametrize("path", [CHAT, NATIVE])
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_what_cohere_refuses(
-    own: Stage, path: str, status: int, message: str, own_fault: Fault, _: Fault, streamed: bool
+    own: Harness, path: str, status: int, message: str, own_fault: Fault, _: Fault, streamed: bool
 ) -> None:
-    own.plays(json_answer(status, {"message": message}))
+    own.respond_with(json_answer(status, {"message": message}))
     line = line_of(own, own.gateway.ask("POST", path, {**BODY, "stream": streamed}))
     assert (line["fault"], line["outcome"]) == (own_fault, "error")
     assert line["error"]
@@ -107,9 +107,9 @@ def test_what_cohere_refuses(
 @pytest.mark.parametrize(("status", "message", "_", "server_fault"), REFUSALS)
 @pytest.mark.parametrize("path", [CHAT, NATIVE])
 def test_what_cohere_refuses_the_server(
-    server: Stage, path: str, status: int, message: str, _: Fault, server_fault: Fault
+    server: Harness, path: str, status: int, message: str, _: Fault, server_fault: Fault
 ) -> None:
-    server.plays(json_answer(status, {"message": message}))
+    server.respond_with(json_answer(status, {"message": message}))
     assert line_of(server, server.gateway.ask("POST", path, BODY))["fault"] == server_fault
 
 
@@ -128,8 +128,8 @@ ANSWERS: tuple[tuple[str, Script, bool, Fault], ...] = (
 
 
 @pytest.mark.parametrize(("script", "streamed", "fault"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS])
-def test_what_cohere_does_instead_of_an_answer(own: Stage, script: Script, streamed: bool, fault: Fault) -> None:
-    own.plays(script)
+def test_what_cohere_does_instead_of_an_answer(own: Harness, script: Script, streamed: bool, fault: Fault) -> None:
+    own.respond_with(script)
     assert line_of(own, own.gateway.ask("POST", CHAT, {**BODY, "stream": streamed}))["fault"] == fault
 
 
@@ -148,19 +148,19 @@ REQUESTS: tuple[tuple[str, bytes, dict[str, str], Fault], ...] = (
 
 
 @pytest.mark.parametrize(("path", "body", "headers", "fault"), REQUESTS)
-def test_what_the_caller_did(own: Stage, path: str, body: bytes, headers: dict[str, str], fault: Fault) -> None:
+def test_what_the_caller_did(own: Harness, path: str, body: bytes, headers: dict[str, str], fault: Fault) -> None:
     usual = {"authorization": f"Bearer {own.gateway.key}", "content-type": "application/json"}
     answer = own.gateway.ask("POST", path, body, usual | headers)
     assert answer.status >= 400
     assert line_of(own, answer)["fault"] == fault
 
 
-def test_a_success_has_no_fault(own: Stage) -> None:
-    assert "fault" not in line_of(own, own.asked(json_answer(200, whole())))
+def test_a_success_has_no_fault(own: Harness) -> None:
+    assert "fault" not in line_of(own, own.chat_over(json_answer(200, whole())))
 
 
-def test_the_metric_has_the_same_words(own: Stage) -> None:
-    own.asked(json_answer(404, {"message": "no"}))
+def test_the_metric_has_the_same_words(own: Harness) -> None:
+    own.chat_over(json_answer(404, {"message": "no"}))
     series = [name for name in own.gateway.metrics() if name.startswith("gateway_failures_total")]
     lines = [line for line in own.gateway.log.lines if line.get("fault")]
     labels = {tuple(sorted(re.findall(r'(\w+)="(\w+(?:\.\w+)*)"', name))) for name in series}

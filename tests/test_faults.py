@@ -41,13 +41,13 @@ from support.app import (
     SERVERS,
     USAGE,
     A,
+    Harness,
     Seen,
-    Stage,
     end,
     gateway_over,
     opened,
     piece,
-    stage,
+    run_harness,
     start,
     story,
     whole,
@@ -474,8 +474,8 @@ FAULTS: tuple[Fault, ...] = (
 
 
 @pytest.fixture(scope="module")
-def theatres() -> Iterator[dict[tuple[str, bool], Stage]]:
-    """A stage for each server, and one with short time-outs."""
+def harnesses() -> Iterator[dict[tuple[str, bool], Harness]]:
+    """A harness for each server, and one with short time-outs."""
     with contextlib.ExitStack() as stack:
         yield {
             (server, hasty): stack.enter_context(ledgered(SHORT if hasty else LONG, server))
@@ -485,8 +485,8 @@ def theatres() -> Iterator[dict[tuple[str, bool], Stage]]:
 
 
 @pytest.fixture(scope="module")
-def theatre(theatres: dict[tuple[str, bool], Stage]) -> Stage:
-    return theatres[SERVER, False]
+def harness(harnesses: dict[tuple[str, bool], Harness]) -> Harness:
+    return harnesses[SERVER, False]
 
 
 BILLED: dict[str, Any] = {"v2.chat": USAGE["billed_units"], "v2.embed": EMBEDDED["meta"]["billed_units"]}
@@ -536,18 +536,20 @@ SEEN: dict[str, int] = {}
 
 
 @contextlib.contextmanager
-def ledgered(timeouts: Timeouts, server: str) -> Iterator[Stage]:
-    """A stage on which, whatever happened, each call has one row in the ledger: with the status that its caller saw,
+def ledgered(timeouts: Timeouts, server: str) -> Iterator[Harness]:
+    """A harness on which, whatever happened, each call has one row in the ledger: with the status that its caller saw,
     the fault that the log names, the units that Cohere billed, and their cost. It is the same on both databases.
     """
-    with stage(timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), server=server, **SETTINGS) as staged:
-        url = staged.gateway.database_url
-        staged.plays(document(BODY))
-        staged.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
+    with run_harness(
+        timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), server=server, **SETTINGS
+    ) as harness:
+        url = harness.gateway.database_url
+        harness.respond_with(document(BODY))
+        harness.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
         wait_for_rows(url, lambda row: True)  # from now on its thread and its tasks are there
-        yield staged
-        staged.gateway.settle()
-        lines = {line["request"]: line for line in staged.gateway.log.lines if "request" in line}
+        yield harness
+        harness.gateway.settle()
+        lines = {line["request"]: line for line in harness.gateway.log.lines if "request" in line}
         wait_for_rows(url, lambda row: True, len(lines))
         rows = {row["request_id"]: row for row in ledger_rows(url)}
         assert len(rows) == len(ledger_rows(url)) and rows.keys() == lines.keys()
@@ -585,15 +587,15 @@ def test_faults(
     expected: Usage,
     surface: Surface,
     server: str,
-    theatres: dict[tuple[str, bool], Stage],
+    harnesses: dict[tuple[str, bool], Harness],
 ) -> None:
     """FM-05."""
-    theatre = theatres[server, name in SILENCES]
+    harness = harnesses[server, name in SILENCES]
     script = script(surface.good) if callable(script) else script
-    before = settled(theatre)
-    seen = respond(theatre, surface, script)
+    before = settled(harness)
+    seen = respond(harness, surface, script)
     result = outcome(seen, surface)
-    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     code = getattr(result, "code", "")
     if isinstance(expected, Fine):
         assert result == expected
@@ -608,9 +610,9 @@ def test_faults(
         assert line["error"] == (expected.code or line["error"])
         assert not code or line["error"] == code
         assert line["error"].startswith("upstream_")
-    (exchange,) = theatre.upstream.exchanges
+    (exchange,) = harness.upstream.exchanges
     over(exchange)
-    after = settled(theatre, before)
+    after = settled(harness, before)
     assert after.within(before), (before, after)
 
 
@@ -622,9 +624,9 @@ def over(exchange: RequestRecord) -> None:
         time.sleep(0.002)
 
 
-def respond(theatre: Stage, surface: Surface, script: Script) -> Seen:
-    theatre.plays(script)
-    seen = theatre.gateway.ask("POST", surface.path, surface.body)
+def respond(harness: Harness, surface: Surface, script: Script) -> Seen:
+    harness.respond_with(script)
+    seen = harness.gateway.ask("POST", surface.path, surface.body)
     SEEN[seen.headers["x-request-id"]] = seen.status
     return seen
 
@@ -651,15 +653,15 @@ class Held:
         return self.tasks <= other.tasks and self.files <= other.files and self.upstream <= other.upstream
 
 
-def settled(theatre: Stage, wanted: Held | None = None) -> Held:
+def settled(harness: Harness, wanted: Held | None = None) -> Held:
     """What is held after a good answer, once it is no more than what is wanted, or stays as it is."""
-    theatre.plays(document(BODY))
+    harness.respond_with(document(BODY))
     deadline, last, since = time.monotonic() + 8, None, 0.0
-    while (response := outcome(theatre.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body), SURFACES[0])) != Fine():
+    while (response := outcome(harness.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body), SURFACES[0])) != Fine():
         # On a busy machine the short time-outs may strike.
         assert response == Error(504, SILENT) and time.monotonic() < deadline, "it does not serve any more"
     while True:
-        held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
+        held = Held(harness.gateway.tasks(), open_files(), harness.upstream.open_connections)
         now = time.monotonic()
         if held != last:
             last, since = held, now
@@ -688,33 +690,33 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize("surface", [one for one in SURFACES if one.streamed], ids=lambda surface: surface.name)
-def test_an_endless_stream_ends_with_its_caller(theatre: Stage, surface: Surface) -> None:
+def test_an_endless_stream_ends_with_its_caller(harness: Harness, surface: Surface) -> None:
     """As much as the caller likes to read, and not a byte of it kept by Cohere's side afterwards."""
-    before = settled(theatre)
+    before = settled(harness)
     more: list[Step] = [Chunk(transcript(piece("x" * 1_000), done=False) * 20), Pause(0.001)]
-    theatre.plays((Head(200, SSE), Chunk(BEGUN), *more * 20_000, End()))
-    connection = http.client.HTTPConnection(*theatre.gateway.address, timeout=30)
+    harness.respond_with((Head(200, SSE), Chunk(BEGUN), *more * 20_000, End()))
+    connection = http.client.HTTPConnection(*harness.gateway.address, timeout=30)
     headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
     connection.request("POST", surface.path, json.dumps(surface.body), headers)
     answer = connection.getresponse()
     assert (answer.status, len(answer.read(300_000))) == (200, 300_000)
     answer.close()
     connection.close()
-    over(theatre.upstream.exchanges[0])
-    assert theatre.upstream.closed[0].is_set()
-    after = settled(theatre, before)
+    over(harness.upstream.exchanges[0])
+    assert harness.upstream.closed[0].is_set()
+    after = settled(harness, before)
     assert after.within(before), (before, after)
 
 
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
-def test_three_429_are_three_answers(theatre: Stage, surface: Surface) -> None:
+def test_three_429_are_three_answers(harness: Harness, surface: Surface) -> None:
     """Nothing is tried twice here: each is the caller's to see, and the fourth request is answered."""
     refusal = json_answer(429, {"message": "Please wait and try again later"}, {"retry-after": "1"})
     good = sse(WHOLE) if surface.streamed else document(surface.good)
-    theatre.plays(refusal, refusal, refusal, good)
-    requests = [outcome(theatre.gateway.ask("POST", surface.path, surface.body), surface) for _ in range(4)]
+    harness.respond_with(refusal, refusal, refusal, good)
+    requests = [outcome(harness.gateway.ask("POST", surface.path, surface.body), surface) for _ in range(4)]
     assert requests == [*[Error(429, "rate_limit_exceeded")] * 3, Fine()]
-    assert len(theatre.upstream.exchanges) == 4
+    assert len(harness.upstream.exchanges) == 4
 
 
 # --- refusals in every dress --------------------------------------------------------------------------------
@@ -777,22 +779,22 @@ def shaped(status: int) -> dict[str, Script]:
 
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
 @pytest.mark.parametrize("status", STATUSES)
-def test_statuses(theatre: Stage, status: int, surface: Surface) -> None:
-    before = settled(theatre)
+def test_statuses(harness: Harness, status: int, surface: Surface) -> None:
+    before = settled(harness)
     # A proxy's page is nobody's refusal, whatever its status.
     page = STATUSES[status] if status in (503, 504) else Error(502, "upstream_error")
     # A third of the shapes, another one for each status and surface; all of them in `make test-long`.
     shapes = [*shaped(status).items()]
     first = ([*STATUSES].index(status) + SURFACES.index(surface)) % 3
     for name, script in shapes if transcripts.LONG else shapes[first::3]:
-        result = outcome(respond(theatre, surface, script), surface)
+        result = outcome(respond(harness, surface, script), surface)
         assert isinstance(result, Error), name
         expected = page if name == "HTML" else STATUSES[status]
         if name == "reset" and result == Error(502, CUT):
             expected = result  # a reset may overtake the head
         assert (result.status, expected.code or result.code) == (expected.status, result.code), name
-        assert len(theatre.upstream.exchanges) == 1, name
-    after = settled(theatre, before)
+        assert len(harness.upstream.exchanges) == 1, name
+    after = settled(harness, before)
     assert after.within(before), (before, after)
 
 

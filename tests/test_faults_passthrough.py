@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.schema import Timeouts
-from support.app import CALLER_KEY, A, Stage, gateway_over, stage
+from support.app import CALLER_KEY, A, Harness, gateway_over, run_harness
 from support.scripted_upstream import json_answer
 from test_faults import (
     ADDRESSES,
@@ -95,29 +95,29 @@ def expected(direct: Saw) -> tuple[str, set[int], bytes]:
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Stage]:
-    with stage(timeouts=LONG, **SETTINGS) as staged:
-        assert ask(staged.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
-        yield staged
+def harness() -> Iterator[Harness]:
+    with run_harness(timeouts=LONG, **SETTINGS) as harness:
+        assert ask(harness.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[Stage]:
+def hasty() -> Iterator[Harness]:
     """The same with short time-outs."""
-    with stage(timeouts=SHORT, **SETTINGS) as staged:
-        assert ask(staged.gateway.address, "/v1/responses/none", False, 5).status
-        yield staged
+    with run_harness(timeouts=SHORT, **SETTINGS) as harness:
+        assert ask(harness.gateway.address, "/v1/responses/none", False, 5).status
+        yield harness
 
 
-def settled(theatre: Stage) -> Held:
+def settled(harness: Harness) -> Held:
     """What is held after a good answer, once it stays as it is."""
-    theatre.plays(document(BODY))
+    harness.respond_with(document(BODY))
     deadline, last, since = time.monotonic() + 8, None, 0.0
-    while (result := ask(theatre.gateway.address, f"/cohere{PATH}", False, 5)) != Saw("whole", 200, BODY):
+    while (result := ask(harness.gateway.address, f"/cohere{PATH}", False, 5)) != Saw("whole", 200, BODY):
         # On a busy machine the short time-outs may strike.
         assert result.status == 504 and time.monotonic() < deadline, result
     while True:
-        held = Held(theatre.gateway.tasks(), open_files(), theatre.upstream.open_connections)
+        held = Held(harness.gateway.tasks(), open_files(), harness.upstream.open_connections)
         if held != last:
             last, since = held, time.monotonic()
         if time.monotonic() > deadline or (held.upstream == 1 and time.monotonic() - since > 0.05):
@@ -137,15 +137,17 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("name", "script", "streamed"), CELLS)
-def test_a_fault_is_passed_on_or_an_error(name: str, script: Any, streamed: bool, theatre: Stage, hasty: Stage) -> None:
-    theatre = hasty if name in SILENCES else theatre
+def test_a_fault_is_passed_on_or_an_error(
+    name: str, script: Any, streamed: bool, harness: Harness, hasty: Harness
+) -> None:
+    harness = hasty if name in SILENCES else harness
     timeout = SHORT.between_events * 2 if name in SILENCES else 5
     script = script(BODY) if callable(script) else script
-    before = settled(theatre)
-    theatre.plays(script)
-    direct = ask((theatre.upstream.host, theatre.upstream.port), PATH, streamed, timeout)
-    theatre.plays(script)
-    result = ask(theatre.gateway.address, f"/cohere{PATH}", streamed, 30)
+    before = settled(harness)
+    harness.respond_with(script)
+    direct = ask((harness.upstream.host, harness.upstream.port), PATH, streamed, timeout)
+    harness.respond_with(script)
+    result = ask(harness.gateway.address, f"/cohere{PATH}", streamed, 30)
     if name in STRICTER and result.status in (502, 504):
         assert result.end == "whole" and result.body.startswith(b'{"message":')
     else:
@@ -154,9 +156,9 @@ def test_a_fault_is_passed_on_or_an_error(name: str, script: Any, streamed: bool
         assert result.body.startswith(body[: len(result.body)] if end == "broken" else body), (direct, result)
         if end == "whole" and direct.end == "whole":
             assert result.body == direct.body
-    over(theatre.upstream.exchanges[0])
+    over(harness.upstream.exchanges[0])
     deadline = time.monotonic() + 5
-    while not (after := settled(theatre)).within(before):
+    while not (after := settled(harness)).within(before):
         assert time.monotonic() < deadline, (before, after)
 
 
@@ -172,10 +174,10 @@ def test_addresses(address: Any, status: int, streamed: bool) -> None:
             assert "127.0.0.1" not in result.body.decode() and "invalid" not in result.body.decode()
 
 
-def test_three_refusals_in_a_row_are_three_refusals(theatre: Stage) -> None:
+def test_three_refusals_in_a_row_are_three_refusals(harness: Harness) -> None:
     """429 is the caller's to hear, with what Cohere says of when to come back."""
     script = json_answer(429, {"message": "slow down"}, [("retry-after", "7")])
-    theatre.plays(script, script, script)
+    harness.respond_with(script, script, script)
     for _ in range(3):
-        result = ask(theatre.gateway.address, f"/cohere{PATH}", False, 30)
+        result = ask(harness.gateway.address, f"/cohere{PATH}", False, 30)
         assert (result.end, result.status, json.loads(result.body)) == ("whole", 429, {"message": "slow down"})

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Gateway, Stage, answered, end, opened, piece, stage, start
+from support.app import A, Gateway, Harness, answered, end, opened, piece, run_harness, start
 from support.process import reads_until, request_bytes
 from support.scripted_upstream import Chunk, End, Pause, Signal, json_answer, transcript
 from test_serve_disconnect import STREAM_HEAD
@@ -86,36 +86,36 @@ def our_frames(frame: FrameType | None) -> Iterator[CodeType]:
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[tuple[Stage, Watch]]:
+def watched() -> Iterator[tuple[Harness, Watch]]:
     watch = Watch()
     threading.setprofile(watch)
     try:
-        with stage(cohere_api_key=["server-key"]) as scene:
+        with run_harness(cohere_api_key=["server-key"]) as harness:
             threading.setprofile(None)
-            yield scene, watch
+            yield harness, watch
     finally:
         threading.setprofile(None)
 
 
-def chat_whole(scene: Stage, watch: Watch) -> Trip:
-    return measured(scene, watch, lambda gateway: gateway.chat().status, answered())
+def chat_whole(harness: Harness, watch: Watch) -> Trip:
+    return measured(harness, watch, lambda gateway: gateway.chat().status, answered())
 
 
-def responses_with_memory(scene: Stage, watch: Watch) -> Trip:
-    scene.plays(answered())
+def responses_with_memory(harness: Harness, watch: Watch) -> Trip:
+    harness.respond_with(answered())
     body = {"model": A, "input": "My name is Ada."}
-    first = scene.gateway.ask("POST", "/v1/responses", body).body["id"]
+    first = harness.gateway.ask("POST", "/v1/responses", body).body["id"]
     follow_up = {**body, "previous_response_id": first}
-    return measured(scene, watch, lambda gateway: gateway.ask("POST", "/v1/responses", follow_up).status, answered())
+    return measured(harness, watch, lambda gateway: gateway.ask("POST", "/v1/responses", follow_up).status, answered())
 
 
-def three_hundred_embeddings(scene: Stage, watch: Watch) -> Trip:
+def three_hundred_embeddings(harness: Harness, watch: Watch) -> Trip:
     def embeddings(count: int) -> Any:
         return json_answer(200, {"id": "1", "embeddings": {"float": [[0.5]] * count}, "texts": []})
 
     body = {"model": "embed-v4.0", "input": [f"text {number}" for number in range(300)]}
     return measured(
-        scene,
+        harness,
         watch,
         lambda gateway: gateway.ask("POST", "/v1/embeddings", body).status,
         *[embeddings(96)] * 3,
@@ -123,20 +123,20 @@ def three_hundred_embeddings(scene: Stage, watch: Watch) -> Trip:
     )
 
 
-def native_chat(scene: Stage, watch: Watch) -> Trip:
+def native_chat(harness: Harness, watch: Watch) -> Trip:
     body = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
-    return measured(scene, watch, lambda gateway: gateway.ask("POST", "/cohere/v2/chat", body).status, answered())
+    return measured(harness, watch, lambda gateway: gateway.ask("POST", "/cohere/v2/chat", body).status, answered())
 
 
-def upstream_error(scene: Stage, watch: Watch) -> Trip:
+def upstream_error(harness: Harness, watch: Watch) -> Trip:
     refusal = json_answer(400, {"message": "no"})
-    return measured(scene, watch, lambda gateway: gateway.chat().status, refusal, status=400)
+    return measured(harness, watch, lambda gateway: gateway.chat().status, refusal, status=400)
 
 
-def event_of_a_stream(scene: Stage, watch: Watch) -> Trip:
+def event_of_a_stream(harness: Harness, watch: Watch) -> Trip:
     """One delta, from Cohere's chunk to the caller's."""
     go_on, finish = Signal(), Signal()
-    scene.plays(
+    harness.respond_with(
         (
             STREAM_HEAD,
             Chunk(transcript(start(), opened(), piece("first"), done=False)),
@@ -147,7 +147,7 @@ def event_of_a_stream(scene: Stage, watch: Watch) -> Trip:
             End(),
         )
     )
-    with caller(scene.gateway) as connection:
+    with caller(harness.gateway) as connection:
         connection.sendall(request_bytes(stream=True))
         reads_until(connection, b"first")
         with watch.over() as trip:
@@ -162,17 +162,19 @@ def caller(gateway: Gateway) -> Any:
     return socket.create_connection(gateway.address, 30)
 
 
-def measured(scene: Stage, watch: Watch, request: Callable[[Gateway], int], *scripts: Any, status: int = 200) -> Trip:
-    scene.plays(*scripts)
-    scene.gateway.settle()
+def measured(
+    harness: Harness, watch: Watch, request: Callable[[Gateway], int], *scripts: Any, status: int = 200
+) -> Trip:
+    harness.respond_with(*scripts)
+    harness.gateway.settle()
     with watch.over() as trip:
-        assert request(scene.gateway) == status
-        scene.gateway.settle()
+        assert request(harness.gateway) == status
+        harness.gateway.settle()
     return trip
 
 
 # At most so many files and functions of ours, and frames from the endpoint to the HTTP client.
-TRIPS: dict[Callable[[Stage, Watch], Trip], tuple[int, int, int]] = {
+TRIPS: dict[Callable[[Harness, Watch], Trip], tuple[int, int, int]] = {
     chat_whole: (66, 310, 8),
     event_of_a_stream: (18, 50, 0),
     responses_with_memory: (81, 410, 8),
@@ -184,7 +186,7 @@ TRIPS: dict[Callable[[Stage, Watch], Trip], tuple[int, int, int]] = {
 
 @pytest.mark.parametrize("trip", TRIPS, ids=lambda trip: trip.__name__)
 def test_a_request_passes_through_few_files_and_frames(
-    trip: Callable[[Stage, Watch], Trip], watched: tuple[Stage, Watch]
+    trip: Callable[[Harness, Watch], Trip], watched: tuple[Harness, Watch]
 ) -> None:
     trip(*watched)  # what is imported, opened or built at first is not what a request costs
     passed = trip(*watched)

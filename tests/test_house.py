@@ -112,7 +112,8 @@ FIELD_NAMES = frozenset(
 # Nothing of ours is called so, alone or as a part of a name.
 BANNED_WORDS = frozenset(
     "told asked retold telling kept shown said remembered recalled whoever loud lesson lessons patience departure"
-    " upkeep tally lane shelf drawing damage journal rung floor room house".split()
+    " upkeep tally lane shelf drawing damage journal rung floor room house"
+    " theatre scene staged play plays played".split()
 )
 # These are banned as whole names only: `not_found` is a word of the field, `found` is not.
 BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent way place places course".split())
@@ -292,7 +293,7 @@ def layer(name: str) -> int:
 
 
 def stands_alone(module: Module) -> Iterator[str]:
-    """The emulator plays Cohere, so it must not share our idea of Cohere."""
+    """The emulator stands in for Cohere, so it must not share our idea of Cohere."""
     if module.within("gateway.emulator"):
         for one in module.imports:
             if one.within(*PACKAGES) and not one.within("gateway.emulator"):

@@ -38,7 +38,7 @@ from gateway.server import hypercorn_patches
 from gateway.server.sockets import TCP_OPTIONS, listen
 from gateway.server.uvicorn_connection import Connection
 from gateway.settings.schema import Settings, Timeouts
-from support.app import CHAT, SERVERS, A, Gateway, Seen, Stage, answered, gateway_over, stage, streamed
+from support.app import CHAT, SERVERS, A, Gateway, Harness, Seen, answered, gateway_over, run_harness, streamed
 from support.asgi_server import raw_request
 from support.scripted_upstream import Pause, Script, ScriptedUpstream, Signal
 
@@ -55,17 +55,17 @@ LIMIT = 200_000
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Stage]:
-    with stage(body_limit=LIMIT) as staged:
-        staged.plays(answered())
-        yield staged
+def harness() -> Iterator[Harness]:
+    with run_harness(body_limit=LIMIT) as harness:
+        harness.respond_with(answered())
+        yield harness
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def each_theatre(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def each_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """The same on each server."""
-    with stage(body_limit=LIMIT, server=request.param) as staged:
-        yield staged
+    with run_harness(body_limit=LIMIT, server=request.param) as harness:
+        yield harness
 
 
 @pytest.fixture(autouse=True)
@@ -75,11 +75,11 @@ def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[Stage]:
+def hasty() -> Iterator[Harness]:
     """A gateway with little patience for callers."""
-    with stage(body_limit=LIMIT, timeouts=Timeouts(request_body=0.5, keep_alive=0.5)) as staged:
-        staged.plays(answered())
-        yield staged
+    with run_harness(body_limit=LIMIT, timeouts=Timeouts(request_body=0.5, keep_alive=0.5)) as harness:
+        harness.respond_with(answered())
+        yield harness
 
 
 # --- the wire -----------------------------------------------------------------------------------------------
@@ -336,19 +336,19 @@ EDGES: tuple[Edge, ...] = (
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.name)
-def test_edges(each_theatre: Stage, edge: Edge) -> None:
+def test_edges(each_harness: Harness, edge: Edge) -> None:
     """FM-30."""
-    theatre = each_theatre
-    theatre.plays(answered())
-    with Wire(theatre.gateway) as wire:
+    harness = each_harness
+    harness.respond_with(answered())
+    with Wire(harness.gateway) as wire:
         wire.send(edge.sent)
         seen = [wire.answer() for _ in edge.statuses]
         assert tuple(one.status if one else None for one in seen) == edge.statuses
         for one in seen:
             assert one is not None
             if one.status >= 400:
-                refused(theatre, one)
-        assert len(theatre.upstream.exchanges) <= edge.statuses.count(200)
+                refused(harness, one)
+        assert len(harness.upstream.exchanges) <= edge.statuses.count(200)
         if edge.closed:
             assert wire.ends(), "the connection can still be used"
         else:
@@ -357,13 +357,13 @@ def test_edges(each_theatre: Stage, edge: Edge) -> None:
             assert last is not None and last.status == 200, "the connection cannot be used any more"
 
 
-def refused(theatre: Stage, seen: Seen) -> None:
+def refused(harness: Harness, seen: Seen) -> None:
     """In OpenAI's shape, with an id, and a line in the log; nothing of the request comes back."""
     error = seen.error
     assert error["message"] and error["code"] and isinstance(error["type"], str)
     assert int(seen.headers["content-length"]) == len(seen.data)
     assert "evil" not in seen.data.decode() and "x-evil" not in seen.headers
-    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     assert (line["status"], line["outcome"], line["error"]) == (seen.status, "error", error["code"])
 
 
@@ -381,10 +381,10 @@ EARLY = (
 
 
 @pytest.mark.parametrize(("name", "head", "status"), EARLY, ids=[row[0] for row in EARLY])
-def test_who_sends_on_can_read_the_answer(theatre: Stage, name: str, head: bytes, status: int) -> None:
+def test_who_sends_on_can_read_the_answer(harness: Harness, name: str, head: bytes, status: int) -> None:
     """Not a reset connection: the rest is read and thrown away, and the connection serves on."""
-    theatre.plays(answered())
-    with Wire(theatre.gateway) as wire:
+    harness.respond_with(answered())
+    with Wire(harness.gateway) as wire:
         wire.socket.sendall(head + MUCH)  # raises when the connection is reset
         if CHUNKED.encode() in head:
             wire.socket.sendall(b"\r\n0\r\n\r\n")
@@ -393,19 +393,19 @@ def test_who_sends_on_can_read_the_answer(theatre: Stage, name: str, head: bytes
         wire.send(LIVE)
         last = wire.answer()
         assert last is not None and last.status == 200
-    assert not theatre.upstream.exchanges
+    assert not harness.upstream.exchanges
 
 
-def test_the_sdk_reads_that_its_body_is_too_large(theatre: Stage) -> None:
+def test_the_sdk_reads_that_its_body_is_too_large(harness: Harness) -> None:
     messages: Any = [{"role": "user", "content": MUCH.decode()}]
-    with theatre.gateway.client() as client, pytest.raises(openai.APIStatusError) as raised:
+    with harness.gateway.client() as client, pytest.raises(openai.APIStatusError) as raised:
         client.chat.completions.create(model=A, messages=messages)
     assert (raised.value.status_code, raised.value.code) == (413, "request_too_large")
 
 
-def test_who_never_ends_is_not_read_for_ever(theatre: Stage) -> None:
+def test_who_never_ends_is_not_read_for_ever(harness: Harness) -> None:
     """Refused, and after a moment cut, however much is still said to come."""
-    with Wire(theatre.gateway) as wire:
+    with Wire(harness.gateway) as wire:
         wire.send(post("content-length: 99999999999"))
         seen = wire.answer()
         assert seen is not None and seen.status == 413
@@ -437,7 +437,7 @@ def drips(wire: Wire, data: bytes, every: float = 0.05) -> float:
 
 
 @pytest.mark.parametrize("drip", [False, True], ids=["stalled", "dripping"])
-def test_a_slow_head_is_cut(hasty: Stage, drip: bool) -> None:
+def test_a_slow_head_is_cut(hasty: Harness, drip: bool) -> None:
     """Bounded by the setting `timeouts.keep_alive` as a whole, however regularly its bytes come."""
     with Wire(hasty.gateway) as wire:
         head = get(*["x: " + "y" * 50] * 20)
@@ -450,9 +450,9 @@ def test_a_slow_head_is_cut(hasty: Stage, drip: bool) -> None:
 
 @pytest.mark.parametrize("drip", [False, True], ids=["stalled", "dripping"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
-def test_a_slow_body_is_refused(hasty: Stage, drip: bool, chunked: bool) -> None:
+def test_a_slow_body_is_refused(hasty: Harness, drip: bool, chunked: bool) -> None:
     """Each piece in time is not enough: the whole must keep up with body.SLOWEST, too."""
-    hasty.plays(answered())
+    hasty.respond_with(answered())
     with Wire(hasty.gateway) as wire:
         wire.send(post(CHUNKED, body=b"1000\r\n") if chunked else post("content-length: 4096"))
         if drip:
@@ -473,9 +473,9 @@ FORM = (
 
 @pytest.mark.parametrize("drip", [False, True], ids=["stalled", "dripping"])
 @pytest.mark.parametrize("target", ["/v1/audio/transcriptions", "/cohere/v1/datasets?name=x&type=embed-input"])
-def test_a_slow_upload_is_refused(hasty: Stage, target: str, drip: bool) -> None:
+def test_a_slow_upload_is_refused(hasty: Harness, target: str, drip: bool) -> None:
     """What is passed on while it comes has to come, too: it holds a connection to Cohere."""
-    hasty.plays(answered())
+    hasty.respond_with(answered())
     with Wire(hasty.gateway) as wire:
         kind = "content-type: multipart/form-data; boundary=b"
         wire.send(post(kind, "content-length: 100000", body=FORM, target=target))
@@ -504,7 +504,7 @@ def test_who_waits_for_cohere_is_not_slow() -> None:
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 def test_a_body_has_a_deadline_however_regularly_it_comes(chunked: bool) -> None:
     """Faster than body.SLOWEST, and yet not for hours: what has come waits in memory."""
-    with stage(timeouts=Timeouts(request_body_total=0.6)) as theatre, Wire(theatre.gateway) as wire:
+    with run_harness(timeouts=Timeouts(request_body_total=0.6)) as harness, Wire(harness.gateway) as wire:
         wire.send(post(CHUNKED) if chunked else post("content-length: 100000"))
         piece = b" " * 100
         began = time.monotonic()
@@ -538,9 +538,9 @@ def test_an_upload_has_a_deadline_too() -> None:
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
-def test_a_body_that_is_slow_but_comes(hasty: Stage) -> None:
+def test_a_body_that_is_slow_but_comes(hasty: Harness) -> None:
     """Longer in sum than the patience, as a caller far away may be."""
-    hasty.plays(answered())
+    hasty.respond_with(answered())
     body = BODY + b" " * 3_000
     with Wire(hasty.gateway) as wire:
         wire.send(post(f"content-length: {len(body)}"))
@@ -552,8 +552,8 @@ def test_a_body_that_is_slow_but_comes(hasty: Stage) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", LIVE, post(LENGTH, body=BODY)], ids=["new", "after one", "after a body"])
-def test_an_idle_connection_is_closed(hasty: Stage, before: bytes) -> None:
-    hasty.plays(answered())
+def test_an_idle_connection_is_closed(hasty: Harness, before: bytes) -> None:
+    hasty.respond_with(answered())
     with Wire(hasty.gateway) as wire:
         if before:
             wire.send(before)
@@ -561,9 +561,9 @@ def test_an_idle_connection_is_closed(hasty: Stage, before: bytes) -> None:
         assert wire.ends()
 
 
-def test_a_caller_may_be_silent_while_cohere_thinks(hasty: Stage) -> None:
+def test_a_caller_may_be_silent_while_cohere_thinks(hasty: Harness) -> None:
     """The idle time does not run while an answer is awaited."""
-    hasty.plays((Pause(1.2), *answered()))
+    hasty.respond_with((Pause(1.2), *answered()))
     with Wire(hasty.gateway) as wire:
         wire.send(post(LENGTH, body=BODY))
         seen = wire.answer()
@@ -571,7 +571,7 @@ def test_a_caller_may_be_silent_while_cohere_thinks(hasty: Stage) -> None:
         assert wire.ends(), "the next pause is counted again"
 
 
-def test_each_pause_is_counted_by_itself(hasty: Stage) -> None:
+def test_each_pause_is_counted_by_itself(hasty: Harness) -> None:
     with Wire(hasty.gateway) as wire:
         for _ in range(4):
             wire.send(LIVE)
@@ -604,10 +604,10 @@ WRITES = (
     ("request_", "script", "expected"), [row[1:] for row in WRITES], ids=[row[0] for row in WRITES]
 )
 def test_an_answer_leaves_in_few_writes(
-    each_theatre: Stage, monkeypatch: pytest.MonkeyPatch, request_: bytes, script: Script, expected: list[bytes]
+    each_harness: Harness, monkeypatch: pytest.MonkeyPatch, request_: bytes, script: Script, expected: list[bytes]
 ) -> None:
     """Head and body together where the length is known, and a stream's end with its last piece."""
-    theatre = each_theatre
+    harness = each_harness
     written: list[bytes] = []
     send, made = TCPServer.protocol_send, Connection.connection_made
 
@@ -622,8 +622,8 @@ def test_an_answer_leaves_in_few_writes(
 
     monkeypatch.setattr(TCPServer, "protocol_send", counting)
     monkeypatch.setattr(Connection, "connection_made", recording)
-    theatre.plays(script)
-    with Wire(theatre.gateway) as wire:
+    harness.respond_with(script)
+    with Wire(harness.gateway) as wire:
         wire.send(request_)
         while wire.socket.recv(65536):
             pass
@@ -659,27 +659,27 @@ AHEAD = (
 
 @pytest.mark.parametrize("half", [False, True], ids=["closed", "half-closed"])
 @pytest.mark.parametrize(("name", "ahead"), AHEAD, ids=[row[0] for row in AHEAD])
-def test_a_leaving_is_noticed_whatever_was_sent_ahead(theatre: Stage, name: str, ahead: bytes, half: bool) -> None:
+def test_a_leaving_is_noticed_whatever_was_sent_ahead(harness: Harness, name: str, ahead: bytes, half: bool) -> None:
     """FM-03: Hypercorn by itself stops reading while a pipelined request waits, and sees nobody leave."""
-    theatre.plays((Pause(NEVER),))
-    with Wire(theatre.gateway) as wire:
+    harness.respond_with((Pause(NEVER),))
+    with Wire(harness.gateway) as wire:
         wire.send(post(LENGTH, body=BODY) + ahead)
-        while not theatre.upstream.exchanges:
+        while not harness.upstream.exchanges:
             time.sleep(0.005)
         if half:
             wire.socket.shutdown(socket.SHUT_WR)
-            theatre.upstream.closed[0].wait_in_thread(5)
-    theatre.upstream.closed[0].wait_in_thread(5)
-    assert len(theatre.upstream.exchanges) == 1
-    theatre.plays(answered())
-    assert theatre.gateway.chat().status == 200
+            harness.upstream.closed[0].wait_in_thread(5)
+    harness.upstream.closed[0].wait_in_thread(5)
+    assert len(harness.upstream.exchanges) == 1
+    harness.respond_with(answered())
+    assert harness.gateway.chat().status == 200
 
 
-def test_pipelined_requests_wait_their_turn(theatre: Stage) -> None:
+def test_pipelined_requests_wait_their_turn(harness: Harness) -> None:
     """One at a time, in order, also when far more comes than is read ahead."""
-    theatre.plays(answered())
+    harness.respond_with(answered())
     body = BODY + b" " * 20_000
-    with Wire(theatre.gateway) as wire:
+    with Wire(harness.gateway) as wire:
         wire.send(post(f"content-length: {len(body)}", body=body) * 20 + get(target="/v1/nowhere"))
         statuses = [seen.status if (seen := wire.answer()) else None for _ in range(21)]
     assert statuses == [200] * 20 + [401]
@@ -688,14 +688,14 @@ def test_pipelined_requests_wait_their_turn(theatre: Stage) -> None:
 # --- many ---------------------------------------------------------------------------------------------------
 
 
-def test_many_idle_connections(theatre: Stage) -> None:
-    theatre.plays(answered())
-    wires = [Wire(theatre.gateway) for _ in range(300)]
+def test_many_idle_connections(harness: Harness) -> None:
+    harness.respond_with(answered())
+    wires = [Wire(harness.gateway) for _ in range(300)]
     try:
         for number, wire in enumerate(wires):
             if number % 3:
                 wire.send(LIVE if number % 3 == 1 else LIVE[:30])
-        assert theatre.gateway.chat().status == 200
+        assert harness.gateway.chat().status == 200
         for wire in wires[1::3]:
             seen = wire.answer()
             assert seen is not None and seen.status == 200
@@ -705,19 +705,19 @@ def test_many_idle_connections(theatre: Stage) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_who_has_left_leaves_nothing_open(theatre: Stage, reset: bool) -> None:
+def test_who_has_left_leaves_nothing_open(harness: Harness, reset: bool) -> None:
     """Hypercorn by itself keeps the socket and the tasks of an idle caller who left until the idle time is over."""
-    assert theatre.gateway.ask("GET", "/health/live").status == 200
-    before, tasks = open_files(), theatre.gateway.tasks()
+    assert harness.gateway.ask("GET", "/health/live").status == 200
+    before, tasks = open_files(), harness.gateway.tasks()
     for request in (b"", LIVE[:30], LIVE, post(LENGTH, CHUNKED, body=CHUNKS), get(LENGTH) + BODY[:9]) * 20:
-        with Wire(theatre.gateway) as wire:
+        with Wire(harness.gateway) as wire:
             wire.send(request)
             if request == LIVE:
                 wire.answer()
             if reset:
                 wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     deadline = time.monotonic() + 10
-    while open_files() > before + 5 or theatre.gateway.tasks() > tasks:
+    while open_files() > before + 5 or harness.gateway.tasks() > tasks:
         assert time.monotonic() < deadline, "of callers who left something is still there"
         time.sleep(0.02)
 
@@ -763,13 +763,13 @@ def test_every_route_is_known_to_this_test() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_route_passes_the_guard(theatre: Stage, path: str) -> None:
+def test_every_route_passes_the_guard(harness: Harness, path: str) -> None:
     """FM-15: any method, no key: an id, an answer in OpenAI's shape, a line in the log, and nothing for Cohere."""
-    theatre.plays(answered())
+    harness.respond_with(answered())
     target = re.sub(r"{(\w+):path}", "cohere/a", path)
     target = re.sub(r"{\w+}", "a", target)
     for method in EVERY_METHOD:
-        seen = theatre.gateway.ask(method, target, b"{}", {"x-request-id": "walk-1"})
+        seen = harness.gateway.ask(method, target, b"{}", {"x-request-id": "walk-1"})
         assert seen.headers["x-request-id"] == "walk-1"
         if target in CONSOLE:
             assert seen.status in ({200, 307} if method in ("GET", "HEAD") else {400, 405})
@@ -780,11 +780,11 @@ def test_every_route_passes_the_guard(theatre: Stage, path: str) -> None:
             native = "/cohere" in path  # Cohere's shape, for Cohere's own SDK
             assert method == "HEAD" or (seen.body["message"] if native else seen.error["code"] == "missing_api_key")
         # With a key, or where none is needed, a request of bad form is refused before all else.
-        with Wire(theatre.gateway) as wire:
+        with Wire(harness.gateway) as wire:
             wire.send(get("x-request-id: walk-2", LENGTH, CHUNKED, KEY, target=target, method=method) + CHUNKS)
             answer = wire.socket.recv(65536)
             assert answer.startswith(b"HTTP/1.1 400 ") and b"x-request-id: walk-2" in answer
-    assert not theatre.upstream.exchanges
+    assert not harness.upstream.exchanges
 
 
 # --- the other failure modes of this side -------------------------------------------------------------------
@@ -840,48 +840,48 @@ MISLEADING = (
 
 
 @pytest.mark.parametrize("header", MISLEADING)
-def test_only_the_configured_upstream_is_requested(theatre: Stage, header: str) -> None:
+def test_only_the_configured_upstream_is_requested(harness: Harness, header: str) -> None:
     """FM-17: no header chooses where a request goes or what it is, and none of these goes along."""
-    theatre.plays(answered())
+    harness.respond_with(answered())
     host = header if header.startswith("host:") else HOST
     more = [] if host == header else [header]
-    with Wire(theatre.gateway) as wire:
+    with Wire(harness.gateway) as wire:
         wire.send(post(LENGTH, *more, body=BODY, host=host))
         seen = wire.answer()
     assert seen is not None and seen.status == 200
-    (exchange,) = theatre.upstream.exchanges
+    (exchange,) = harness.upstream.exchanges
     assert exchange.request.path == "/v2/chat"
-    assert exchange.request.headers["host"] == [f"{theatre.upstream.host}:{theatre.upstream.port}"]
+    assert exchange.request.headers["host"] == [f"{harness.upstream.host}:{harness.upstream.port}"]
     request = str(exchange.request.headers.items_as_sent)
     assert "evil" not in request and "forwarded" not in request and "portkey" not in request
 
 
-def test_no_caller_makes_a_series_of_their_own(theatre: Stage) -> None:
+def test_no_caller_makes_a_series_of_their_own(harness: Harness) -> None:
     """FM-22: names of models, paths, methods and keys do not multiply what is measured."""
-    theatre.plays(answered())
+    harness.respond_with(answered())
 
     def asks(number: int) -> None:
-        gateway = theatre.gateway
+        gateway = harness.gateway
         gateway.post({"model": f"no-model-{number}", "messages": [{"role": "user", "content": "Hi"}]})
         gateway.ask("GET", f"/v1/path-{number}", headers={"authorization": f"Bearer key-{number}"})
         gateway.ask(f"BREW{number}", "/health/live")
         raw_request(*gateway.address, f"X{number} nonsense\r\n\r\n".encode())
 
     asks(0)
-    theatre.gateway.metrics()  # to ask for them is measured, too
-    before = set(theatre.gateway.metrics())
+    harness.gateway.metrics()  # to ask for them is measured, too
+    before = set(harness.gateway.metrics())
     for number in range(1, 30):
         asks(number)
-    assert set(theatre.gateway.metrics()) == before
+    assert set(harness.gateway.metrics()) == before
 
 
-def test_a_stream_goes_on_while_large_bodies_come(theatre: Stage) -> None:
+def test_a_stream_goes_on_while_large_bodies_come(harness: Harness) -> None:
     """FM-21, the front's part: reading and refusing bodies does not hold up the loop."""
-    theatre.plays(answered())
-    with Wire(theatre.gateway) as wire:
+    harness.respond_with(answered())
+    with Wire(harness.gateway) as wire:
         wire.send(post(f"content-length: {len(MUCH)}", body=MUCH[:1_000_000]))
         began = time.monotonic()
-        assert theatre.gateway.ask("GET", "/health/live").status == 200
+        assert harness.gateway.ask("GET", "/health/live").status == 200
         assert time.monotonic() - began < 2
 
 

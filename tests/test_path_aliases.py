@@ -15,7 +15,7 @@ from gateway.app import create_app
 from gateway.http.path_aliases import SPELLINGS, PathAliases
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
-from support.app import CALLER_KEY, CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
+from support.app import CALLER_KEY, CHAT, A, Gateway, Harness, Seen, answered, run_harness, streamed
 
 SERVED = PathAliases(
     ["/v1/chat/completions", "/v1/models", "/v1/models/{name:path}", "/v1/rerank", "/v1/files", "/health/live"]
@@ -188,32 +188,32 @@ def test_azures_client_of_today(demo: Gateway) -> None:
 
 
 @pytest.fixture
-def theatre() -> Iterator[Stage]:
-    with stage() as theatre:
-        yield theatre
+def harness() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
 AZURE = f"/openai/deployments/{A}/chat/completions?api-version=2024-10-21"
 KEY = {"api-key": CALLER_KEY, "content-type": "application/json"}
 
 
-def test_azures_key_goes_to_cohere(theatre: Stage) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.ask("POST", AZURE, {"messages": QUESTION}, KEY)
+def test_azures_key_goes_to_cohere(harness: Harness) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.ask("POST", AZURE, {"messages": QUESTION}, KEY)
     assert seen.status == 200
     assert seen.body["model"] == A
-    (request,) = theatre.upstream.requests
+    (request,) = harness.upstream.requests
     assert request.headers.first("authorization") == f"Bearer {CALLER_KEY}"
     assert b'"model":"%s"' % A.encode() in request.body
 
 
-def test_at_azure_the_deployment_is_the_model_whatever_the_body_says(theatre: Stage) -> None:
+def test_at_azure_the_deployment_is_the_model_whatever_the_body_says(harness: Harness) -> None:
     for script, stream in ((answered(), False), (streamed(), True)):
-        theatre.plays(script)
-        seen = theatre.gateway.ask("POST", AZURE, {"model": "gpt-4o", "messages": QUESTION, "stream": stream}, KEY)
+        harness.respond_with(script)
+        seen = harness.gateway.ask("POST", AZURE, {"model": "gpt-4o", "messages": QUESTION, "stream": stream}, KEY)
         assert seen.status == 200
         assert seen.headers["x-gateway-notes"] == f"model gpt-4o -> {A} (the deployment in the URL)"
-        (request,) = theatre.upstream.requests
+        (request,) = harness.upstream.requests
         assert b'"model":"%s"' % A.encode() in request.body
 
 
@@ -221,11 +221,11 @@ def test_at_azure_the_deployment_is_the_model_whatever_the_body_says(theatre: St
     ("body", "code"),
     [(b'{"a":', "invalid_json"), (b"[]", "invalid_type"), (b'{"model":5}', "missing_required_parameter")],
 )
-def test_a_body_that_is_none_at_azure(theatre: Stage, body: bytes, code: str) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.ask("POST", AZURE, body, KEY)
+def test_a_body_that_is_none_at_azure(harness: Harness, body: bytes, code: str) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.ask("POST", AZURE, body, KEY)
     assert (seen.status, seen.error["code"]) == (400, code)
-    assert not theatre.upstream.requests
+    assert not harness.upstream.requests
 
 
 CLOUDFLARE = "/client/v4/accounts/0123abcd/ai/v1"
@@ -242,19 +242,19 @@ def test_cloudflares_urls_of_openais_api(demo: Gateway) -> None:
 
 
 @pytest.mark.parametrize("account", ["0123abcd", "acct"])
-def test_cloudflares_urls_of_coheres_api(theatre: Stage, account: str) -> None:
-    theatre.plays(answered())
+def test_cloudflares_urls_of_coheres_api(harness: Harness, account: str) -> None:
+    harness.respond_with(answered())
     path = f"/v1/{account}/our-gateway/cohere/v2/chat"
-    seen = theatre.gateway.ask("POST", path, {"model": f"cohere/{A}", "messages": QUESTION})
+    seen = harness.gateway.ask("POST", path, {"model": f"cohere/{A}", "messages": QUESTION})
     assert seen.status == 200 and "finish_reason" in seen.body
-    (request,) = theatre.upstream.requests
+    (request,) = harness.upstream.requests
     assert request.path == "/v2/chat"
     assert b'"model":"%s"' % A.encode() in request.body
 
 
-def test_an_error_at_cloudflares_url_has_coheres_shape(theatre: Stage) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.ask("POST", "/v1/acct/gw/cohere/v2/../chat", {"model": A})
+def test_an_error_at_cloudflares_url_has_coheres_shape(harness: Harness) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.ask("POST", "/v1/acct/gw/cohere/v2/../chat", {"model": A})
     assert seen.status == 400 and "message" in seen.body
 
 
@@ -265,14 +265,14 @@ def test_a_models_name_is_no_url_of_cloudflares(demo: Gateway, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", ["/cohere/v1/chat/", "/litellm/cohere/v2/chat", "/deployments/x/nothing", "/v2/chat"])
-def test_nothing_is_served_where_nothing_is_meant(theatre: Stage, path: str) -> None:
-    theatre.plays(answered())
-    theatre.gateway.ask("POST", path, {"messages": QUESTION})
-    assert not any(b'"model"' in request.body for request in theatre.upstream.requests)
+def test_nothing_is_served_where_nothing_is_meant(harness: Harness, path: str) -> None:
+    harness.respond_with(answered())
+    harness.gateway.ask("POST", path, {"messages": QUESTION})
+    assert not any(b'"model"' in request.body for request in harness.upstream.requests)
 
 
-def test_the_log_has_the_path_that_was_requested(theatre: Stage) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.ask("POST", "/chat/completions/", {"model": A, "messages": QUESTION})
-    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+def test_the_log_has_the_path_that_was_requested(harness: Harness) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.ask("POST", "/chat/completions/", {"model": A, "messages": QUESTION})
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     assert (line["path"], line["operation"]) == ("/chat/completions/", "chat")

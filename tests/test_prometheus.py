@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from gateway.observability.metrics import Metrics
-from support.app import Stage, answered, stage, streamed
+from support.app import Harness, answered, run_harness, streamed
 from support.process import ROOT, process, reads_until, request_bytes
 
 EXAMPLES = ROOT / "examples" / "observability"
@@ -55,17 +55,17 @@ def promtool(*arguments: str, text: bytes = b"") -> str:
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Stage]:
-    with stage() as one:
-        one.asked(answered())
-        one.asked(streamed(), stream=True)
-        one.asked(answered(), temperature="hot", logit_bias={"1": 1})
+def harness() -> Iterator[Harness]:
+    with run_harness() as one:
+        one.chat_over(answered())
+        one.chat_over(streamed(), stream=True)
+        one.chat_over(answered(), temperature="hot", logit_bias={"1": 1})
         yield one
 
 
-def test_promtool_finds_nothing_wrong_with_our_names(theatre: Stage) -> None:
-    theatre.gateway.settle()
-    text = theatre.gateway.ask("GET", "/metrics", headers={}).data
+def test_promtool_finds_nothing_wrong_with_our_names(harness: Harness) -> None:
+    harness.gateway.settle()
+    text = harness.gateway.ask("GET", "/metrics", headers={}).data
     assert promtool("check", "metrics", text=text).strip() == ""
 
 

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from gateway.cli import main
 from gateway.settings.schema import CacheSettings
 from support import oracle, transcripts
-from support.app import Gateway, Stage, stage
+from support.app import Gateway, Harness, run_harness
 from support.scripted_upstream import json_answer
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.operations import rerank
@@ -294,32 +294,32 @@ def test_coheres_client_of_version_1(demo: Gateway, plain_http: httpx.Client) ->
 
 
 @pytest.fixture
-def theatre() -> Iterator[Stage]:
-    with stage() as theatre:
-        yield theatre
+def harness() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
-def test_cohere_is_called_once_and_its_error_passed_on(theatre: Stage) -> None:
-    theatre.plays(json_answer(200, RANKING))
-    assert theatre.gateway.ask("POST", "/v1/rerank", body()).status == 200
-    (request,) = theatre.upstream.requests
+def test_cohere_is_called_once_and_its_error_passed_on(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, RANKING))
+    assert harness.gateway.ask("POST", "/v1/rerank", body()).status == 200
+    (request,) = harness.upstream.requests
     assert (request.method, request.path) == ("POST", "/v2/rerank")
     assert json.loads(request.body)["documents"] == [ROME, PARIS]
-    theatre.plays(json_answer(400, {"message": "invalid request: query must not be empty"}))
-    seen = theatre.gateway.ask("POST", "/v1/rerank", body())
+    harness.respond_with(json_answer(400, {"message": "invalid request: query must not be empty"}))
+    seen = harness.gateway.ask("POST", "/v1/rerank", body())
     assert (seen.status, seen.error["type"]) == (400, "invalid_request_error")
 
 
 def test_the_same_ranking_comes_from_the_cache() -> None:
-    with stage(cache=CacheSettings(store="memory")) as theatre:
-        theatre.plays(json_answer(200, RANKING))
-        first = theatre.gateway.ask("POST", "/v1/rerank", body())
-        theatre.gateway.settle()  # an answer goes to its caller first and to the cache then
-        second = theatre.gateway.ask("POST", "/v1/rerank", body())
+    with run_harness(cache=CacheSettings(store="memory")) as harness:
+        harness.respond_with(json_answer(200, RANKING))
+        first = harness.gateway.ask("POST", "/v1/rerank", body())
+        harness.gateway.settle()  # an answer goes to its caller first and to the cache then
+        second = harness.gateway.ask("POST", "/v1/rerank", body())
         assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
         answers = [first.body, second.body]
         assert [answer["usage"].pop("cost") for answer in answers] == [0.002, 0]
-        assert answers[0] == answers[1] and len(theatre.upstream.requests) == 1
+        assert answers[0] == answers[1] and len(harness.upstream.requests) == 1
 
 
 def test_the_command_prints_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

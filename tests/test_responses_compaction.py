@@ -18,7 +18,7 @@ from gateway.auth.principal import Principal
 from gateway.memory_budget import UNLIMITED, Gathering
 from gateway.state.encrypted_content import SUMMARY, THOUGHT, TextBudget, seal_of
 from support import golden, oracle, transcripts
-from support.app import REASONING, A, Gateway, Stage, answered, demonstration, stage, whole
+from support.app import REASONING, A, Gateway, Harness, answered, demonstration, run_harness, whole
 from support.scripted_upstream import json_answer
 from support.transcripts import property_of
 from test_responses_contract import _ANY_JSON
@@ -185,9 +185,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(database_url=f"sqlite:///{tmp_path_factory.mktemp('s')}/a.sqlite3") as staged:
-        yield staged
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with run_harness(database_url=f"sqlite:///{tmp_path_factory.mktemp('s')}/a.sqlite3") as harness:
+        yield harness
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer:UserWarning")  # the SDK has no class for such messages
@@ -213,21 +213,21 @@ def ask(gateway: Gateway, key: str | None = None, path: str = PATH, **fields: An
     return gateway.ask("POST", path, {"model": A, **fields}, headers)
 
 
-def test_what_a_response_continued_is_compacted(theatre: Stage) -> None:
-    theatre.plays(answered("Cobalt."))
-    first = ask(theatre.gateway, path="/v1/responses", input="Say cobalt").body
-    theatre.plays(answered("They said cobalt."))
-    seen = ask(theatre.gateway, previous_response_id=first["id"])
+def test_what_a_response_continued_is_compacted(harness: Harness) -> None:
+    harness.respond_with(answered("Cobalt."))
+    first = ask(harness.gateway, path="/v1/responses", input="Say cobalt").body
+    harness.respond_with(answered("They said cobalt."))
+    seen = ask(harness.gateway, previous_response_id=first["id"])
     assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
-    request = theatre.upstream.exchanges[-1].request.json()["messages"]
+    request = harness.upstream.exchanges[-1].request.json()["messages"]
     assert request[1]["content"].endswith("[user]\nSay cobalt\n\n[assistant]\nCobalt.")
-    assert ask(theatre.gateway, previous_response_id="resp_none").status == 404
+    assert ask(harness.gateway, previous_response_id="resp_none").status == 404
     # Nothing of a compaction is stored.
-    assert theatre.gateway.ask("GET", f"/v1/responses/{seen.body['id']}").status == 404
+    assert harness.gateway.ask("GET", f"/v1/responses/{seen.body['id']}").status == 404
     window = seen.body["output"]
-    theatre.plays(answered())
-    assert ask(theatre.gateway, path="/v1/responses", input=[*window, user("And now?")]).status == 200
-    assert "They said cobalt." in json.dumps(theatre.upstream.exchanges[-1].request.json()["messages"])
+    harness.respond_with(answered())
+    assert ask(harness.gateway, path="/v1/responses", input=[*window, user("And now?")]).status == 200
+    assert "They said cobalt." in json.dumps(harness.upstream.exchanges[-1].request.json()["messages"])
 
 
 def test_a_conversation_is_compacted(served: Gateway) -> None:
@@ -238,13 +238,13 @@ def test_a_conversation_is_compacted(served: Gateway) -> None:
         assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
 
 
-def test_a_summary_is_worth_nothing_to_others(theatre: Stage) -> None:
-    theatre.plays(answered("A secret."))
-    window = ask(theatre.gateway, input="Hello").body["output"]
-    theatre.plays(answered())
-    seen = ask(theatre.gateway, "somebody-else", "/v1/responses", input=window)
+def test_a_summary_is_worth_nothing_to_others(harness: Harness) -> None:
+    harness.respond_with(answered("A secret."))
+    window = ask(harness.gateway, input="Hello").body["output"]
+    harness.respond_with(answered())
+    seen = ask(harness.gateway, "somebody-else", "/v1/responses", input=window)
     assert seen.headers["x-gateway-notes"] == "input[].encrypted_content ignored (it was not made here)"
-    assert "secret" not in json.dumps(theatre.upstream.exchanges[-1].request.json())
+    assert "secret" not in json.dumps(harness.upstream.exchanges[-1].request.json())
 
 
 FAILED: dict[str, tuple[Any, int, str]] = {
@@ -256,10 +256,10 @@ FAILED: dict[str, tuple[Any, int, str]] = {
 
 
 @pytest.mark.parametrize("name", FAILED)
-def test_what_failed_is_no_summary(theatre: Stage, name: str) -> None:
+def test_what_failed_is_no_summary(harness: Harness, name: str) -> None:
     script, status, code = FAILED[name]
-    theatre.plays(script)
-    seen = ask(theatre.gateway, input="Hello")
+    harness.respond_with(script)
+    seen = ask(harness.gateway, input="Hello")
     assert (seen.status, seen.error["code"]) == (status, code)
 
 

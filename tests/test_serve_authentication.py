@@ -27,10 +27,10 @@ from support.app import (
     SERVER_KEY,
     A,
     Gateway,
+    Harness,
     Seen,
-    Stage,
     answered,
-    stage,
+    run_harness,
     streamed,
 )
 from support.asgi_server import raw_request
@@ -45,33 +45,33 @@ PAGES_OF = "https://app.example"
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stage]:
-    with stage() as staged:
-        yield staged
+def own() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[Stage]:
-    with stage(cohere_api_key=[SERVER_KEY]) as staged:
-        yield staged
+def opened() -> Iterator[Harness]:
+    with run_harness(cohere_api_key=[SERVER_KEY]) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def virtual() -> Iterator[Stage]:
-    with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
-        yield staged
+def virtual() -> Iterator[Harness]:
+    with run_harness(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as harness:
+        yield harness
 
 
-def call(theatre: Stage, *headers: tuple[str, str], path: str = CHAT, stream: bool = False) -> Seen:
+def call(harness: Harness, *headers: tuple[str, str], path: str = CHAT, stream: bool = False) -> Seen:
     """A request with these headers and no others."""
-    theatre.plays(PAGE if path.startswith("/v1/models") else streamed() if stream else answered())
+    harness.respond_with(PAGE if path.startswith("/v1/models") else streamed() if stream else answered())
     method = "GET" if path.startswith("/v1/models") else "POST"
     body = None if method == "GET" else BODY | {"stream": stream}
-    return theatre.gateway.ask(method, path, body, [*headers, *JSON.items()])
+    return harness.gateway.ask(method, path, body, [*headers, *JSON.items()])
 
 
-def key_at_cohere(theatre: Stage) -> str | None:
-    (request,) = theatre.upstream.requests
+def key_at_cohere(harness: Harness) -> str | None:
+    (request,) = harness.upstream.requests
     values = request.headers.get("authorization", [])
     assert len(values) <= 1
     return values[0] if values else None
@@ -101,10 +101,10 @@ ONE_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
 
 
 @pytest.mark.parametrize("headers", ONE_KEY, ids=str)
-def test_one_key_wherever_it_stands(own: Stage, virtual: Stage, headers: tuple[tuple[str, str], ...]) -> None:
-    for theatre, key, request in ((own, CALLER_KEY, CALLER_KEY), (virtual, MASTER_KEY, SERVER_KEY)):
-        assert call(theatre, *((name, value.format(key)) for name, value in headers)).status == 200
-        assert key_at_cohere(theatre) == f"Bearer {request}"
+def test_one_key_wherever_it_stands(own: Harness, virtual: Harness, headers: tuple[tuple[str, str], ...]) -> None:
+    for harness, key, request in ((own, CALLER_KEY, CALLER_KEY), (virtual, MASTER_KEY, SERVER_KEY)):
+        assert call(harness, *((name, value.format(key)) for name, value in headers)).status == 200
+        assert key_at_cohere(harness) == f"Bearer {request}"
 
 
 NO_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -127,14 +127,14 @@ NO_KEY: tuple[tuple[tuple[str, str], ...], ...] = (
 def test_no_key(
     mode: str, headers: tuple[tuple[str, str], ...], path: str, stream: bool, request: pytest.FixtureRequest
 ) -> None:
-    theatre: Stage = request.getfixturevalue(mode)
-    seen = call(theatre, *headers, path=path, stream=stream)
+    harness: Harness = request.getfixturevalue(mode)
+    seen = call(harness, *headers, path=path, stream=stream)
     assert (seen.status, seen.error["type"]) == (401, "authentication_error")
-    assert not theatre.upstream.exchanges
+    assert not harness.upstream.exchanges
 
 
-def test_a_key_in_the_address_is_none(own: Stage) -> None:
-    own.plays(answered())
+def test_a_key_in_the_address_is_none(own: Harness) -> None:
+    own.respond_with(answered())
     assert own.gateway.ask("POST", f"{CHAT}?api_key={CALLER_KEY}&key={CALLER_KEY}", BODY, JSON).status == 401
 
 
@@ -151,17 +151,17 @@ TWO_KEYS: tuple[tuple[tuple[str, str], ...], ...] = (
 def test_two_different_keys(
     mode: str, key: str, headers: tuple[tuple[str, str], ...], request: pytest.FixtureRequest
 ) -> None:
-    theatre: Stage = request.getfixturevalue(mode)
-    seen = call(theatre, *((name, value.format(key)) for name, value in headers))
+    harness: Harness = request.getfixturevalue(mode)
+    seen = call(harness, *((name, value.format(key)) for name, value in headers))
     assert (seen.status, seen.error["code"]) == (400, "two_credentials")
     assert key not in str(seen.error) and "another" not in str(seen.error)
-    assert not theatre.upstream.exchanges
+    assert not harness.upstream.exchanges
 
 
-def test_one_header_twice(own: Stage) -> None:
+def test_one_header_twice(own: Harness) -> None:
     body = json.dumps(BODY).encode()
     for keys, status in ((("a", "a"), b"200"), (("a", "b"), b"400")):
-        own.plays(answered())
+        own.respond_with(answered())
         lines = [f"POST {CHAT} HTTP/1.1", "host: localhost", "connection: close", f"content-length: {len(body)}"]
         lines += [f"authorization: Bearer {key}" for key in keys]
         answer = raw_request(*own.gateway.address, "\r\n".join([*lines, "", ""]).encode() + body)
@@ -171,7 +171,7 @@ def test_one_header_twice(own: Stage) -> None:
 @pytest.mark.parametrize(
     "key", ["k\u00e9y", "a" * 8_000, "' OR 1=1 --", "a b c", "{}", "Bearer x", "%00", "\U0001f511"]
 )
-def test_odd_keys(own: Stage, virtual: Stage, key: str) -> None:
+def test_odd_keys(own: Harness, virtual: Harness, key: str) -> None:
     """Cohere's own-key callers may have any; here none is known. Neither is a failure, and none is shown."""
     value = f"Bearer {key}".encode().decode("latin-1")
     assert call(own, ("authorization", value)).status == 200
@@ -184,20 +184,20 @@ def test_odd_keys(own: Stage, virtual: Stage, key: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
-def test_the_callers_key_goes_to_cohere(own: Stage, path: str, stream: bool) -> None:
+def test_the_callers_key_goes_to_cohere(own: Harness, path: str, stream: bool) -> None:
     assert call(own, ("authorization", f"Bearer {CALLER_KEY}"), path=path, stream=stream).status == 200
     assert key_at_cohere(own) == f"Bearer {CALLER_KEY}"
 
 
-def test_each_caller_has_their_own(own: Stage) -> None:
+def test_each_caller_has_their_own(own: Harness) -> None:
     """Over one connection to Cohere."""
     for key in ("first", "second", "first"):
         call(own, ("authorization", f"Bearer {key}"))
         assert key_at_cohere(own) == f"Bearer {key}"
 
 
-def test_the_sdk_without_a_right_key(own: Stage) -> None:
-    own.plays(json_answer(401, {"message": "invalid api token"}))
+def test_the_sdk_without_a_right_key(own: Harness) -> None:
+    own.respond_with(json_answer(401, {"message": "invalid api token"}))
     with own.gateway.client(key="wrong") as client, pytest.raises(openai.AuthenticationError) as raised:
         client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}])
     assert raised.value.code == "invalid_api_key"
@@ -209,14 +209,14 @@ def test_the_sdk_without_a_right_key(own: Stage) -> None:
 
 @pytest.mark.parametrize("value", [(), (("authorization", f"Bearer {CALLER_KEY}"),), (("x-api-key", "x"),)], ids=str)
 @pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
-def test_open(opened: Stage, value: tuple[tuple[str, str], ...], path: str, stream: bool) -> None:
+def test_open(opened: Harness, value: tuple[tuple[str, str], ...], path: str, stream: bool) -> None:
     assert call(opened, *value, path=path, stream=stream).status == 200
     assert key_at_cohere(opened) == f"Bearer {SERVER_KEY}"
     assert CALLER_KEY not in str(opened.upstream.requests[0].headers.items_as_sent)
 
 
 @pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
-def test_the_master_key(virtual: Stage, path: str, stream: bool) -> None:
+def test_the_master_key(virtual: Harness, path: str, stream: bool) -> None:
     seen = call(virtual, ("authorization", f"Bearer {MASTER_KEY}"), path=path, stream=stream)
     assert seen.status == 200
     assert key_at_cohere(virtual) == f"Bearer {SERVER_KEY}"
@@ -228,7 +228,7 @@ def test_the_master_key(virtual: Stage, path: str, stream: bool) -> None:
     "key", [CALLER_KEY, SERVER_KEY, MASTER_KEY + "x", MASTER_KEY[:-1], MASTER_KEY.upper(), "*", "null", "None"]
 )
 @pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
-def test_any_other_key(virtual: Stage, key: str, path: str, stream: bool) -> None:
+def test_any_other_key(virtual: Harness, key: str, path: str, stream: bool) -> None:
     seen = call(virtual, ("authorization", f"Bearer {key}"), path=path, stream=stream)
     assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
     assert key not in str(seen.error) or len(key) < 5
@@ -236,11 +236,11 @@ def test_any_other_key(virtual: Stage, key: str, path: str, stream: bool) -> Non
 
 
 def test_the_master_key_may_be_for_managing_only() -> None:
-    with stage(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY, master_may_call=False) as theatre:
-        assert call(theatre, ("authorization", f"Bearer {MASTER_KEY}")).status == 403
+    with run_harness(cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY, master_may_call=False) as harness:
+        assert call(harness, ("authorization", f"Bearer {MASTER_KEY}")).status == 403
 
 
-def test_a_stranger_need_not_be_heard_out(virtual: Stage) -> None:
+def test_a_stranger_need_not_be_heard_out(virtual: Harness) -> None:
     """The 401 comes before the body does."""
     head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer x\r\ncontent-length: 5000000\r\n\r\n"
     with socket.create_connection(virtual.gateway.address, 30) as connection:
@@ -258,16 +258,16 @@ def test_demo_takes_anybody(demo: Gateway, headers: tuple[tuple[str, str], ...])
         assert (seen.status, seen.headers["x-gateway-upstream"]) == (200, "emulator")
 
 
-def test_only_demo_speaks_of_an_emulator(own: Stage, opened: Stage, virtual: Stage) -> None:
-    for theatre in (own, opened, virtual):
-        seen = call(theatre, ("authorization", f"Bearer {MASTER_KEY}"))
+def test_only_demo_speaks_of_an_emulator(own: Harness, opened: Harness, virtual: Harness) -> None:
+    for harness in (own, opened, virtual):
+        seen = call(harness, ("authorization", f"Bearer {MASTER_KEY}"))
         assert (seen.status, "x-gateway-upstream" in seen.headers) == (200, False)
 
 
 # --- what else reaches Cohere ---------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_callers_headers_goes_to_cohere(own: Stage) -> None:
+def test_nothing_of_the_callers_headers_goes_to_cohere(own: Harness) -> None:
     strange = {
         "cookie": "session=1",
         "x-forwarded-for": "10.0.0.1",
@@ -312,14 +312,14 @@ def empty(folder: Path) -> Path:
     return file
 
 
-def test_keys_are_never_written_down(own: Stage, opened: Stage, virtual: Stage) -> None:
+def test_keys_are_never_written_down(own: Harness, opened: Harness, virtual: Harness) -> None:
     call(own, ("authorization", f"Bearer {CALLER_KEY}"))
     call(virtual, ("authorization", f"Bearer {CALLER_KEY}"))
     call(virtual, ("x-api-key", CALLER_KEY), ("api-key", "other"))
-    for theatre in (own, opened, virtual):
-        theatre.plays(json_answer(401, {"message": "invalid api token"}))
-        theatre.gateway.ask("POST", CHAT, BODY, {"authorization": f"Bearer {MASTER_KEY}", **JSON})
-        written = theatre.gateway.log.getvalue().decode()
+    for harness in (own, opened, virtual):
+        harness.respond_with(json_answer(401, {"message": "invalid api token"}))
+        harness.gateway.ask("POST", CHAT, BODY, {"authorization": f"Bearer {MASTER_KEY}", **JSON})
+        written = harness.gateway.log.getvalue().decode()
         assert written
         for key in (CALLER_KEY, SERVER_KEY, MASTER_KEY):
             assert key not in written
@@ -417,10 +417,10 @@ def test_a_short_master_key_is_warned_of_in_the_log() -> None:
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"x-api-key": "a", "api-key": "b"}])
 def test_health_is_open(mode: str, path: str, headers: dict[str, str], request: pytest.FixtureRequest) -> None:
-    theatre: Stage = request.getfixturevalue(mode)
-    theatre.plays(answered())
-    assert theatre.gateway.ask("GET", path, headers=headers).status == 200
-    assert not theatre.upstream.exchanges
+    harness: Harness = request.getfixturevalue(mode)
+    harness.respond_with(answered())
+    assert harness.gateway.ask("GET", path, headers=headers).status == 200
+    assert not harness.upstream.exchanges
 
 
 BEYOND = {"host": "0.0.0.0", "cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY}
@@ -457,8 +457,8 @@ SCRAPES: tuple[tuple[str, dict[str, Any], dict[str, str], int], ...] = (
 
 @pytest.mark.parametrize(("name", "settings", "headers", "status"), SCRAPES, ids=[row[0] for row in SCRAPES])
 def test_metrics(name: str, settings: dict[str, Any], headers: dict[str, str], status: int) -> None:
-    with stage(**settings) as theatre:
-        seen = theatre.gateway.ask("GET", "/metrics", headers=headers)
+    with run_harness(**settings) as harness:
+        seen = harness.gateway.ask("GET", "/metrics", headers=headers)
         assert seen.status == status
         assert (b"gateway_requests_total" in seen.data) is (status == 200)
         if status == 401:
@@ -466,7 +466,7 @@ def test_metrics(name: str, settings: dict[str, Any], headers: dict[str, str], s
             assert TOKEN not in str(seen.error)
         # The token opens nothing else.
         if settings.get("master_key"):
-            assert theatre.gateway.ask("POST", CHAT, BODY, JSON | {"authorization": f"Bearer {TOKEN}"}).status == 401
+            assert harness.gateway.ask("POST", CHAT, BODY, JSON | {"authorization": f"Bearer {TOKEN}"}).status == 401
 
 
 # --- pages of other origins -----------------------------------------------------------------------------------
@@ -478,15 +478,15 @@ PREFLIGHT = {
 
 
 @pytest.fixture(scope="module")
-def paged() -> Iterator[Stage]:
+def paged() -> Iterator[Harness]:
     """Pages of one origin may call."""
-    with stage(cors_origins=[PAGES_OF]) as staged:
-        staged.plays(answered())
-        yield staged
+    with run_harness(cors_origins=[PAGES_OF]) as harness:
+        harness.respond_with(answered())
+        yield harness
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/cohere/x"])
-def test_a_preflight_needs_no_key(paged: Stage, path: str) -> None:
+def test_a_preflight_needs_no_key(paged: Harness, path: str) -> None:
     seen = paged.gateway.ask("OPTIONS", path, headers=PREFLIGHT | {"origin": PAGES_OF})
     assert seen.status in (200, 204) and seen.data == b""
     assert seen.headers["access-control-allow-origin"] == PAGES_OF
@@ -501,14 +501,14 @@ def test_a_preflight_needs_no_key(paged: Stage, path: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "", f"{PAGES_OF}.evil.example", "http://app.example", f"{PAGES_OF}/"]
 )
-def test_other_pages_may_not(paged: Stage, origin: str) -> None:
+def test_other_pages_may_not(paged: Harness, origin: str) -> None:
     for seen in (
         paged.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": origin}),
         call(paged, ("authorization", "Bearer k"), ("origin", origin)),
     ):
         assert "access-control-allow-origin" not in seen.headers
         assert "access-control-allow-methods" not in seen.headers
-    paged.plays(answered())
+    paged.respond_with(answered())
 
 
 OURS = {
@@ -518,7 +518,7 @@ OURS = {
 }
 
 
-def test_every_answer_may_be_read_by_the_page(paged: Stage) -> None:
+def test_every_answer_may_be_read_by_the_page(paged: Harness) -> None:
     """Errors, too: a page that cannot read a 401 sees a network failure."""
     origin, key = ("origin", PAGES_OF), ("authorization", "Bearer k")
     answers = [
@@ -537,7 +537,7 @@ def test_every_answer_may_be_read_by_the_page(paged: Stage) -> None:
         assert "access-control-allow-credentials" not in seen.headers
 
 
-def test_by_default_no_page_may(own: Stage) -> None:
+def test_by_default_no_page_may(own: Harness) -> None:
     seen = own.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": PAGES_OF})
     assert not [name for name in seen.headers if name.startswith("access-control")]
     seen = call(own, ("authorization", "Bearer k"), ("origin", PAGES_OF))
@@ -546,17 +546,17 @@ def test_by_default_no_page_may(own: Stage) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY}])
 def test_all_pages_where_callers_need_a_key(settings: dict[str, Any]) -> None:
-    with stage(cors_origins=["*"], **settings) as theatre:
-        theatre.plays(answered())
+    with run_harness(cors_origins=["*"], **settings) as harness:
+        harness.respond_with(answered())
         for origin in (PAGES_OF, "http://localhost:3000"):
-            seen = call(theatre, ("authorization", f"Bearer {MASTER_KEY}"), ("origin", origin))
+            seen = call(harness, ("authorization", f"Bearer {MASTER_KEY}"), ("origin", origin))
             assert seen.status == 200
             assert seen.headers["access-control-allow-origin"] in ("*", origin)
 
 
-def test_no_page_of_another_origin_in_open_mode(opened: Stage) -> None:
+def test_no_page_of_another_origin_in_open_mode(opened: Harness) -> None:
     seen = call(opened, ("origin", PAGES_OF))
     assert "access-control-allow-origin" not in seen.headers
-    with stage(cohere_api_key=[SERVER_KEY], cors_origins=[PAGES_OF]) as theatre:
-        assert call(theatre, ("origin", PAGES_OF)).headers["access-control-allow-origin"] == PAGES_OF
-        assert "access-control-allow-origin" not in call(theatre, ("origin", "https://evil.example")).headers
+    with run_harness(cohere_api_key=[SERVER_KEY], cors_origins=[PAGES_OF]) as harness:
+        assert call(harness, ("origin", PAGES_OF)).headers["access-control-allow-origin"] == PAGES_OF
+        assert "access-control-allow-origin" not in call(harness, ("origin", "https://evil.example")).headers

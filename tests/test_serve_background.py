@@ -29,14 +29,14 @@ from support.app import (
     CLOSED,
     A,
     Gateway,
+    Harness,
     Seen,
-    Stage,
     answered,
     end,
     gateway_over,
     opened,
     piece,
-    stage,
+    run_harness,
     start,
     streamed,
 )  # fmt: skip
@@ -52,15 +52,15 @@ __all__ = ["database"]
 
 
 @pytest.fixture(scope="module")
-def scene(database: str) -> Iterator[Stage]:
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as staged:
-        yield staged
+def harness(database: str) -> Iterator[Harness]:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def elsewhere(scene: Stage, database: str) -> Iterator[Gateway]:
+def elsewhere(harness: Harness, database: str) -> Iterator[Gateway]:
     """Another gateway over the same database."""
-    with gateway_over(scene.upstream.url, database_url=database) as gateway:
+    with gateway_over(harness.upstream.url, database_url=database) as gateway:
         yield gateway
 
 
@@ -83,10 +83,10 @@ def late(go_on: Signal) -> Script:
 
 
 @contextmanager
-def halted(scene: Stage, count: int = 1) -> Iterator[list[Signal]]:
+def halted(harness: Harness, count: int = 1) -> Iterator[list[Signal]]:
     """A stream that waits for the test; in the end nothing waits any more."""
     signals = [Signal() for _ in range(count)]
-    scene.plays(halting(*signals))
+    harness.respond_with(halting(*signals))
     try:
         yield signals
     finally:
@@ -186,17 +186,17 @@ def id_of(data: bytes) -> str:
 # --- whole --------------------------------------------------------------------------------------------------
 
 
-def test_it_is_answered_at_once_and_goes_on(scene: Stage, elsewhere: Gateway) -> None:
+def test_it_is_answered_at_once_and_goes_on(harness: Harness, elsewhere: Gateway) -> None:
     go_on = Signal()
-    scene.plays(late(go_on))
-    seen = begin(scene.gateway, metadata={"topic": "words"})
+    harness.respond_with(late(go_on))
+    seen = begin(harness.gateway, metadata={"topic": "words"})
     assert (seen.status, seen.body["status"], seen.body["background"]) == (200, "queued", True)
     assert (seen.body["output"], seen.body["usage"], seen.body["completed_at"]) == ([], None, None)
     id = seen.body["id"]
-    for gateway in (scene.gateway, elsewhere):
+    for gateway in (harness.gateway, elsewhere):
         assert poll(gateway, id, "in_progress") == {**seen.body, "status": "in_progress"}
     go_on.set()
-    result = poll(scene.gateway, id)
+    result = poll(harness.gateway, id)
     assert (result["status"], result["output"][0]["content"][0]["text"]) == ("completed", TEXT)
     assert result["usage"]["output_tokens"] == 3 and result["metadata"] == {"topic": "words"}
     assert elsewhere.ask("GET", f"{PATH}/{id}").body == result
@@ -204,9 +204,9 @@ def test_it_is_answered_at_once_and_goes_on(scene: Stage, elsewhere: Gateway) ->
         contract._check_whole(response)
 
 
-def test_the_sdk_polls(scene: Stage) -> None:
-    scene.plays(answered(TEXT))
-    with scene.gateway.client() as sdk:
+def test_the_sdk_polls(harness: Harness) -> None:
+    harness.respond_with(answered(TEXT))
+    with harness.gateway.client() as sdk:
         response = sdk.responses.create(model=A, input="Say words", background=True)
         assert response.status == "queued"
         while response.status in ("queued", "in_progress"):
@@ -214,23 +214,23 @@ def test_the_sdk_polls(scene: Stage) -> None:
         assert (response.status, response.output_text) == ("completed", TEXT)
         again = sdk.responses.create(model=A, input="And?", previous_response_id=response.id)
         assert again.output_text == TEXT
-    request = scene.upstream.requests[-1].json()["messages"]
+    request = harness.upstream.requests[-1].json()["messages"]
     assert [message["role"] for message in request] == ["user", "assistant", "user"]
 
 
-def test_notes_are_reported_at_once(scene: Stage) -> None:
-    scene.plays(answered())
-    seen = begin(scene.gateway, temperature=1.4)
+def test_notes_are_reported_at_once(harness: Harness) -> None:
+    harness.respond_with(answered())
+    seen = begin(harness.gateway, temperature=1.4)
     assert seen.headers["x-gateway-notes"] == "temperature adjusted 1.4 -> 1.0"
-    poll(scene.gateway, seen.body["id"])
+    poll(harness.gateway, seen.body["id"])
 
 
-def test_one_without_events_cannot_be_streamed(scene: Stage) -> None:
-    scene.plays(answered())
-    id = begin(scene.gateway).body["id"]
-    seen = resumed(scene.gateway, id)
+def test_one_without_events_cannot_be_streamed(harness: Harness) -> None:
+    harness.respond_with(answered())
+    id = begin(harness.gateway).body["id"]
+    seen = resumed(harness.gateway, id)
     assert (seen.status, seen.error["param"]) == (400, "stream")
-    poll(scene.gateway, id)
+    poll(harness.gateway, id)
 
 
 @pytest.mark.parametrize(
@@ -243,11 +243,11 @@ def test_one_without_events_cannot_be_streamed(scene: Stage) -> None:
     ids=["500", "429", "nothing"],
 )
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
-def test_what_fails_has_failed(scene: Stage, script: Script, expected: str, streams: bool) -> None:
-    scene.plays(script)
-    seen = begin(scene.gateway, stream=streams)
+def test_what_fails_has_failed(harness: Harness, script: Script, expected: str, streams: bool) -> None:
+    harness.respond_with(script)
+    seen = begin(harness.gateway, stream=streams)
     events = checked(seen.data) if streams else [{"response": seen.body}]
-    response = poll(scene.gateway, events[0]["response"]["id"])
+    response = poll(harness.gateway, events[0]["response"]["id"])
     assert response["status"] == "failed" and response["error"]["code"] in ("server_error", "rate_limit_exceeded")
     assert expected in response["error"]["message"]
     if streams:
@@ -258,9 +258,9 @@ def test_what_fails_has_failed(scene: Stage, script: Script, expected: str, stre
 # --- streamed -----------------------------------------------------------------------------------------------
 
 
-def test_the_events(scene: Stage) -> None:
-    scene.plays(streamed(*WORDS))
-    seen = begin(scene.gateway, stream=True)
+def test_the_events(harness: Harness) -> None:
+    harness.respond_with(streamed(*WORDS))
+    seen = begin(harness.gateway, stream=True)
     assert seen.headers["content-type"].startswith("text/event-stream")
     events = checked(seen.data)
     names = [one["type"] for one in events]
@@ -270,29 +270,29 @@ def test_the_events(scene: Stage) -> None:
     assert names[-1] == "response.completed"
 
 
-def test_the_last_event_holds_what_is_polled(scene: Stage) -> None:
-    scene.plays(streamed(*WORDS))
-    events = checked(begin(scene.gateway, stream=True).data)
-    assert poll(scene.gateway, events[0]["response"]["id"]) == events[-1]["response"]
+def test_the_last_event_holds_what_is_polled(harness: Harness) -> None:
+    harness.respond_with(streamed(*WORDS))
+    events = checked(begin(harness.gateway, stream=True).data)
+    assert poll(harness.gateway, events[0]["response"]["id"]) == events[-1]["response"]
 
 
-def test_a_resumed_stream_is_the_tail_of_the_first(scene: Stage, elsewhere: Gateway) -> None:
-    scene.plays(streamed(*WORDS))
-    data = begin(scene.gateway, stream=True).data
+def test_a_resumed_stream_is_the_tail_of_the_first(harness: Harness, elsewhere: Gateway) -> None:
+    harness.respond_with(streamed(*WORDS))
+    data = begin(harness.gateway, stream=True).data
     id, whole = id_of(data), frames(data)
-    assert resumed(scene.gateway, id).data == data
+    assert resumed(harness.gateway, id).data == data
     for after in range(len(whole) + 2):
-        gateway = (scene.gateway, elsewhere)[after % 2]
+        gateway = (harness.gateway, elsewhere)[after % 2]
         assert frames(resumed(gateway, id, after).data) == whole[after + 1 :], after
 
 
-def test_streaming_waits_for_what_comes_and_leaving_stops_nothing(scene: Stage, elsewhere: Gateway) -> None:
-    with halted(scene, 2) as (first, second):
-        with reading(scene.gateway, "POST", PATH, STREAMED) as left:
+def test_streaming_waits_for_what_comes_and_leaving_stops_nothing(harness: Harness, elsewhere: Gateway) -> None:
+    with halted(harness, 2) as (first, second):
+        with reading(harness.gateway, "POST", PATH, STREAMED) as left:
             id = id_of(left.until(b'"delta":"word3 "'))
         after = event(frames(left.data[: left.data.rfind(b"\n\n") + 2] + b"data: [DONE]\n\n")[-1])["sequence_number"]
         with (
-            reading(scene.gateway, "GET", f"{PATH}/{id}?stream=true&starting_after={after}") as here,
+            reading(harness.gateway, "GET", f"{PATH}/{id}?stream=true&starting_after={after}") as here,
             reading(elsewhere, "GET", f"{PATH}/{id}?stream=true&starting_after={after - 2}") as there,
         ):
             first.set()
@@ -300,17 +300,17 @@ def test_streaming_waits_for_what_comes_and_leaving_stops_nothing(scene: Stage, 
                 assert b'"delta":"word3 "' not in one.until(b'"delta":"word4 "') or one is there
             second.set()
             tails = here.rest(), there.rest()
-    assert poll(scene.gateway, id)["status"] == "completed"
-    data = resumed(scene.gateway, id).data
+    assert poll(harness.gateway, id)["status"] == "completed"
+    data = resumed(harness.gateway, id).data
     checked(data)
     assert data.startswith(left.data[: left.data.rfind(b"\n\n") + 2])
     assert frames(tails[0]) == frames(data)[after + 1 :]
     assert frames(tails[1]) == frames(data)[after - 1 :]
 
 
-def test_the_sdk_streams_leaves_and_resumes(scene: Stage, elsewhere: Gateway) -> None:
-    with halted(scene) as (go_on,):
-        with scene.gateway.client() as sdk:
+def test_the_sdk_streams_leaves_and_resumes(harness: Harness, elsewhere: Gateway) -> None:
+    with halted(harness) as (go_on,):
+        with harness.gateway.client() as sdk:
             results = []
             with sdk.responses.create(model=A, input="Say words", background=True, stream=True) as stream:
                 for one in stream:
@@ -328,9 +328,9 @@ def test_the_sdk_streams_leaves_and_resumes(scene: Stage, elsewhere: Gateway) ->
     assert results[-1].type == "response.completed" and results[-1].response.output_text == TEXT
 
 
-def test_the_sdks_stream_helper_takes_it(scene: Stage) -> None:
-    scene.plays(streamed(*WORDS))
-    with scene.gateway.client() as sdk:
+def test_the_sdks_stream_helper_takes_it(harness: Harness) -> None:
+    harness.respond_with(streamed(*WORDS))
+    with harness.gateway.client() as sdk:
         with sdk.responses.stream(model=A, input="Say words", background=True) as stream:
             final = stream.get_final_response()
         assert final.output_text == TEXT
@@ -339,24 +339,24 @@ def test_the_sdks_stream_helper_takes_it(scene: Stage) -> None:
             assert stream.get_final_response().output_text == TEXT
 
 
-def test_a_stream_that_breaks_off_has_failed(scene: Stage) -> None:
+def test_a_stream_that_breaks_off_has_failed(harness: Harness) -> None:
     script = halting()[:2]
-    scene.plays((*script, Cut()))
-    events = checked(begin(scene.gateway, stream=True).data)
+    harness.respond_with((*script, Cut()))
+    events = checked(begin(harness.gateway, stream=True).data)
     assert events[-1]["type"] == "response.failed"
-    response = poll(scene.gateway, events[0]["response"]["id"])
+    response = poll(harness.gateway, events[0]["response"]["id"])
     assert response == events[-1]["response"] and response["status"] == "failed"
     (message,) = response["output"]
     assert (message["status"], message["content"][0]["text"]) == ("incomplete", "".join(WORDS[:4]))
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_a_silent_stream_stays_open(scene: Stage, database: str, where: str) -> None:
-    another = partial(gateway_over, scene.upstream.url, database_url=database, stream_keep_alive=0.1)
+def test_a_silent_stream_stays_open(harness: Harness, database: str, where: str) -> None:
+    another = partial(gateway_over, harness.upstream.url, database_url=database, stream_keep_alive=0.1)
     with (
         another() as here,
         another() as there,
-        halted(scene) as (go_on,),
+        halted(harness) as (go_on,),
         reading(here, "POST", PATH, STREAMED) as one,
     ):
         id = id_of(one.until(b'"delta":"word3 "'))
@@ -369,23 +369,23 @@ def test_a_silent_stream_stays_open(scene: Stage, database: str, where: str) -> 
 
 
 @pytest.mark.parametrize("number", ["-1", "a", "1e3", "9" * 30])
-def test_a_number_that_is_none(scene: Stage, number: str) -> None:
-    scene.plays(streamed(*WORDS))
-    id = id_of(begin(scene.gateway, stream=True).data)
-    seen = scene.gateway.ask("GET", f"{PATH}/{id}?stream=true&starting_after={number}")
+def test_a_number_that_is_none(harness: Harness, number: str) -> None:
+    harness.respond_with(streamed(*WORDS))
+    id = id_of(begin(harness.gateway, stream=True).data)
+    seen = harness.gateway.ask("GET", f"{PATH}/{id}?stream=true&starting_after={number}")
     assert (seen.status, seen.error["param"]) == (400, "starting_after")
 
 
-def test_a_fast_long_stream_is_stored_in_batches(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fast_long_stream_is_stored_in_batches(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """More events than are kept in memory: a slow follower reads the rest from the storage."""
     monkeypatch.setattr(background, "MAX_MEMORY_EVENTS", 20)
     monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 50)
     monkeypatch.setattr(event_replay, "PAGE_SIZE", 7)
     words = [f"{number} " for number in range(500)]
-    scene.plays(streamed(*words))
-    events = checked(begin(scene.gateway, stream=True).data)
+    harness.respond_with(streamed(*words))
+    events = checked(begin(harness.gateway, stream=True).data)
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(words)
-    assert checked(resumed(scene.gateway, events[0]["response"]["id"]).data) == events
+    assert checked(resumed(harness.gateway, events[0]["response"]["id"]).data) == events
 
 
 # --- cancelled ----------------------------------------------------------------------------------------------
@@ -393,22 +393,22 @@ def test_a_fast_long_stream_is_stored_in_batches(scene: Stage, monkeypatch: pyte
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
-def test_a_cancelled_response_is_cancelled(scene: Stage, elsewhere: Gateway, where: str, streams: bool) -> None:
-    gateway = scene.gateway if where == "here" else elsewhere
+def test_a_cancelled_response_is_cancelled(harness: Harness, elsewhere: Gateway, where: str, streams: bool) -> None:
+    gateway = harness.gateway if where == "here" else elsewhere
     go_on = Signal()
-    scene.plays(halting(go_on) if streams else late(go_on))
+    harness.respond_with(halting(go_on) if streams else late(go_on))
     if streams:
-        with reading(scene.gateway, "POST", PATH, STREAMED) as one:
+        with reading(harness.gateway, "POST", PATH, STREAMED) as one:
             id = id_of(one.until(b'"delta":"word3 "'))
     else:
-        id = begin(scene.gateway).body["id"]
-        awaited(lambda: [one.method for one in scene.upstream.requests].count("POST") == 1)
+        id = begin(harness.gateway).body["id"]
+        awaited(lambda: [one.method for one in harness.upstream.requests].count("POST") == 1)
     seen = gateway.ask("POST", f"{PATH}/{id}/cancel")
     assert (seen.status, seen.body["status"], seen.body["error"]) == (200, "cancelled", None)
-    scene.upstream.closed[-1].wait_in_thread(10)
+    harness.upstream.closed[-1].wait_in_thread(10)
     go_on.set()
     assert gateway.ask("POST", f"{PATH}/{id}/cancel").data == seen.data, "cancelling twice is no error"
-    assert poll(scene.gateway, id) == seen.body
+    assert poll(harness.gateway, id) == seen.body
     contract._check_whole(seen.body)
     if streams:
         events = checked(resumed(gateway, id).data)
@@ -416,20 +416,20 @@ def test_a_cancelled_response_is_cancelled(scene: Stage, elsewhere: Gateway, whe
         assert seen.body["output"][0]["content"][0]["text"] == "".join(WORDS[:4])
 
 
-def test_the_sdk_cancels(scene: Stage) -> None:
+def test_the_sdk_cancels(harness: Harness) -> None:
     go_on = Signal()
-    scene.plays(late(go_on))
-    with scene.gateway.client() as sdk:
+    harness.respond_with(late(go_on))
+    with harness.gateway.client() as sdk:
         response = sdk.responses.create(model=A, input="Say words", background=True)
         assert sdk.responses.cancel(response.id).status == "cancelled"
     go_on.set()
 
 
-def test_followers_see_the_cancellation(scene: Stage, elsewhere: Gateway) -> None:
-    with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as here:
+def test_followers_see_the_cancellation(harness: Harness, elsewhere: Gateway) -> None:
+    with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as here:
         id = id_of(here.until(b'"delta":"word3 "'))
         with reading(elsewhere, "GET", f"{PATH}/{id}?stream=true") as there:
-            scene.gateway.ask("POST", f"{PATH}/{id}/cancel")
+            harness.gateway.ask("POST", f"{PATH}/{id}/cancel")
             events = checked(here.rest())
             assert checked(there.rest()) == events
     assert events[-1]["response"]["status"] == "cancelled"
@@ -437,31 +437,31 @@ def test_followers_see_the_cancellation(scene: Stage, elsewhere: Gateway) -> Non
 
 def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "CHECK_SECONDS", 600)
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
         for method, path in (("POST", "/cancel"), ("DELETE", "")):
-            with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+            with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
                 id = id_of(one.until(b'"delta":"word3 "'))
-                assert scene.gateway.ask(method, f"{PATH}/{id}{path}").status == 200
-                scene.upstream.closed[-1].wait_in_thread(10)
+                assert harness.gateway.ask(method, f"{PATH}/{id}{path}").status == 200
+                harness.upstream.closed[-1].wait_in_thread(10)
                 one.rest()
 
 
-def test_what_has_ended_cannot_be_cancelled(scene: Stage) -> None:
-    scene.plays(answered(TEXT))
-    id = begin(scene.gateway).body["id"]
-    response = poll(scene.gateway, id)
-    assert scene.gateway.ask("POST", f"{PATH}/{id}/cancel").body == response
+def test_what_has_ended_cannot_be_cancelled(harness: Harness) -> None:
+    harness.respond_with(answered(TEXT))
+    id = begin(harness.gateway).body["id"]
+    response = poll(harness.gateway, id)
+    assert harness.gateway.ask("POST", f"{PATH}/{id}/cancel").body == response
 
 
-def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gateway) -> None:
-    for gateway in (scene.gateway, elsewhere):
-        with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+def test_a_deleted_response_is_worked_on_no_more(harness: Harness, elsewhere: Gateway) -> None:
+    for gateway in (harness.gateway, elsewhere):
+        with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
             id = id_of(one.until(b'"delta":"word3 "'))
             assert gateway.ask("DELETE", f"{PATH}/{id}").status == 200
-            scene.upstream.closed[-1].wait_in_thread(10)
+            harness.upstream.closed[-1].wait_in_thread(10)
             events = checked(one.rest())
             assert (events[-1]["type"], events[-1]["code"]) == ("error", "response_not_found")
-        assert scene.gateway.ask("GET", f"{PATH}/{id}").status == 404
+        assert harness.gateway.ask("GET", f"{PATH}/{id}").status == 404
 
 
 # --- bounds -------------------------------------------------------------------------------------------------
@@ -470,20 +470,20 @@ def test_a_deleted_response_is_worked_on_no_more(scene: Stage, elsewhere: Gatewa
 def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "MAX_QUEUED", 2)
     go_on = Signal()
-    with stage(database_url=database, max_background_responses=1, timeouts=Timeouts(shutdown=1)) as scene:
-        scene.plays(late(go_on))
-        ids = [begin(scene.gateway).body["id"] for _ in range(3)]
-        poll(scene.gateway, ids[0], "in_progress")
-        seen = begin(scene.gateway)
+    with run_harness(database_url=database, max_background_responses=1, timeouts=Timeouts(shutdown=1)) as harness:
+        harness.respond_with(late(go_on))
+        ids = [begin(harness.gateway).body["id"] for _ in range(3)]
+        poll(harness.gateway, ids[0], "in_progress")
+        seen = begin(harness.gateway)
         assert (seen.status, seen.error["code"]) == (503, "too_many_in_background")
-        assert [scene.gateway.ask("GET", f"{PATH}/{id}").body["status"] for id in ids[1:]] == ["queued"] * 2
-        assert scene.gateway.ask("POST", f"{PATH}/{ids[1]}/cancel").body["status"] == "cancelled"
-        assert [one.method for one in scene.upstream.requests].count("POST") == 1
-        assert scene.gateway.metrics()["gateway_background_responses_in_flight"] == 2
+        assert [harness.gateway.ask("GET", f"{PATH}/{id}").body["status"] for id in ids[1:]] == ["queued"] * 2
+        assert harness.gateway.ask("POST", f"{PATH}/{ids[1]}/cancel").body["status"] == "cancelled"
+        assert [one.method for one in harness.upstream.requests].count("POST") == 1
+        assert harness.gateway.metrics()["gateway_background_responses_in_flight"] == 2
         go_on.set()
         for id in (ids[0], ids[2]):
-            assert poll(scene.gateway, id)["status"] == "completed"
-        awaited(lambda: scene.gateway.metrics()["gateway_background_responses_in_flight"] == 0)
+            assert poll(harness.gateway, id)["status"] == "completed"
+        awaited(lambda: harness.gateway.metrics()["gateway_background_responses_in_flight"] == 0)
 
 
 def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,17 +504,17 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
         Chunk(transcript(CLOSED, end())),
         End(),
     )
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
-        scene.plays(script)
-        with reading(scene.gateway, "POST", PATH, STREAMED) as one:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
+        harness.respond_with(script)
+        with reading(harness.gateway, "POST", PATH, STREAMED) as one:
             id = id_of(one.until(b"\n\n"))
-            awaited(lambda: any(exchange.request.method == "POST" for exchange in scene.upstream.exchanges))
-            (chat,) = [exchange for exchange in scene.upstream.exchanges if exchange.request.method == "POST"]
+            awaited(lambda: any(exchange.request.method == "POST" for exchange in harness.upstream.exchanges))
+            (chat,) = [exchange for exchange in harness.upstream.exchanges if exchange.request.method == "POST"]
             with pytest.raises(TimeoutError):
                 chat.finished.wait_in_thread(0.7)
             go_on.set()
             one.rest()
-        response = poll(scene.gateway, id)
+        response = poll(harness.gateway, id)
         assert response["status"] == "completed"
         assert len(response["output"][0]["content"][0]["text"]) == 120 * 100_000
 
@@ -522,53 +522,53 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
 def test_one_caller_cannot_take_all_places(database: str) -> None:
     go_on = Signal()
     limits: dict[str, Any] = {"max_background_responses": 1, "max_background_responses_per_caller": 3}
-    with stage(database_url=database, **limits, timeouts=Timeouts(shutdown=1)) as scene:
-        scene.plays(late(go_on))
-        first = [begin(scene.gateway).body["id"] for _ in range(3)]
-        poll(scene.gateway, first[0], "in_progress")
-        seen = begin(scene.gateway)
+    with run_harness(database_url=database, **limits, timeouts=Timeouts(shutdown=1)) as harness:
+        harness.respond_with(late(go_on))
+        first = [begin(harness.gateway).body["id"] for _ in range(3)]
+        poll(harness.gateway, first[0], "in_progress")
+        seen = begin(harness.gateway)
         assert (seen.status, seen.error["code"]) == (429, "too_many_in_background")
         assert "your background responses" in seen.error["message"]
-        scene.gateway.key = "another-caller"
-        other = begin(scene.gateway)
+        harness.gateway.key = "another-caller"
+        other = begin(harness.gateway)
         assert other.status == 200
         go_on.set()
-        assert poll(scene.gateway, other.body["id"])["status"] == "completed"
-        scene.gateway.key = CALLER_KEY
+        assert poll(harness.gateway, other.body["id"])["status"] == "completed"
+        harness.gateway.key = CALLER_KEY
         for id in first:
-            assert poll(scene.gateway, id)["status"] == "completed"
-        assert begin(scene.gateway).status == 200
-        calls = [one.headers["authorization"][0] for one in scene.upstream.requests if one.method == "POST"]
+            assert poll(harness.gateway, id)["status"] == "completed"
+        assert begin(harness.gateway).status == 200
+        calls = [one.headers["authorization"][0] for one in harness.upstream.requests if one.method == "POST"]
         assert calls.index("Bearer another-caller") == 2, "callers take turns"
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
-def test_it_needs_the_storage(scene: Stage, streams: bool) -> None:
-    seen = begin(scene.gateway, stream=streams, store=False)
+def test_it_needs_the_storage(harness: Harness, streams: bool) -> None:
+    seen = begin(harness.gateway, stream=streams, store=False)
     assert (seen.status, seen.error["param"]) == (400, "background")
-    with gateway_over(scene.upstream.url, database_url=NOWHERE) as broken:
-        before = len(scene.upstream.exchanges)
+    with gateway_over(harness.upstream.url, database_url=NOWHERE) as broken:
+        before = len(harness.upstream.exchanges)
         seen = begin(broken, stream=streams)
         assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
-        assert len(scene.upstream.exchanges) == before, "Cohere was not paid"
+        assert len(harness.upstream.exchanges) == before, "Cohere was not paid"
 
 
-def test_what_is_not_finished_cannot_be_continued(scene: Stage) -> None:
+def test_what_is_not_finished_cannot_be_continued(harness: Harness) -> None:
     go_on = Signal()
-    scene.plays(late(go_on))
-    id = begin(scene.gateway).body["id"]
-    seen = scene.gateway.ask("POST", PATH, {"model": A, "input": "And?", "previous_response_id": id})
+    harness.respond_with(late(go_on))
+    id = begin(harness.gateway).body["id"]
+    seen = harness.gateway.ask("POST", PATH, {"model": A, "input": "And?", "previous_response_id": id})
     assert (seen.status, seen.error["param"]) == (400, "previous_response_id")
     go_on.set()
-    poll(scene.gateway, id)
+    poll(harness.gateway, id)
 
 
-def test_only_its_owner_finds_it(scene: Stage) -> None:
-    with halted(scene), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+def test_only_its_owner_finds_it(harness: Harness) -> None:
+    with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
         id = id_of(one.until(b'"delta":"word3 "'))
         other = {"authorization": "Bearer somebody-elses-key", "content-type": "application/json"}
         for method, path in (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")):
-            assert scene.gateway.ask(method, f"{PATH}/{id}{path}", headers=other).status == 404
+            assert harness.gateway.ask(method, f"{PATH}/{id}{path}", headers=other).status == 404
 
 
 # --- a storage that fails meanwhile -------------------------------------------------------------------------
@@ -597,14 +597,14 @@ def failing(name: str, method: Any, fails: list[str]) -> Any:
 
 
 def test_a_short_failure_of_the_storage_is_waited_out(database: str, shaky: list[str]) -> None:
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
-        with halted(scene) as (go_on,), reading(scene.gateway, "POST", PATH, STREAMED) as one:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
+        with halted(harness) as (go_on,), reading(harness.gateway, "POST", PATH, STREAMED) as one:
             one.until(b'"delta":"word3 "')
             shaky += ["append_events", "append_events", "update", "renew", "inactive"]
             go_on.set()
             events = checked(one.rest())
         assert events[-1]["type"] == "response.completed"
-        assert checked(resumed(scene.gateway, events[0]["response"]["id"]).data) == events
+        assert checked(resumed(harness.gateway, events[0]["response"]["id"]).data) == events
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
@@ -613,77 +613,77 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
 ) -> None:
     """Nobody is told of what is not stored; with its lease the response ends as one whose worker is gone."""
     monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1))
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
         go_on = Signal()
-        scene.plays(halting(go_on) if streams else late(go_on))
-        with reading(scene.gateway, "POST", PATH, {**STREAMED, "stream": streams}) as one:
+        harness.respond_with(halting(go_on) if streams else late(go_on))
+        with reading(harness.gateway, "POST", PATH, {**STREAMED, "stream": streams}) as one:
             if streams:
                 id = id_of(one.until(b'"delta":"word3 "'))
             else:
                 id = json.loads(one.rest())["id"]
-                poll(scene.gateway, id, "in_progress")
+                poll(harness.gateway, id, "in_progress")
             shaky += ["update", "append_events", "renew"] * 1000
             go_on.set()
-            line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
+            line = harness.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
             assert (line["outcome"], line["error"], line["fault"]) == (
                 "error",
                 "storage_unavailable",
                 "gateway_storage",
             )
-            response = poll(scene.gateway, id)
+            response = poll(harness.gateway, id)
             assert response["status"] == "failed"
             if streams:
                 events = checked(one.rest())
                 assert events[-1]["type"] == "response.failed" and events[-1]["response"] == response
-                assert checked(resumed(scene.gateway, id).data) == events
+                assert checked(resumed(harness.gateway, id).data) == events
 
 
 # --- conversations, log and metrics -------------------------------------------------------------------------
 
 
-def test_its_conversation_goes_on_when_it_is_complete(scene: Stage) -> None:
-    with scene.gateway.client() as sdk:
+def test_its_conversation_goes_on_when_it_is_complete(harness: Harness) -> None:
+    with harness.gateway.client() as sdk:
         conversation = sdk.conversations.create().id
         go_on = Signal()
-        scene.plays(late(go_on))
+        harness.respond_with(late(go_on))
         response = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
         assert list(sdk.conversations.items.list(conversation)) == []
         go_on.set()
-        poll(scene.gateway, response.id)
+        poll(harness.gateway, response.id)
         items = list(sdk.conversations.items.list(conversation, order="asc"))
         assert [item.type for item in items] == ["message", "message"]
-        scene.plays(json_answer(500, {"message": "no"}))
+        harness.respond_with(json_answer(500, {"message": "no"}))
         failed = sdk.responses.create(model=A, input="Again", background=True, conversation=conversation)
-        assert poll(scene.gateway, failed.id)["status"] == "failed"
+        assert poll(harness.gateway, failed.id)["status"] == "failed"
         assert list(sdk.conversations.items.list(conversation, order="asc")) == items
 
 
-def test_its_conversation_may_be_deleted_meanwhile(scene: Stage) -> None:
-    with scene.gateway.client() as sdk:
+def test_its_conversation_may_be_deleted_meanwhile(harness: Harness) -> None:
+    with harness.gateway.client() as sdk:
         conversation = sdk.conversations.create().id
         go_on = Signal()
-        scene.plays(late(go_on))
+        harness.respond_with(late(go_on))
         response = sdk.responses.create(model=A, input="Say words", background=True, conversation=conversation)
         sdk.conversations.delete(conversation)
         go_on.set()
-        assert poll(scene.gateway, response.id)["status"] == "completed"
+        assert poll(harness.gateway, response.id)["status"] == "completed"
 
 
 def test_tokens_are_counted_once_when_they_are_known(database: str) -> None:
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
         go_on = Signal()
-        scene.plays(late(go_on))
-        seen = begin(scene.gateway)
-        first = scene.gateway.log.line_of(seen.headers["x-request-id"])
+        harness.respond_with(late(go_on))
+        seen = begin(harness.gateway)
+        first = harness.gateway.log.line_of(seen.headers["x-request-id"])
         assert (first["operation"], first["status"], first["outcome"]) == ("response_background", 200, "ok")
         assert "prompt_tokens" not in first and "upstream_ms" not in first
         go_on.set()
-        poll(scene.gateway, seen.body["id"])
-        ran = scene.gateway.log.wait(lambda line: line.get("operation") == "responses")
+        poll(harness.gateway, seen.body["id"])
+        ran = harness.gateway.log.wait(lambda line: line.get("operation") == "responses")
         assert ran["request"] == seen.headers["x-request-id"] and ran["model"] == A
         assert (ran["status"], ran["outcome"], ran["prompt_tokens"], ran["completion_tokens"]) == (200, "ok", 70, 3)
         assert ran["upstream_ms"] > 0
-        metrics = scene.gateway.metrics()
+        metrics = harness.gateway.metrics()
         counted = {name: value for name, value in metrics.items() if name.startswith("gateway_requests_total")}
         assert sum(value for name, value in counted.items() if 'operation="responses"' in name) == 1
         tokens = {name: value for name, value in metrics.items() if name.startswith("gateway_tokens_total")}
@@ -691,14 +691,14 @@ def test_tokens_are_counted_once_when_they_are_known(database: str) -> None:
 
 
 def test_a_cancelled_and_a_failed_one_in_the_log(database: str) -> None:
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene:
+    with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
         go_on = Signal()
-        scene.plays(late(go_on))
-        id = begin(scene.gateway).body["id"]
-        scene.gateway.ask("POST", f"{PATH}/{id}/cancel")
-        line = scene.gateway.log.wait(lambda line: line.get("operation") == "responses")
+        harness.respond_with(late(go_on))
+        id = begin(harness.gateway).body["id"]
+        harness.gateway.ask("POST", f"{PATH}/{id}/cancel")
+        line = harness.gateway.log.wait(lambda line: line.get("operation") == "responses")
         assert (line["status"], line["outcome"]) == (499, "cancelled") and "error" not in line
-        scene.plays(json_answer(429, {"message": "slow down"}))
-        begin(scene.gateway)
-        line = scene.gateway.log.wait(lambda line: line.get("outcome") == "error")
+        harness.respond_with(json_answer(429, {"message": "slow down"}))
+        begin(harness.gateway)
+        line = harness.gateway.log.wait(lambda line: line.get("outcome") == "error")
         assert (line["operation"], line["status"], line["error"]) == ("responses", 429, "rate_limit_exceeded")

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.http import drain
 from gateway.settings.schema import Timeouts
-from support.app import CHAT, A, Gateway, Seen, Stage, answered, stage, streamed
+from support.app import CHAT, A, Gateway, Harness, Seen, answered, run_harness, streamed
 from support.asgi_server import raw_request
 
 CANARY = "canary-of-the-prompt-91c4"
@@ -33,15 +33,15 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "description": "
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Stage]:
+def harness() -> Iterator[Harness]:
     """A gateway with a small body limit, over an upstream that answers everything."""
-    with stage(key=KEY_CANARY, body_limit=LIMIT, timeouts=Timeouts(request_body=0.4)) as staged:
-        staged.plays(answered())
-        yield staged
+    with run_harness(key=KEY_CANARY, body_limit=LIMIT, timeouts=Timeouts(request_body=0.4)) as harness:
+        harness.respond_with(answered())
+        yield harness
         # The end of the module: whatever was sent, nothing of it was written down.
-        staged.plays(answered())
-        staged.gateway.log.line_of(staged.gateway.chat(CANARY).headers["x-request-id"])
-        written = staged.gateway.log.getvalue().decode()
+        harness.respond_with(answered())
+        harness.gateway.log.line_of(harness.gateway.chat(CANARY).headers["x-request-id"])
+        written = harness.gateway.log.getvalue().decode()
         for canary in (CANARY, KEY_CANARY, QUERY_CANARY, "Traceback"):
             assert canary not in written
 
@@ -61,7 +61,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def refused(
-    theatre: Stage, seen: Seen, status: int, code: str | None = None, type: str = "invalid_request_error"
+    harness: Harness, seen: Seen, status: int, code: str | None = None, type: str = "invalid_request_error"
 ) -> Any:
     """The error, after checking that it is one of ours and that Cohere was not asked."""
     assert seen.status == status, seen
@@ -71,23 +71,23 @@ def refused(
     assert error["type"] == type
     assert error["code"] == code or code is None and error["code"]
     assert KEY_CANARY not in str(error) and QUERY_CANARY not in str(error)
-    assert not theatre.upstream.exchanges, "Cohere was asked"
+    assert not harness.upstream.exchanges, "Cohere was asked"
     assert seen.headers["x-request-id"].startswith("req_")
     assert int(seen.headers["content-length"]) == len(seen.data)
-    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     assert (line["status"], line["outcome"], line["error"]) == (status, "error", error["code"])
     return error
 
 
-def still_serves(theatre: Stage) -> None:
-    theatre.plays(answered())
-    assert theatre.gateway.chat(CANARY).text == "Hi there."
+def still_serves(harness: Harness) -> None:
+    harness.respond_with(answered())
+    assert harness.gateway.chat(CANARY).text == "Hi there."
 
 
-def send(theatre: Stage, body: Any, **headers: str) -> Seen:
-    theatre.plays(answered())
+def send(harness: Harness, body: Any, **headers: str) -> Seen:
+    harness.respond_with(answered())
     usual = {"authorization": f"Bearer {KEY_CANARY}", "content-type": "application/json"}
-    return theatre.gateway.ask(
+    return harness.gateway.ask(
         "POST", TARGET, body, usual | {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
@@ -261,13 +261,13 @@ REFUSED: tuple[tuple[str, dict[str, Any], str | None, str], ...] = (
 
 
 @pytest.mark.parametrize(("name", "body", "param", "code"), REFUSED, ids=[row[0] for row in REFUSED])
-def test_refused(theatre: Stage, name: str, body: dict[str, Any], param: str | None, code: str) -> None:
-    error = refused(theatre, send(theatre, body), 400, code or None)
+def test_refused(harness: Harness, name: str, body: dict[str, Any], param: str | None, code: str) -> None:
+    error = refused(harness, send(harness, body), 400, code or None)
     if param is not None:
         assert str(error["param"]).startswith(param)
     # Streams are refused alike: an ordinary error, not an event.
     if "stream" not in body:
-        assert refused(theatre, send(theatre, body | {"stream": True}), 400) == error
+        assert refused(harness, send(harness, body | {"stream": True}), 400) == error
 
 
 NOTED_NOT_REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -285,10 +285,10 @@ NOTED_NOT_REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("name", "body"), NOTED_NOT_REFUSED, ids=[row[0] for row in NOTED_NOT_REFUSED])
-def test_odd_but_answered(theatre: Stage, name: str, body: dict[str, Any]) -> None:
-    seen = send(theatre, body)
+def test_odd_but_answered(harness: Harness, name: str, body: dict[str, Any]) -> None:
+    seen = send(harness, body)
     # A number that no 64 bits can hold may be refused as well; it may not be a 5xx.
-    assert seen.status == 200 or (name.endswith("400 digits") and refused(theatre, seen, 400))
+    assert seen.status == 200 or (name.endswith("400 digits") and refused(harness, seen, 400))
 
 
 # --- bodies that are not --------------------------------------------------------------------------------------
@@ -331,9 +331,9 @@ UNREADABLE: tuple[tuple[str, bytes], ...] = (
 
 
 @pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in UNREADABLE])
-def test_unreadable(theatre: Stage, body: bytes) -> None:
-    refused(theatre, send(theatre, body), 400)
-    still_serves(theatre)
+def test_unreadable(harness: Harness, body: bytes) -> None:
+    refused(harness, send(harness, body), 400)
+    still_serves(harness)
 
 
 @pytest.mark.parametrize(
@@ -353,13 +353,13 @@ def test_unreadable(theatre: Stage, body: bytes) -> None:
         ),
     ],
 )
-def test_a_key_that_comes_twice(theatre: Stage, name: str, body: bytes) -> None:
+def test_a_key_that_comes_twice(harness: Harness, name: str, body: bytes) -> None:
     """Refused, or the last one counts: here and, because it comes once only, at Cohere."""
-    seen = send(theatre, body)
+    seen = send(harness, body)
     if seen.status != 200:
-        refused(theatre, seen, 400)
+        refused(harness, seen, 400)
     else:
-        (request,) = theatre.upstream.requests
+        (request,) = harness.upstream.requests
         assert request.json()["model"] == A
         assert json.dumps(request.json()).count("Hi") == 1
         assert request.body.count(b'"model"') == request.body.count(b'"messages"') == 1
@@ -422,7 +422,7 @@ BOMBS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("position", BOMBS)
-def test_bombs(theatre: Stage, position: str) -> None:
+def test_bombs(harness: Harness, position: str) -> None:
     """Answered or refused, but never a failure of ours, and never slow."""
     frame, kind = BOMBS[position]
     for depth in DEPTHS:
@@ -430,19 +430,19 @@ def test_bombs(theatre: Stage, position: str) -> None:
         if len(body) > LIMIT:
             body = frame % nested(LIMIT // (12 if kind == "object" else 40), kind)
         began = time.monotonic()
-        seen = send(theatre, body.replace(b'"m"', b'"%s"' % A.encode(), 1))
+        seen = send(harness, body.replace(b'"m"', b'"%s"' % A.encode(), 1))
         assert time.monotonic() - began < 10  # a fraction of a second where nothing else runs
         if seen.status != 200:
-            refused(theatre, seen, 400)
-    still_serves(theatre)
+            refused(harness, seen, 400)
+    still_serves(harness)
 
 
-def test_a_bomb_in_a_string(theatre: Stage) -> None:
+def test_a_bomb_in_a_string(harness: Harness) -> None:
     """Arguments in history are JSON inside of JSON."""
     for depth in DEPTHS:
-        seen = send(theatre, called('{"a":' + "[" * depth + "]" * depth + "}"))
+        seen = send(harness, called('{"a":' + "[" * depth + "]" * depth + "}"))
         if seen.status != 200:
-            refused(theatre, seen, 400)
+            refused(harness, seen, 400)
 
 
 RECURSIVE = {
@@ -460,42 +460,42 @@ RECURSIVE = {
 
 
 @pytest.mark.parametrize("name", RECURSIVE)
-def test_odd_schemas(theatre: Stage, name: str) -> None:
+def test_odd_schemas(harness: Harness, name: str) -> None:
     schema = RECURSIVE[name]
     function = {"name": "x", "description": "x", "parameters": schema}
     for body in (
         formatted(type="json_schema", json_schema={"name": "x", "schema": schema, "strict": True}),
         fields(tools=[{"type": "function", "function": function}]),
     ):
-        seen = send(theatre, body)
+        seen = send(harness, body)
         if seen.status != 200 and seen.status != 502:  # 502: the scripted answer is not what the schema asks for
-            refused(theatre, seen, 400)
+            refused(harness, seen, 400)
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------
 
 
-def test_a_body_that_is_too_large(theatre: Stage) -> None:
+def test_a_body_that_is_too_large(harness: Harness) -> None:
     refused(
-        theatre,
-        send(theatre, fields(messages=[{"role": "user", "content": CANARY * 10_000}])),
+        harness,
+        send(harness, fields(messages=[{"role": "user", "content": CANARY * 10_000}])),
         413,
         "request_too_large",
     )
-    still_serves(theatre)
+    still_serves(harness)
 
 
-def test_the_largest_body(theatre: Stage) -> None:
+def test_the_largest_body(harness: Harness) -> None:
     body = GOOD + b" " * (LIMIT - len(GOOD))
-    assert send(theatre, body).status == 200
-    refused(theatre, send(theatre, body + b" "), 413, "request_too_large")
+    assert send(harness, body).status == 200
+    refused(harness, send(harness, body + b" "), 413, "request_too_large")
 
 
-def raw(theatre: Stage, *lines: str, body: bytes = b"", timeout: float = 5.0) -> Seen:
+def raw(harness: Harness, *lines: str, body: bytes = b"", timeout: float = 5.0) -> Seen:
     """Bytes as written; the connection is closed after the answer."""
-    theatre.plays(answered())
+    harness.respond_with(answered())
     head = "\r\n".join([*lines, "host: localhost", "connection: close", "", ""])
-    return parsed(raw_request(*theatre.gateway.address, head.encode("latin-1") + body, timeout=timeout))
+    return parsed(raw_request(*harness.gateway.address, head.encode("latin-1") + body, timeout=timeout))
 
 
 def parsed(answer: bytes) -> Seen:
@@ -509,46 +509,46 @@ POST = f"POST {TARGET} HTTP/1.1"
 AUTHORIZATION = f"authorization: Bearer {KEY_CANARY}"
 
 
-def test_a_body_in_chunks(theatre: Stage) -> None:
+def test_a_body_in_chunks(harness: Harness) -> None:
     pieces = [GOOD[at : at + 10] for at in range(0, len(GOOD), 10)]
     chunked = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    seen = raw(theatre, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunked)
+    seen = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunked)
     assert seen.status == 200
 
 
-def test_a_body_in_chunks_that_is_too_large(theatre: Stage) -> None:
+def test_a_body_in_chunks_that_is_too_large(harness: Harness) -> None:
     chunk = b"%x\r\n%s\r\n" % (50_000, b" " * 50_000)
-    seen = raw(theatre, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5 + b"0\r\n\r\n")
-    refused(theatre, seen, 413, "request_too_large")
+    seen = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5 + b"0\r\n\r\n")
+    refused(harness, seen, 413, "request_too_large")
 
 
-def test_a_body_in_chunks_without_end(theatre: Stage) -> None:
+def test_a_body_in_chunks_without_end(harness: Harness) -> None:
     """Refused at the limit, not at the end, which never comes."""
     chunk = b"%x\r\n%s\r\n" % (50_000, b" " * 50_000)
-    seen = raw(theatre, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5)
-    refused(theatre, seen, 413, "request_too_large")
+    seen = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5)
+    refused(harness, seen, 413, "request_too_large")
 
 
-def test_a_body_is_refused_by_its_announced_length(theatre: Stage) -> None:
-    seen = raw(theatre, POST, AUTHORIZATION, "content-length: 99999999999")
-    refused(theatre, seen, 413, "request_too_large")
+def test_a_body_is_refused_by_its_announced_length(harness: Harness) -> None:
+    seen = raw(harness, POST, AUTHORIZATION, "content-length: 99999999999")
+    refused(harness, seen, 413, "request_too_large")
 
 
-def test_a_body_that_does_not_come(theatre: Stage) -> None:
+def test_a_body_that_does_not_come(harness: Harness) -> None:
     began = time.monotonic()
-    seen = raw(theatre, POST, AUTHORIZATION, f"content-length: {len(GOOD)}", body=GOOD[:20])
-    refused(theatre, seen, 408, "request_timeout")
+    seen = raw(harness, POST, AUTHORIZATION, f"content-length: {len(GOOD)}", body=GOOD[:20])
+    refused(harness, seen, 408, "request_timeout")
     assert 0.3 < time.monotonic() - began < 15
 
 
-def test_a_caller_who_leaves_while_sending(theatre: Stage) -> None:
-    theatre.plays(answered())
-    with socket.create_connection(theatre.gateway.address) as connection:
+def test_a_caller_who_leaves_while_sending(harness: Harness) -> None:
+    harness.respond_with(answered())
+    with socket.create_connection(harness.gateway.address) as connection:
         head = f"{POST}\r\nhost: x\r\n{AUTHORIZATION}\r\nx-request-id: gone-early\r\ncontent-length: 500\r\n\r\n"
         connection.sendall(head.encode() + GOOD[:50])
-    line = theatre.gateway.log.line_of("gone-early")
+    line = harness.gateway.log.line_of("gone-early")
     assert line["outcome"] == "client_closed"
-    assert not theatre.upstream.exchanges
+    assert not harness.upstream.exchanges
 
 
 # --- headers --------------------------------------------------------------------------------------------------
@@ -566,29 +566,29 @@ def test_a_caller_who_leaves_while_sending(theatre: Stage) -> None:
         "nonsense",
     ],
 )
-def test_another_content_type(theatre: Stage, kind: str) -> None:
-    refused(theatre, send(theatre, GOOD, content_type=kind), 415, "unsupported_media_type")
+def test_another_content_type(harness: Harness, kind: str) -> None:
+    refused(harness, send(harness, GOOD, content_type=kind), 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(
     "kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"]
 )
-def test_a_content_type_of_json(theatre: Stage, kind: str) -> None:
-    assert send(theatre, GOOD, content_type=kind).status == 200
+def test_a_content_type_of_json(harness: Harness, kind: str) -> None:
+    assert send(harness, GOOD, content_type=kind).status == 200
 
 
-def test_no_content_type(theatre: Stage) -> None:
-    theatre.plays(answered())
-    assert theatre.gateway.ask("POST", CHAT, GOOD, {"authorization": f"Bearer {KEY_CANARY}"}).status == 200
+def test_no_content_type(harness: Harness) -> None:
+    harness.respond_with(answered())
+    assert harness.gateway.ask("POST", CHAT, GOOD, {"authorization": f"Bearer {KEY_CANARY}"}).status == 200
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, identity"])
-def test_a_compressed_body(theatre: Stage, coding: str) -> None:
-    refused(theatre, send(theatre, gzip.compress(GOOD), content_encoding=coding), 415, "unsupported_media_type")
+def test_a_compressed_body(harness: Harness, coding: str) -> None:
+    refused(harness, send(harness, gzip.compress(GOOD), content_encoding=coding), 415, "unsupported_media_type")
 
 
-def test_a_compressed_body_that_is_not(theatre: Stage) -> None:
-    assert send(theatre, GOOD, content_encoding="identity").status == 200
+def test_a_compressed_body_that_is_not(harness: Harness) -> None:
+    assert send(harness, GOOD, content_encoding="identity").status == 200
 
 
 # --- methods and paths ----------------------------------------------------------------------------------------
@@ -603,25 +603,25 @@ METHODS = (
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), METHODS)
-def test_a_wrong_method(theatre: Stage, method: str, path: str, allowed: str) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.ask(method, f"{path}?key={QUERY_CANARY}", GOOD if method != "GET" else None)
-    refused(theatre, seen, 405, "method_not_allowed")
+def test_a_wrong_method(harness: Harness, method: str, path: str, allowed: str) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.ask(method, f"{path}?key={QUERY_CANARY}", GOOD if method != "GET" else None)
+    refused(harness, seen, 405, "method_not_allowed")
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), METHODS)
 def test_a_wrong_method_is_an_error_that_names_the_right_one(
-    theatre: Stage, method: str, path: str, allowed: str
+    harness: Harness, method: str, path: str, allowed: str
 ) -> None:
     """RFC 9110, 15.5.6: a 405 has an Allow header."""
-    seen = theatre.gateway.ask(method, path, GOOD if method != "GET" else None)
+    seen = harness.gateway.ask(method, path, GOOD if method != "GET" else None)
     assert allowed in [one.strip() for one in seen.headers["allow"].split(",")]
 
 
-def test_head(theatre: Stage) -> None:
+def test_head(harness: Harness) -> None:
     """A HEAD is answered without a body, on what can be got and on what cannot."""
-    assert theatre.gateway.ask("HEAD", "/health/live").data == b""
-    seen = theatre.gateway.ask("HEAD", CHAT)
+    assert harness.gateway.ask("HEAD", "/health/live").data == b""
+    seen = harness.gateway.ask("HEAD", CHAT)
     assert (seen.status, seen.data) == (405, b"")
 
 
@@ -647,18 +647,18 @@ NOWHERE = (
 
 
 @pytest.mark.parametrize("path", NOWHERE, ids=lambda path: path[:30])
-def test_nowhere(theatre: Stage, path: str) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.ask("POST", f"{path}?key={QUERY_CANARY}", GOOD)
-    refused(theatre, seen, 404, "unknown_url")
+def test_nowhere(harness: Harness, path: str) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.ask("POST", f"{path}?key={QUERY_CANARY}", GOOD)
+    refused(harness, seen, 404, "unknown_url")
 
 
 # --- bytes on the wire ----------------------------------------------------------------------------------------
 
 
-def test_expect_100(theatre: Stage) -> None:
-    theatre.plays(answered())
-    with socket.create_connection(theatre.gateway.address, 30) as connection:
+def test_expect_100(harness: Harness) -> None:
+    harness.respond_with(answered())
+    with socket.create_connection(harness.gateway.address, 30) as connection:
         head = f"{POST}\r\nhost: localhost\r\n{AUTHORIZATION}\r\nexpect: 100-continue\r\nconnection: close\r\n"
         connection.sendall(f"{head}content-length: {len(GOOD)}\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 100")
@@ -666,8 +666,8 @@ def test_expect_100(theatre: Stage) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_a_websocket_where_there_is_none(theatre: Stage) -> None:
-    theatre.plays(answered())
+def test_a_websocket_where_there_is_none(harness: Harness) -> None:
+    harness.respond_with(answered())
     lines = (
         f"GET {CHAT} HTTP/1.1",
         "host: localhost",
@@ -676,18 +676,18 @@ def test_a_websocket_where_there_is_none(theatre: Stage) -> None:
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
         "sec-websocket-version: 13",
     )
-    answer = raw_request(*theatre.gateway.address, ("\r\n".join(lines) + "\r\n\r\n").encode(), until=b"\r\n\r\n")
+    answer = raw_request(*harness.gateway.address, ("\r\n".join(lines) + "\r\n\r\n").encode(), until=b"\r\n\r\n")
     assert 400 <= int(answer.split(b" ")[1]) < 500
-    still_serves(theatre)
+    still_serves(harness)
 
 
 # --- what is let through carries no canary either --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_good_request_leaves_no_canary(theatre: Stage, stream: bool) -> None:
-    theatre.plays(streamed(CANARY) if stream else answered(CANARY))
-    gateway: Gateway = theatre.gateway
+def test_a_good_request_leaves_no_canary(harness: Harness, stream: bool) -> None:
+    harness.respond_with(streamed(CANARY) if stream else answered(CANARY))
+    gateway: Gateway = harness.gateway
     usual = {"authorization": f"Bearer {KEY_CANARY}", "content-type": "application/json", "cookie": CANARY}
     seen = gateway.ask("POST", TARGET, fields(stream=stream, user=CANARY, metadata={"a": CANARY}), usual)
     assert (seen.status, seen.text) == (200, CANARY)

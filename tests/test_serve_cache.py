@@ -21,14 +21,14 @@ from support.app import (
     CHAT,
     A,
     Gateway,
+    Harness,
     Seen,
-    Stage,
     answered,
     demonstration,
     emulator,
     end,
     gateway_over,
-    stage,
+    run_harness,
     story,
     streamed,
     whole,
@@ -49,20 +49,20 @@ class Patient(Gateway):
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
-def caching(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def caching(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Over a script, with a key of its own, so that no two tests share what is in Redis."""
-    with stage(key=secrets.token_hex(8), cache=CacheSettings(store=request.param), redis_url=URL) as staged:
-        staged.gateway = Patient(**vars(staged.gateway))
-        yield staged
+    with run_harness(key=secrets.token_hex(8), cache=CacheSettings(store=request.param), redis_url=URL) as harness:
+        harness.gateway = Patient(**vars(harness.gateway))
+        yield harness
 
 
-def upstream_calls(staged: Stage) -> int:
+def upstream_calls(harness: Harness) -> int:
     """How often Cohere was asked."""
-    return len(staged.upstream.requests)
+    return len(harness.upstream.requests)
 
 
-def test_the_second_answer_costs_nothing(caching: Stage) -> None:
-    caching.plays(answered("One."), answered("Two."))
+def test_the_second_answer_costs_nothing(caching: Harness) -> None:
+    caching.respond_with(answered("One."), answered("Two."))
     first, second = caching.gateway.chat(**ZERO), caching.gateway.chat(**ZERO)
     assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
     assert first.text == second.text == "One." and upstream_calls(caching) == 1
@@ -73,8 +73,8 @@ def test_the_second_answer_costs_nothing(caching: Stage) -> None:
     assert line["cache"] == "hit" and "upstream_ms" not in line
 
 
-def test_streams_are_replayed_as_streams(caching: Stage) -> None:
-    caching.plays(streamed("On", "e."), streamed("Two."))
+def test_streams_are_replayed_as_streams(caching: Harness) -> None:
+    caching.respond_with(streamed("On", "e."), streamed("Two."))
     ask: dict[str, Any] = {**ZERO, "stream": True, "stream_options": {"include_usage": True}}
     first, second = caching.gateway.chat(**ask), caching.gateway.chat(**ask)
     assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
@@ -88,11 +88,11 @@ def test_streams_are_replayed_as_streams(caching: Stage) -> None:
     assert paid == free
 
 
-def test_buffered_streams_are_cached(caching: Stage) -> None:
+def test_buffered_streams_are_cached(caching: Harness) -> None:
     """A stream that is checked before it is shown is made of whole answers."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
-    caching.plays(answered('{"a": 1}'), answered('{"a": 2}'))
+    caching.respond_with(answered('{"a": 1}'), answered('{"a": 2}'))
     ask: dict[str, Any] = {**ZERO, "stream": True, "response_format": form, "documents": ["A is 1."]}
     first, second = caching.gateway.chat(**ask), caching.gateway.chat(**ask)
     assert not json.loads(caching.upstream.requests[0].body)["stream"], "this is no buffered stream"
@@ -101,15 +101,15 @@ def test_buffered_streams_are_cached(caching: Stage) -> None:
     assert second.frames[-1] == "[DONE]"
 
 
-def test_several_choices_are_separate(caching: Stage) -> None:
-    caching.plays(answered("One."), answered("Two."), answered("Three."))
+def test_several_choices_are_separate(caching: Harness) -> None:
+    caching.respond_with(answered("One."), answered("Two."), answered("Three."))
     first, second = caching.gateway.chat(n=2, **ZERO), caching.gateway.chat(n=2, **ZERO)
     texts = [[choice["message"]["content"] for choice in seen.body["choices"]] for seen in (first, second)]
     assert texts[0] == texts[1] and sorted(texts[0]) == ["One.", "Two."]
 
 
-def test_random_responses_are_not_cached_unless_requested(caching: Stage) -> None:
-    caching.plays(answered("One."), answered("Two."), answered("Three."))
+def test_random_responses_are_not_cached_unless_requested(caching: Harness) -> None:
+    caching.respond_with(answered("One."), answered("Two."), answered("Three."))
     assert "x-gateway-cache" not in caching.gateway.chat().headers
     ttl = {"x-gateway-cache-ttl": "60"}
     first, second = caching.gateway.chat(headers=ttl), caching.gateway.chat(headers=ttl)
@@ -118,8 +118,8 @@ def test_random_responses_are_not_cached_unless_requested(caching: Stage) -> Non
 
 
 @pytest.mark.parametrize("headers", [{"x-gateway-cache": "bypass"}, {"x-gateway-cache-ttl": "0"}], ids=str)
-def test_past_the_cache(caching: Stage, headers: dict[str, str]) -> None:
-    caching.plays(answered("One."), answered("Two."), answered("Three."))
+def test_past_the_cache(caching: Harness, headers: dict[str, str]) -> None:
+    caching.respond_with(answered("One."), answered("Two."), answered("Three."))
     caching.gateway.chat(**ZERO)
     passed = caching.gateway.chat(headers=headers, **ZERO)
     assert (passed.text, passed.headers["x-gateway-cache"]) == ("Two.", "bypass")
@@ -138,14 +138,14 @@ def test_past_the_cache(caching: Stage, headers: dict[str, str]) -> None:
     ],
     ids=str,
 )
-def test_what_is_the_same_question(caching: Stage, one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
-    caching.plays(answered("One."), streamed("Two.") if other.get("stream") else answered("Two."))
+def test_what_is_the_same_question(caching: Harness, one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
+    caching.respond_with(answered("One."), streamed("Two.") if other.get("stream") else answered("Two."))
     caching.gateway.chat(**ZERO, **one)
     assert caching.gateway.chat(**ZERO, **other).headers["x-gateway-cache"] == ("hit" if same else "miss")
 
 
-def test_callers_do_not_share(caching: Stage) -> None:
-    caching.plays(answered("One."), answered("Two."))
+def test_callers_do_not_share(caching: Harness) -> None:
+    caching.respond_with(answered("One."), answered("Two."))
     caching.gateway.chat(**ZERO)
     other = caching.gateway.chat(headers={"authorization": "Bearer another"}, **ZERO)
     assert (other.text, other.headers["x-gateway-cache"]) == ("Two.", "miss")
@@ -160,8 +160,8 @@ def test_callers_do_not_share(caching: Stage) -> None:
     ],
     ids=["a refusal", "a failed answer", "nonsense"],
 )
-def test_failures_are_not_cached(caching: Stage, script: Any) -> None:
-    caching.plays(script, answered("Good."))
+def test_failures_are_not_cached(caching: Harness, script: Any) -> None:
+    caching.respond_with(script, answered("Good."))
     assert caching.gateway.chat(**ZERO).status >= 500
     assert caching.gateway.chat(**ZERO).text == "Good."
 
@@ -177,7 +177,7 @@ def test_failures_are_not_cached(caching: Stage, script: Any) -> None:
     ],
     ids=str,
 )
-def test_headers_that_mean_nothing_are_refused(caching: Stage, headers: dict[str, str]) -> None:
+def test_headers_that_mean_nothing_are_refused(caching: Harness, headers: dict[str, str]) -> None:
     seen = caching.gateway.chat(headers=headers)
     assert seen.status == 400 and next(iter(headers)) in seen.error["message"]
 
@@ -199,8 +199,8 @@ TOOL: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "pay
     ],
     ids=["cut off", "a call of a tool", "a stream that is cut off", "a stream without an end"],
 )
-def test_what_is_cut_off_or_calls_a_tool_is_not_cached(caching: Stage, script: Any, fields: dict[str, Any]) -> None:
-    caching.plays(script, streamed("Good.") if "stream" in fields else answered("Good."))
+def test_what_is_cut_off_or_calls_a_tool_is_not_cached(caching: Harness, script: Any, fields: dict[str, Any]) -> None:
+    caching.respond_with(script, streamed("Good.") if "stream" in fields else answered("Good."))
     assert caching.gateway.chat(**ZERO, **fields).headers["x-gateway-cache"] == "miss"
     second = caching.gateway.chat(**ZERO, **fields)
     assert (second.text, second.headers["x-gateway-cache"]) == ("Good.", "miss")
@@ -208,27 +208,27 @@ def test_what_is_cut_off_or_calls_a_tool_is_not_cached(caching: Stage, script: A
 
 @pytest.mark.parametrize("cut", [0, 1], ids=["the first", "the last"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_one_choice_that_is_cut_off_is_enough(caching: Stage, cut: int, stream: bool) -> None:
+def test_one_choice_that_is_cut_off_is_enough(caching: Harness, cut: int, stream: bool) -> None:
     def text(finish: str) -> Any:
         return event_stream(transcript(*story(ending=end(finish)))) if stream else answered(finish=finish)
 
     # The choices are asked at once, so which of them a script answers is chance; both orders are in the two cases.
     scripts = [text("COMPLETE"), text("COMPLETE")]
     scripts[cut] = text("MAX_TOKENS")
-    caching.plays(*scripts, text("COMPLETE"))
+    caching.respond_with(*scripts, text("COMPLETE"))
     for _ in range(2):
         seen = caching.gateway.chat(n=2, stream=stream, **ZERO)
         assert seen.status == 200 and seen.headers["x-gateway-cache"] == "miss"
 
 
-def test_what_fails_a_stricter_check_is_retried(caching: Stage) -> None:
+def test_what_fails_a_stricter_check_is_retried(caching: Harness) -> None:
     """Cohere is told nothing of `strict`, so both ask it for the same, but only one of them checks the answer."""
 
     def form(strict: bool) -> dict[str, Any]:
         schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
         return {"type": "json_schema", "json_schema": {"name": "x", "strict": strict, "schema": schema}}
 
-    caching.plays(answered('{"b": 1}'), answered('{"a": 1}'))
+    caching.respond_with(answered('{"b": 1}'), answered('{"a": 1}'))
     lax = caching.gateway.chat(response_format=form(False), **ZERO)
     strict = caching.gateway.chat(response_format=form(True), **ZERO)
     assert (lax.text, strict.text) == ('{"b": 1}', '{"a": 1}')
@@ -289,9 +289,9 @@ def test_gateways_with_other_cohere_keys_share_no_redis() -> None:
 
 
 def test_hits_and_misses_are_counted() -> None:
-    with stage(cache=CacheSettings(store="memory")) as staged:
-        staged.plays(answered())
-        gateway = Patient(**vars(staged.gateway))
+    with run_harness(cache=CacheSettings(store="memory")) as harness:
+        harness.respond_with(answered())
+        gateway = Patient(**vars(harness.gateway))
         for _ in range(3):
             gateway.chat(**ZERO)
         counted = gateway.metrics()
@@ -302,22 +302,22 @@ def test_hits_and_misses_are_counted() -> None:
 
 
 def test_without_a_cache_the_wish_is_noted() -> None:
-    with stage() as staged:
-        staged.plays(answered())
-        seen = staged.gateway.chat(headers={"x-gateway-cache-ttl": "60"}, **ZERO)
+    with run_harness() as harness:
+        harness.respond_with(answered())
+        seen = harness.gateway.chat(headers={"x-gateway-cache-ttl": "60"}, **ZERO)
         assert "x-gateway-cache-ttl ignored" in seen.headers["x-gateway-notes"]
-        strict = staged.gateway.chat(headers={"x-gateway-cache-ttl": "60", "x-gateway-strict": "true"})
+        strict = harness.gateway.chat(headers={"x-gateway-cache-ttl": "60", "x-gateway-strict": "true"})
         assert strict.status == 400
-        assert "x-gateway-cache" not in staged.gateway.chat(headers={"x-gateway-cache": "bypass"}).headers
+        assert "x-gateway-cache" not in harness.gateway.chat(headers={"x-gateway-cache": "bypass"}).headers
 
 
 def test_a_cache_that_fails_is_a_miss() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    with stage(cache=CacheSettings(store="redis"), redis_url=f"redis://127.0.0.1:{port}/0") as staged:
-        staged.plays(answered("One."), answered("Two."))
-        assert [seen(staged.gateway) for seen in (_chat, _chat)] == [(200, "One.", "miss"), (200, "Two.", "miss")]
-        staged.gateway.log.wait(lambda line: line.get("message", "").startswith("cache: "))
+    with run_harness(cache=CacheSettings(store="redis"), redis_url=f"redis://127.0.0.1:{port}/0") as harness:
+        harness.respond_with(answered("One."), answered("Two."))
+        assert [seen(harness.gateway) for seen in (_chat, _chat)] == [(200, "One.", "miss"), (200, "Two.", "miss")]
+        harness.gateway.log.wait(lambda line: line.get("message", "").startswith("cache: "))
 
 
 COMMAND = re.compile(rb"\*\d+\r\n\$\d+\r\n([A-Za-z]+)\r\n")
@@ -380,13 +380,13 @@ def _chat(gateway: Gateway) -> tuple[int, str, str]:
 
 def test_responses_are_not_cached() -> None:
     """They are remembered under ids of their own."""
-    with stage(cache=CacheSettings(store="memory")) as staged:
-        staged.plays(answered("One."), answered("Two."))
+    with run_harness(cache=CacheSettings(store="memory")) as harness:
+        harness.respond_with(answered("One."), answered("Two."))
         body = json.dumps({"model": "command-a-03-2025", "input": "Hello", "store": False, **ZERO}).encode()
         for _ in range(2):
-            seen = staged.gateway.ask("POST", "/v1/responses", body)
+            seen = harness.gateway.ask("POST", "/v1/responses", body)
             assert seen.status == 200 and "x-gateway-cache" not in seen.headers
-        assert upstream_calls(staged) == 2
+        assert upstream_calls(harness) == 2
 
 
 # --- embeddings: kept by the piece --------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Seen, Stage, stage
+from support.app import A, Harness, Seen, run_harness
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 from support.transcripts import call_delta, call_end, call_start, fold, message_end, message_start
 
@@ -39,8 +39,8 @@ OUTPUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def on() -> Iterator[Stage]:
-    with stage() as one:
+def on() -> Iterator[Harness]:
+    with run_harness() as one:
         yield one
 
 
@@ -64,8 +64,8 @@ def streamed(size: int) -> Script:
     return event_stream(transcript(*events, message_end("TOOL_CALL")))
 
 
-def respond(on: Stage, script: Script, stream: bool, **fields: Any) -> Seen:
-    on.plays(script)
+def respond(on: Harness, script: Script, stream: bool, **fields: Any) -> Seen:
+    on.respond_with(script)
     body = {"model": A, "input": "Go", "tools": TOOLS, "store": False, "stream": stream, **fields}
     return on.gateway.ask("POST", RESPONSES, body)
 
@@ -100,14 +100,14 @@ EXPECTED: list[dict[str, Any]] = [
 ]
 
 
-def test_whole_answers_have_the_tools_own_items(on: Stage) -> None:
+def test_whole_answers_have_the_tools_own_items(on: Harness) -> None:
     seen = respond(on, whole(), False)
     assert seen.body["output"] == [{**item, "status": "completed"} for item in EXPECTED]
     assert seen.body["tools"][:4] == TOOLS[:4], "they are echoed as they were given"
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_streams_amount_to_the_whole_answer(on: Stage, size: int) -> None:
+def test_streams_amount_to_the_whole_answer(on: Harness, size: int) -> None:
     events = events_of(respond(on, streamed(size), True))
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert events[-1]["response"]["output"] == [{**item, "status": "completed"} for item in EXPECTED]
@@ -124,7 +124,7 @@ def test_streams_amount_to_the_whole_answer(on: Stage, size: int) -> None:
         assert len(deltas) > len(PATCH) - 2, "each piece goes on as it comes"
 
 
-def test_what_was_answered_can_be_sent_back(on: Stage) -> None:
+def test_what_was_answered_can_be_sent_back(on: Harness) -> None:
     output = respond(on, whole(), False).body["output"]
     outputs = [
         {"type": f"{item['type']}_output", "call_id": item["call_id"], **OUTPUTS[item["type"]]} for item in output
@@ -148,18 +148,18 @@ def chat_tools() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_chat(on: Stage, size: int) -> None:
-    on.plays(whole())
+def test_chat(on: Harness, size: int) -> None:
+    on.respond_with(whole())
     message = on.gateway.chat("Go", tools=chat_tools()).body["choices"][0]["message"]
     assert message["tool_calls"][0] == {
         "id": "patch_1", "type": "custom", "custom": {"name": "patch", "input": PATCH}
     }  # fmt: skip
     assert [call["type"] for call in message["tool_calls"][1:]] == ["function"] * 4
-    on.plays(streamed(size))
+    on.respond_with(streamed(size))
     chunks = on.gateway.chat("Go", tools=chat_tools(), stream=True).chunks
     assert fold(chunks)["tool_calls"] == message["tool_calls"]
     # And back.
-    on.plays(whole())
+    on.respond_with(whole())
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "x"} for call in message["tool_calls"]]
     history = [{"role": "user", "content": "Go"}, message, *results]
     on.gateway.post({"model": A, "messages": history, "tools": chat_tools()})
@@ -167,7 +167,7 @@ def test_chat(on: Stage, size: int) -> None:
     assert json.loads(calls[0]["function"]["arguments"]) == {"input": PATCH}
 
 
-def test_calls_that_were_cut(on: Stage) -> None:
+def test_calls_that_were_cut(on: Harness) -> None:
     """The text so far, incomplete; a whole item's arguments may be no JSON any more."""
     for name, arguments, expected in (
         ("patch", '{"input": "*** Be', {"input": "*** Be", "status": "incomplete"}),
@@ -180,14 +180,14 @@ def test_calls_that_were_cut(on: Stage) -> None:
         assert response["output"][0] == {**response["output"][0], **expected}
 
 
-def test_a_shell_in_a_container_is_not_the_callers(on: Stage) -> None:
+def test_a_shell_in_a_container_is_not_the_callers(on: Harness) -> None:
     seen = respond(on, whole(), False, tools=[{"type": "shell", "environment": {"type": "container_auto"}}])
     assert "tools[].type shell ignored" in seen.headers["x-gateway-notes"]
     assert "tools" not in on.upstream.requests[0].json()
 
 
-def test_the_official_sdk_accumulates_a_custom_call(on: Stage) -> None:
-    on.plays(streamed(3))
+def test_the_official_sdk_accumulates_a_custom_call(on: Harness) -> None:
+    on.respond_with(streamed(3))
     with on.gateway.client() as client:
         request: dict[str, Any] = {"model": A, "input": "Go", "tools": TOOLS, "store": False}
         with client.responses.stream(**request) as stream:

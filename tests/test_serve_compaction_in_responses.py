@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Seen, Stage, answered, stage, streamed
+from support.app import A, Harness, Seen, answered, run_harness, streamed
 from support.scripted_upstream import json_answer
 
 RESPONSES = "/v1/responses"
@@ -17,8 +17,8 @@ LONG = "A long story about a lighthouse. " * 200
 
 
 @pytest.fixture(scope="module")
-def on() -> Iterator[Stage]:
-    with stage() as one:
+def on() -> Iterator[Harness]:
+    with run_harness() as one:
         yield one
 
 
@@ -29,7 +29,7 @@ def user(text: str) -> dict[str, Any]:
 HISTORY = [user(LONG), {"role": "assistant", "content": "I see."}, user("What next?")]
 
 
-def ask(on: Stage, stream: bool, **fields: Any) -> Seen:
+def ask(on: Harness, stream: bool, **fields: Any) -> Seen:
     return on.gateway.ask("POST", RESPONSES, {"model": A, "stream": stream, **fields})
 
 
@@ -42,13 +42,13 @@ def response(seen: Seen) -> Any:
     return events(seen)[-1]["response"] if seen.headers["content-type"].startswith("text/event") else seen.body
 
 
-def sent(on: Stage) -> list[dict[str, Any]]:
+def sent(on: Harness) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
 @WHOLE_AND_STREAMED
-def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on: Stage, stream: bool) -> None:
-    on.plays(answered("SUMMARY"))
+def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on: Harness, stream: bool) -> None:
+    on.respond_with(answered("SUMMARY"))
     seen = ask(on, stream, input=[*HISTORY, {"type": "compaction_trigger"}])
     result = response(seen)
     (item,) = result["output"]
@@ -66,24 +66,24 @@ def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on
         {"input": [*HISTORY, item, user("Go on")]},
         {"input": [user("Go on")], "previous_response_id": result["id"]},
     ):
-        on.plays(answered("Yes."))
+        on.respond_with(answered("Yes."))
         assert response(ask(on, False, **fields))["output"][0]["content"][0]["text"] == "Yes."
         (body,) = sent(on)
         assert [message["role"] for message in body["messages"]] == ["system", "user"]
         assert body["messages"][0]["content"].endswith("SUMMARY") and body["messages"][1]["content"] == "Go on"
 
 
-def test_a_trigger_that_is_not_the_last_item_is_noted(on: Stage) -> None:
-    on.plays(answered("Hi."))
+def test_a_trigger_that_is_not_the_last_item_is_noted(on: Harness) -> None:
+    on.respond_with(answered("Hi."))
     seen = ask(on, False, store=False, input=[user("a"), {"type": "compaction_trigger"}, user("b")])
     assert "input[].type compaction_trigger ignored (it is not the last item)" in seen.headers["x-gateway-notes"]
     assert seen.body["output"][0]["content"][0]["text"] == "Hi."
 
 
 @WHOLE_AND_STREAMED
-def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(on: Stage, stream: bool) -> None:
+def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(on: Harness, stream: bool) -> None:
     managed = [{"type": "compaction", "compact_threshold": 1000}]
-    on.plays(answered("SUMMARY"), streamed("It ", "ends.") if stream else answered("It ends."))
+    on.respond_with(answered("SUMMARY"), streamed("It ", "ends.") if stream else answered("It ends."))
     seen = ask(on, stream, input=HISTORY, context_management=managed, instructions="Be brief.")
     result = response(seen)
     compaction, message = result["output"]
@@ -103,7 +103,7 @@ def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(
         compacting = next(event for event in event_types if event["type"] == "response.compaction.compacting")
         assert (compacting["item_id"], compacting["output_index"]) == (compaction["id"], 0)
     # The next turn begins at the compaction.
-    on.plays(answered("Fine."))
+    on.respond_with(answered("Fine."))
     response(ask(on, False, input="And then?", previous_response_id=result["id"]))
     (body,) = sent(on)
     assert [message["role"] for message in body["messages"]] == ["system", "assistant", "user"]
@@ -120,35 +120,35 @@ def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(
     ids=["below", "below the default", "one turn"],
 )
 def test_what_need_not_or_cannot_be_compacted_is_answered_at_once(
-    on: Stage, items: list[Any], managed: list[Any], stream: bool
+    on: Harness, items: list[Any], managed: list[Any], stream: bool
 ) -> None:
-    on.plays(streamed("Hi.") if stream else answered("Hi."))
+    on.respond_with(streamed("Hi.") if stream else answered("Hi."))
     result = response(ask(on, stream, store=False, input=items, context_management=managed))
     assert [item["type"] for item in result["output"]] == ["message"] and len(sent(on)) == 1
 
 
 @WHOLE_AND_STREAMED
-def test_a_summary_that_is_cut_short_is_no_answer(on: Stage, stream: bool) -> None:
+def test_a_summary_that_is_cut_short_is_no_answer(on: Harness, stream: bool) -> None:
     managed = [{"type": "compaction", "compact_threshold": 1000}]
     for fields in (
         {"input": HISTORY, "context_management": managed},
         {"input": [*HISTORY, {"type": "compaction_trigger"}]},
     ):
-        on.plays(answered("SUMM", finish="MAX_TOKENS"))
+        on.respond_with(answered("SUMM", finish="MAX_TOKENS"))
         seen = ask(on, stream, store=False, **fields)
         assert (seen.status, seen.error["code"]) == (502, "compaction_failed")
-        on.plays(json_answer(429, {"message": "past the per minute request limit, please wait"}))
+        on.respond_with(json_answer(429, {"message": "past the per minute request limit, please wait"}))
         assert ask(on, stream, store=False, **fields).status == 429
 
 
 @WHOLE_AND_STREAMED
-def test_prewarming_is_answered_without_cohere(on: Stage, stream: bool) -> None:
-    on.plays(answered("never"))
+def test_prewarming_is_answered_without_cohere(on: Harness, stream: bool) -> None:
+    on.respond_with(answered("never"))
     result = response(ask(on, stream, input="Hi", prompt_cache_options={"prewarm": True}))
     assert (result["status"], result["output"]) == ("completed", []) and not sent(on)
-    on.plays(answered("Hello."))
+    on.respond_with(answered("Hello."))
     response(ask(on, False, input="And?", previous_response_id=result["id"]))
     assert [message["role"] for message in sent(on)[0]["messages"]] == ["user", "user"]
-    on.plays(json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]}))
+    on.respond_with(json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]}))
     body = {"model": A, "input": "Hi", "prompt_cache_options": {"prewarm": True}}
     assert on.gateway.ask("POST", f"{RESPONSES}/input_tokens", body).body["input_tokens"] == 2

@@ -30,15 +30,15 @@ from gateway.settings.schema import (
 from gateway.store import keys
 from gateway.store.errors import StoreUnavailable
 from gateway.virtual_keys import Team
-from support.app import MASTER_KEY, SERVER_KEY, Gateway, Seen, Stage, answered, demonstration, stage
-from support.virtual_keys import key_of, keyed_stage, secret_of
+from support.app import MASTER_KEY, SERVER_KEY, Gateway, Harness, Seen, answered, demonstration, run_harness
+from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
 SESSION = "/console/session"
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Stage]:
+def served() -> Iterator[Harness]:
     keys = (
         key_of("caller"),
         key_of("viewer", role="viewer"),
@@ -49,8 +49,8 @@ def served() -> Iterator[Stage]:
         key_of("elsewhere", allowed_ips=["10.0.0.0/8"]),
         key_of("member", team_id="away"),
     )
-    with keyed_stage(*keys, Team(team_id="away", blocked=True)) as (staged, _):
-        yield staged
+    with run_keyed_harness(*keys, Team(team_id="away", blocked=True)) as (harness, _):
+        yield harness
 
 
 class Browser:
@@ -80,7 +80,7 @@ class Browser:
 # --- the page -----------------------------------------------------------------------------------------------
 
 
-def test_the_page_and_its_modules(served: Stage) -> None:
+def test_the_page_and_its_modules(served: Harness) -> None:
     ask = served.gateway.ask
     root = ask("GET", "/", None, {"x-forwarded-host": "evil.example"})
     assert (root.status, root.headers["location"]) == (307, "/console")
@@ -107,7 +107,7 @@ def test_the_page_and_its_modules(served: Stage) -> None:
 
 
 def test_it_can_be_switched_off() -> None:
-    with stage(key="", console=ConsoleSettings(enabled=False)) as off:
+    with run_harness(key="", console=ConsoleSettings(enabled=False)) as off:
         for path in ("/", "/console", SESSION):
             assert off.gateway.ask("GET", path).error["code"] == "unknown_url"
 
@@ -125,7 +125,7 @@ def test_where_no_key_is_needed() -> None:
 
 
 def test_where_callers_bring_their_own_keys() -> None:
-    with stage() as own:
+    with run_harness() as own:
         info = own.gateway.ask("GET", SESSION, None, {}).body
         assert (info["mode"], info["who"], info["sign_in"]) == ("bring your own key", None, False)
 
@@ -137,7 +137,7 @@ def test_where_callers_bring_their_own_keys() -> None:
     ("key", "role"),
     [(MASTER_KEY, "master"), (secret_of("admin"), "admin"), (secret_of("viewer"), "viewer"), (secret_of("here"), "")],
 )
-def test_who_signs_in(served: Stage, key: str, role: str) -> None:
+def test_who_signs_in(served: Harness, key: str, role: str) -> None:
     browser = Browser(served.gateway)
     before = browser.ask("GET", SESSION).body
     assert before["sign_in"] and before["who"] is None and before["csrf_token"] is None
@@ -164,7 +164,7 @@ def test_who_signs_in(served: Stage, key: str, role: str) -> None:
         ("a\nb", 400, "bad_request"),
     ],
 )
-def test_who_does_not(served: Stage, key: str, status: int, code: str) -> None:
+def test_who_does_not(served: Harness, key: str, status: int, code: str) -> None:
     """It is the same authenticator that judges bearer keys."""
     seen = Browser(served.gateway).sign_in(key)
     assert (seen.status, seen.error["code"]) == (status, code)
@@ -172,7 +172,7 @@ def test_who_does_not(served: Stage, key: str, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("secure", [{"x-forwarded-proto": "https"}, {"origin": "https://{host}"}])
-def test_over_https_the_cookie_is_for_https_alone(served: Stage, secure: dict[str, str]) -> None:
+def test_over_https_the_cookie_is_for_https_alone(served: Harness, secure: dict[str, str]) -> None:
     host = served.gateway.url.partition("://")[2]
     headers = {name: value.format(host=host) for name, value in secure.items()}
     browser = Browser(served.gateway, MASTER_KEY, **headers)
@@ -184,7 +184,7 @@ def test_over_https_the_cookie_is_for_https_alone(served: Stage, secure: dict[st
     assert served.gateway.ask("GET", "/audit", None, {**headers, "cookie": planted}).status == 401
 
 
-def test_a_planted_session_is_not_taken_over(served: Stage) -> None:
+def test_a_planted_session_is_not_taken_over(served: Harness) -> None:
     """Session fixation: signing in makes a new session, whatever cookie was there."""
     attacker = Browser(served.gateway, secret_of("caller"))
     victim = Browser(served.gateway)
@@ -195,7 +195,7 @@ def test_a_planted_session_is_not_taken_over(served: Stage) -> None:
     assert victim.ask("GET", "/key/list").status == 200
 
 
-def test_another_site_signs_nobody_in(served: Stage) -> None:
+def test_another_site_signs_nobody_in(served: Harness) -> None:
     for headers in ({"origin": "https://evil.example"}, {"sec_fetch_site": "cross-site"}):
         assert Browser(served.gateway).sign_in(MASTER_KEY, **headers).status == 403
     form = served.gateway.ask("POST", SESSION, b'{"key":"x"}', {"content-type": "text/plain"})
@@ -226,19 +226,19 @@ def test_attempts_are_limited() -> None:
 
 
 def test_guessing_is_refused_by_the_gateway() -> None:
-    with keyed_stage(key_of("caller")) as (staged, _):
-        statuses = [Browser(staged.gateway).sign_in(f"sk-wrong-{number}").status for number in range(PER_ADDRESS + 1)]
+    with run_keyed_harness(key_of("caller")) as (harness, _):
+        statuses = [Browser(harness.gateway).sign_in(f"sk-wrong-{number}").status for number in range(PER_ADDRESS + 1)]
         assert statuses == [401] * PER_ADDRESS + [429]
-        refused = Browser(staged.gateway).sign_in(MASTER_KEY)
+        refused = Browser(harness.gateway).sign_in(MASTER_KEY)
         assert refused.status == 429 and int(refused.headers["retry-after"]) > 0, "the right key waits as well"
 
 
 # --- a session ----------------------------------------------------------------------------------------------
 
 
-def test_a_session_is_the_key_that_signed_in(served: Stage) -> None:
+def test_a_session_is_the_key_that_signed_in(served: Harness) -> None:
     """The permissions are those of the key, for each request, at every door."""
-    served.plays(answered("Hi."))
+    served.respond_with(answered("Hi."))
     caller = Browser(served.gateway, secret_of("caller"))
     chat = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]}
     seen = caller.ask("POST", "/v1/chat/completions", chat)
@@ -252,7 +252,7 @@ def test_a_session_is_the_key_that_signed_in(served: Stage) -> None:
     assert seen.body["info"]["key_alias"] == "viewer"
 
 
-def test_what_changes_something_needs_the_token(served: Stage) -> None:
+def test_what_changes_something_needs_the_token(served: Harness) -> None:
     master = Browser(served.gateway, MASTER_KEY)
     other = Browser(served.gateway, MASTER_KEY)
     for token in ("", "x", other.token):
@@ -277,7 +277,7 @@ def writes() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("role", ["viewer", "caller", "master"])
-def test_no_write_without_token_or_right(served: Stage, role: str) -> None:
+def test_no_write_without_token_or_right(served: Harness, role: str) -> None:
     """All of them, found in the routes: nothing is changed by a session's cookie alone, nor by who may only read."""
     browser = Browser(served.gateway, MASTER_KEY if role == "master" else secret_of(role))
     routes = writes()
@@ -289,7 +289,7 @@ def test_no_write_without_token_or_right(served: Stage, role: str) -> None:
         if role != "master" and managed:
             assert browser.ask(verb, path, {}).status == 403, (verb, path)
         elif role == "viewer" and path.startswith(("/v1/", "/cohere/", "/litellm/")):
-            served.plays(answered("Hi."))
+            served.respond_with(answered("Hi."))
             assert browser.ask(verb, path, {}).status in (400, 403, 404, 405, 415), (verb, path)
 
 
@@ -297,7 +297,7 @@ def unavailable(*_: object) -> None:
     raise StoreUnavailable("away")
 
 
-def test_signing_out_ends_it(served: Stage) -> None:
+def test_signing_out_ends_it(served: Harness) -> None:
     browser = Browser(served.gateway, MASTER_KEY)
     assert browser.ask("DELETE", SESSION, x_gateway_csrf="").status == 403, "nobody else signs them out"
     with pytest.MonkeyPatch.context() as patch:
@@ -312,7 +312,7 @@ def test_signing_out_ends_it(served: Stage) -> None:
     assert browser.ask("GET", SESSION).body["who"] is None
 
 
-def test_a_key_that_is_blocked_ends_its_sessions(served: Stage) -> None:
+def test_a_key_that_is_blocked_ends_its_sessions(served: Harness) -> None:
     made = served.gateway.ask("POST", "/key/generate", b"{}", {**JSON, "authorization": f"Bearer {MASTER_KEY}"}).body
     browser = Browser(served.gateway, made["key"])
     assert browser.ask("GET", "/key/info").status == 200
@@ -338,7 +338,7 @@ def test_a_session_ends_by_itself() -> None:
     assert "sk-x" not in value
 
 
-def test_renewing_is_asked_for(served: Stage) -> None:
+def test_renewing_is_asked_for(served: Harness) -> None:
     browser = Browser(served.gateway, MASTER_KEY)
     assert "set-cookie" not in browser.ask("GET", "/key/list").headers, "what refreshes itself renews nothing"
     seen = browser.ask("PUT", SESSION)
@@ -352,7 +352,7 @@ INSPECTED = ("/gateway/status", "/gateway/settings", "/gateway/models", "/gatewa
 
 
 @pytest.mark.parametrize("path", INSPECTED)
-def test_who_may_inspect_the_gateway(served: Stage, path: str) -> None:
+def test_who_may_inspect_the_gateway(served: Harness, path: str) -> None:
     for_all = path in ("/gateway/models", "/gateway/permissions")
     for key, allowed in ((MASTER_KEY, True), (secret_of("viewer"), True), (secret_of("caller"), for_all)):
         seen = served.gateway.ask("GET", path, None, {"authorization": f"Bearer {key}"})
@@ -375,8 +375,8 @@ def test_secrets_are_no_settings_to_be_shown() -> None:
             )
         },
     }
-    with stage(key=MASTER_KEY, **secrets) as staged:
-        seen = staged.gateway.ask("GET", "/gateway/settings")
+    with run_harness(key=MASTER_KEY, **secrets) as harness:
+        seen = harness.gateway.ask("GET", "/gateway/settings")
         text = seen.data.decode()
     assert "secret" not in re.sub(r'"(name|about|environment)":(\[[^]]*\]|"[^"]*")', "", text).replace("ledger", "")
     shown = {row["name"]: row for row in seen.body["data"]}
@@ -386,9 +386,9 @@ def test_secrets_are_no_settings_to_be_shown() -> None:
     assert shown["workers"]["is_default"] and shown["retries.count"]["value"] == 0
 
 
-def test_what_cohere_would_get(served: Stage) -> None:
+def test_what_cohere_would_get(served: Harness) -> None:
     """The same translation as of a call, for whoever may ask, and nothing is sent."""
-    served.plays(answered("Hi."))
+    served.respond_with(answered("Hi."))
     caller = Browser(served.gateway, secret_of("caller"))
     body = {"model": "command-r-plus", "temperature": 1.4, "messages": [{"role": "user", "content": "Hi"}]}
     seen = caller.ask("POST", "/gateway/translate/chat", body)

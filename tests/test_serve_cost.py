@@ -26,12 +26,12 @@ from support.app import (
     R7B,
     USAGE,
     A,
+    Harness,
     Seen,
-    Stage,
     answered,
     end,
     piece,
-    stage,
+    run_harness,
     start,
     story,
     streamed,
@@ -64,20 +64,22 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Stage]:
+def harness() -> Iterator[Harness]:
     fallbacks = Models(cache_seconds=0, fallbacks={A: [R7B]})
     prices = {"mine": ModelPrice(input=1, output=2, cached=0.5, classification=0.01, audio_second=0.1)}
-    with stage(cache=CacheSettings(store="memory"), models=fallbacks, prices=prices, retries=Retries(count=1)) as one:
+    with run_harness(
+        cache=CacheSettings(store="memory"), models=fallbacks, prices=prices, retries=Retries(count=1)
+    ) as one:
         yield one
 
 
-def line_of(scene: Stage, seen: Seen) -> dict[str, Any]:
-    return scene.gateway.log.line_of(seen.headers["x-request-id"])
+def line_of(harness: Harness, seen: Seen) -> dict[str, Any]:
+    return harness.gateway.log.line_of(seen.headers["x-request-id"])
 
 
-def cost_of(scene: Stage, seen: Seen) -> int | None:
+def cost_of(harness: Harness, seen: Seen) -> int | None:
     """What the log says; a line without a cost means 0."""
-    cost: int | None = line_of(scene, seen).get("cost_nanodollars", 0)
+    cost: int | None = line_of(harness, seen).get("cost_nanodollars", 0)
     return cost
 
 
@@ -234,12 +236,12 @@ CALLS: dict[str, tuple[str, Any, Script, int | None]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_says_what_it_costs(scene: Stage, name: str) -> None:
+def test_a_call_says_what_it_costs(harness: Harness, name: str) -> None:
     path, body, script, expected = CALLS[name]
-    scene.plays(script)
-    seen = scene.gateway.ask("POST", path, body)
+    harness.respond_with(script)
+    seen = harness.gateway.ask("POST", path, body)
     assert seen.status == (400 if name == "a refusal" else 200), seen
-    assert cost_of(scene, seen) == expected
+    assert cost_of(harness, seen) == expected
     header = seen.headers.get("x-gateway-cost-usd")
     large = len(seen.data) > 64 * 1024  # it comes in several reads, after its head
     assert header == (dollars(expected) if expected and not large else None)
@@ -301,11 +303,11 @@ STREAMS: dict[str, tuple[str, Any, Script, int | None]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_says_at_its_end_what_it_costs(scene: Stage, name: str) -> None:
+def test_a_stream_says_at_its_end_what_it_costs(harness: Harness, name: str) -> None:
     path, body, script, expected = STREAMS[name]
-    scene.plays(script)
-    seen = scene.gateway.ask("POST", path, body)
-    assert cost_of(scene, seen) == expected
+    harness.respond_with(script)
+    seen = harness.gateway.ask("POST", path, body)
+    assert cost_of(harness, seen) == expected
     assert "x-gateway-cost-usd" not in seen.headers
     if path == CHAT:
         assert seen.chunks[-1]["usage"].get("cost") == (None if expected is None else expected / 10**9)
@@ -314,20 +316,20 @@ def test_a_stream_says_at_its_end_what_it_costs(scene: Stage, name: str) -> None
         assert completed["response"]["usage"]["cost"] == CHAT_COST / 10**9
 
 
-def test_a_transcription_is_unpriced(scene: Stage) -> None:
-    scene.plays(json_answer(200, {"text": "Hi"}))
+def test_a_transcription_is_unpriced(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, {"text": "Hi"}))
     form = (
         b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
         b'--b\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--b--\r\n'
     )
     headers = {
-        "authorization": f"Bearer {scene.gateway.key}",
+        "authorization": f"Bearer {harness.gateway.key}",
         "content-type": "multipart/form-data; boundary=b",
     }
-    seen = scene.gateway.ask("POST", "/v1/audio/transcriptions", form, headers)
+    seen = harness.gateway.ask("POST", "/v1/audio/transcriptions", form, headers)
     assert seen.status == 200, seen
-    assert cost_of(scene, seen) is None
+    assert cost_of(harness, seen) is None
 
 
 # --- sums ---------------------------------------------------------------------------------------------------
@@ -337,74 +339,76 @@ ONE = {"billed_units": {"input_tokens": 1}}
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
-def test_several_choices_cost_the_sum_of_their_calls(scene: Stage, streaming: bool) -> None:
+def test_several_choices_cost_the_sum_of_their_calls(harness: Harness, streaming: bool) -> None:
     usage = {"include_usage": True} if streaming else None
     script = event_stream(transcript(*story(ending=end(usage=ONE)))) if streaming else answered(usage=ONE)
-    scene.plays(script)
-    seen = scene.gateway.chat(model=R7B, n=3, stream=streaming, stream_options=usage)
-    assert cost_of(scene, seen) == 3 * 38
+    harness.respond_with(script)
+    seen = harness.gateway.chat(model=R7B, n=3, stream=streaming, stream_options=usage)
+    assert cost_of(harness, seen) == 3 * 38
     shown = (seen.chunks[-1] if streaming else seen.body)["usage"]
     assert shown["cost"] == 3 * 38 / 10**9
     assert shown["billed_units"] == {"input_tokens": 3}
 
 
-def test_split_embeddings_cost_the_sum_of_their_parts(scene: Stage) -> None:
-    scene.plays(embedded(96, input_tokens=96), embedded(1, input_tokens=1))
-    seen = scene.gateway.ask(
+def test_split_embeddings_cost_the_sum_of_their_parts(harness: Harness) -> None:
+    harness.respond_with(embedded(96, input_tokens=96), embedded(1, input_tokens=1))
+    seen = harness.gateway.ask(
         "POST", "/v1/embeddings", {"model": "embed-v4.0", "input": ["split"] * 97, "encoding_format": "float"}
     )
-    line = line_of(scene, seen)
+    line = line_of(harness, seen)
     # Which part gets which answer is not fixed, and a part of the wrong size fails the request: it is paid for as well.
     assert line["cost_nanodollars"] == 97 * 120
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
-def test_an_answer_that_fails_its_check_is_paid_for(scene: Stage, streaming: bool) -> None:
-    scene.plays(answered("It is in Oslo."), answered('{"city": "Oslo"}'))
+def test_an_answer_that_fails_its_check_is_paid_for(harness: Harness, streaming: bool) -> None:
+    harness.respond_with(answered("It is in Oslo."), answered('{"city": "Oslo"}'))
     options = {"include_usage": True} if streaming else None
-    seen = scene.gateway.chat(response_format=SCHEMA, documents=["Oslo"], stream=streaming, stream_options=options)
-    assert len(scene.upstream.requests) == 2
-    assert cost_of(scene, seen) == 2 * CHAT_COST
+    seen = harness.gateway.chat(response_format=SCHEMA, documents=["Oslo"], stream=streaming, stream_options=options)
+    assert len(harness.upstream.requests) == 2
+    assert cost_of(harness, seen) == 2 * CHAT_COST
     assert (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"] == 2 * CHAT_COST / 10**9
 
 
-def test_two_answers_that_fail_their_check_are_paid_for(scene: Stage) -> None:
-    scene.plays(answered("It is in Oslo."))
-    seen = scene.gateway.chat(response_format=SCHEMA, documents=["Oslo"])
-    assert (seen.status, cost_of(scene, seen)) == (502, 2 * CHAT_COST)
+def test_two_answers_that_fail_their_check_are_paid_for(harness: Harness) -> None:
+    harness.respond_with(answered("It is in Oslo."))
+    seen = harness.gateway.chat(response_format=SCHEMA, documents=["Oslo"])
+    assert (seen.status, cost_of(harness, seen)) == (502, 2 * CHAT_COST)
     assert seen.headers["x-gateway-cost-usd"] == dollars(2 * CHAT_COST)
 
 
-def test_a_call_that_failed_costs_nothing_and_its_retry_once(scene: Stage) -> None:
-    scene.plays(json_answer(500, {"message": "no"}), answered())
-    seen = scene.gateway.chat()
-    assert (cost_of(scene, seen), seen.headers["x-gateway-attempts"]) == (CHAT_COST, "2")
+def test_a_call_that_failed_costs_nothing_and_its_retry_once(harness: Harness) -> None:
+    harness.respond_with(json_answer(500, {"message": "no"}), answered())
+    seen = harness.gateway.chat()
+    assert (cost_of(harness, seen), seen.headers["x-gateway-attempts"]) == (CHAT_COST, "2")
 
 
-def test_an_answer_that_is_an_error_is_paid_for_and_so_is_its_retry(scene: Stage) -> None:
-    scene.plays(answered(finish="ERROR"), answered())
-    seen = scene.gateway.chat()
-    assert (seen.status, cost_of(scene, seen)) == (200, 2 * CHAT_COST)
+def test_an_answer_that_is_an_error_is_paid_for_and_so_is_its_retry(harness: Harness) -> None:
+    harness.respond_with(answered(finish="ERROR"), answered())
+    seen = harness.gateway.chat()
+    assert (seen.status, cost_of(harness, seen)) == (200, 2 * CHAT_COST)
 
 
-def test_nonsense_is_paid_for(scene: Stage) -> None:
-    scene.plays(json_answer(200, {"id": "x", "message": "what?", "usage": USAGE}))
-    seen = scene.gateway.chat()
-    assert (seen.status, cost_of(scene, seen)) == (502, CHAT_COST)
+def test_nonsense_is_paid_for(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, {"id": "x", "message": "what?", "usage": USAGE}))
+    seen = harness.gateway.chat()
+    assert (seen.status, cost_of(harness, seen)) == (502, CHAT_COST)
 
 
-def test_a_fallback_is_priced_as_the_model_that_answered(scene: Stage) -> None:
-    scene.plays(json_answer(503, {"message": "no"}), json_answer(503, {"message": "no"}), answered())
-    seen = scene.gateway.chat()
+def test_a_fallback_is_priced_as_the_model_that_answered(harness: Harness) -> None:
+    harness.respond_with(json_answer(503, {"message": "no"}), json_answer(503, {"message": "no"}), answered())
+    seen = harness.gateway.chat()
     assert seen.headers["x-gateway-model"] == R7B
-    assert cost_of(scene, seen) == 150 + 300  # 4 * 37.5 + 2 * 150
+    assert cost_of(harness, seen) == 150 + 300  # 4 * 37.5 + 2 * 150
 
 
-def test_the_pages_of_files_are_part_of_the_request(scene: Stage) -> None:
-    scene.plays(json_answer(200, {"pages": [{"index": 0, "markdown": {"content": "x"}}], **meta(pages=1)}), answered())
+def test_the_pages_of_files_are_part_of_the_request(harness: Harness) -> None:
+    harness.respond_with(
+        json_answer(200, {"pages": [{"index": 0, "markdown": {"content": "x"}}], **meta(pages=1)}), answered()
+    )
     content = [{"type": "text", "text": "Read."}, {"type": "file", "file": {"file_data": PDF}}]
-    seen = scene.gateway.chat(content)
-    assert cost_of(scene, seen) == 1_500_000 + CHAT_COST
+    seen = harness.gateway.chat(content)
+    assert cost_of(harness, seen) == 1_500_000 + CHAT_COST
     assert seen.body["usage"]["cost"] == (1_500_000 + CHAT_COST) / 10**9
 
 
@@ -412,31 +416,31 @@ def test_the_pages_of_files_are_part_of_the_request(scene: Stage) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
-def test_a_cached_answer_costs_nothing_and_saves(scene: Stage, streaming: bool) -> None:
-    scene.plays(streamed() if streaming else answered())
+def test_a_cached_answer_costs_nothing_and_saves(harness: Harness, streaming: bool) -> None:
+    harness.respond_with(streamed() if streaming else answered())
     options = {"include_usage": True} if streaming else None
-    before = saved(scene)
+    before = saved(harness)
     costs = []
     for _ in range(2):
-        seen = scene.gateway.chat("Once?", temperature=0, stream=streaming, stream_options=options)
-        costs.append((cost_of(scene, seen), (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"]))
+        seen = harness.gateway.chat("Once?", temperature=0, stream=streaming, stream_options=options)
+        costs.append((cost_of(harness, seen), (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"]))
     assert costs == [(CHAT_COST, CHAT_COST / 10**9), (0, 0)]
     assert seen.headers["x-gateway-cache"] == "hit"
     assert seen.headers.get("x-gateway-cost-usd") == (None if streaming else "0")
-    assert saved(scene) - before == pytest.approx(CHAT_COST / 10**9)
+    assert saved(harness) - before == pytest.approx(CHAT_COST / 10**9)
 
 
-def saved(scene: Stage) -> float:
-    return scene.gateway.metrics().get(f'gateway_cost_saved_usd_total{{model="{A}"}}', 0)
+def saved(harness: Harness) -> float:
+    return harness.gateway.metrics().get(f'gateway_cost_saved_usd_total{{model="{A}"}}', 0)
 
 
-def test_cached_inputs_cost_nothing(scene: Stage) -> None:
+def test_cached_inputs_cost_nothing(harness: Harness) -> None:
     body = {"model": "embed-v4.0", "input": ["cached one", "cached two"], "encoding_format": "float"}
-    scene.plays(embedded(2, input_tokens=4), embedded(1, input_tokens=7))
-    costs = [cost_of(scene, scene.gateway.ask("POST", "/v1/embeddings", body)) for _ in range(2)]
+    harness.respond_with(embedded(2, input_tokens=4), embedded(1, input_tokens=7))
+    costs = [cost_of(harness, harness.gateway.ask("POST", "/v1/embeddings", body)) for _ in range(2)]
     assert costs == [480, 0]
     body["input"] = ["cached one", "a new one"]
-    assert cost_of(scene, scene.gateway.ask("POST", "/v1/embeddings", body)) == 840
+    assert cost_of(harness, harness.gateway.ask("POST", "/v1/embeddings", body)) == 840
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------
@@ -482,31 +486,31 @@ JOBS: dict[str, tuple[str, list[Any], list[int | None]]] = {
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_job_is_paid_for_by_whoever_sees_its_end_first(scene: Stage, name: str) -> None:
+def test_a_job_is_paid_for_by_whoever_sees_its_end_first(harness: Harness, name: str) -> None:
     path, answers, costs = JOBS[name]
     for answer, cost in zip(answers, costs, strict=True):
-        scene.plays(json_answer(200, answer))
-        assert cost_of(scene, scene.gateway.ask("GET", path)) == cost
+        harness.respond_with(json_answer(200, answer))
+        assert cost_of(harness, harness.gateway.ask("GET", path)) == cost
 
 
 # --- callers who leave --------------------------------------------------------------------------------------
 
 
-def leave(scene: Stage, request_id: str, script: Script, stream: bool, until: bytes) -> dict[str, Any]:
-    scene.plays(script)
+def leave(harness: Harness, request_id: str, script: Script, stream: bool, until: bytes) -> dict[str, Any]:
+    harness.respond_with(script)
     body = json.dumps({"model": A, "messages": HELLO, "stream": stream}).encode()
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {scene.gateway.key}\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {harness.gateway.key}\r\n"
         f"x-request-id: {request_id}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection(scene.gateway.address, 30) as connection:
+    with socket.create_connection(harness.gateway.address, 30) as connection:
         connection.sendall(head.encode() + body)
         seen = b""
         while until and until not in seen:
             seen += connection.recv(65_536)
         if not until:
-            wait_for(lambda: bool(scene.upstream.requests))
-    return scene.gateway.log.line_of(request_id)
+            wait_for(lambda: bool(harness.upstream.requests))
+    return harness.gateway.log.line_of(request_id)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -515,11 +519,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_stream_whose_caller_left_is_estimated(scene: Stage) -> None:
+def test_a_stream_whose_caller_left_is_estimated(harness: Harness) -> None:
     never = Signal()
     pieces = transcript(start(), story()[1], *[piece("word ")] * 10, done=False)
     script = (Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(pieces), Pause(never))
-    line = leave(scene, "left-a-stream", script, True, b"word")
+    line = leave(harness, "left-a-stream", script, True, b"word")
     never.set()
     assert (line["outcome"], line["estimated"]) == ("client_closed", True)
     assert line["completion_tokens"] == 10
@@ -527,27 +531,27 @@ def test_a_stream_whose_caller_left_is_estimated(scene: Stage) -> None:
     assert line["cost_nanodollars"] == line["prompt_tokens"] * 2_500 + 10 * 10_000
 
 
-def test_an_answer_whose_caller_left_costs_an_unknown_amount(scene: Stage) -> None:
+def test_an_answer_whose_caller_left_costs_an_unknown_amount(harness: Harness) -> None:
     never = Signal()
-    line = leave(scene, "left-an-answer", (Pause(never), *answered()), False, b"")
+    line = leave(harness, "left-an-answer", (Pause(never), *answered()), False, b"")
     never.set()
     assert line["outcome"] == "client_closed"
     assert line["cost_nanodollars"] is None
 
 
-def test_a_stream_that_cohere_cut_is_estimated(scene: Stage) -> None:
+def test_a_stream_that_cohere_cut_is_estimated(harness: Harness) -> None:
     pieces = transcript(start(), story()[1], *[piece("word ")] * 10, done=False)
-    scene.plays((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(pieces), Cut()))
-    line = line_of(scene, scene.gateway.chat(stream=True))
+    harness.respond_with((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(pieces), Cut()))
+    line = line_of(harness, harness.gateway.chat(stream=True))
     assert line["cost_nanodollars"] == line["prompt_tokens"] * 2_500 + 10 * 10_000
 
 
 # --- clients, metrics, settings -----------------------------------------------------------------------------
 
 
-def test_the_official_sdk_reads_it(scene: Stage) -> None:
-    scene.plays(answered(), streamed(), answered())
-    with scene.gateway.client() as client:
+def test_the_official_sdk_reads_it(harness: Harness) -> None:
+    harness.respond_with(answered(), streamed(), answered())
+    with harness.gateway.client() as client:
         completion = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "SDK"}])
         assert cost_in(completion.usage) == CHAT_COST / 10**9
         *_, last = client.chat.completions.create(
@@ -567,18 +571,18 @@ def cost_in(usage: openai.BaseModel | None) -> Any:
     return extra["cost"]
 
 
-def test_metrics_count_money_by_model(scene: Stage) -> None:
-    scene.plays(answered())
+def test_metrics_count_money_by_model(harness: Harness) -> None:
+    harness.respond_with(answered())
     for model in (A, REASONER):
-        cost_of(scene, scene.gateway.chat(model=model))
-    series = scene.gateway.metrics()
+        cost_of(harness, harness.gateway.chat(model=model))
+    series = harness.gateway.metrics()
     assert series[f'gateway_cost_usd_total{{key="",model="{A}"}}'] > 0
     assert series[f'gateway_unpriced_requests_total{{model="{REASONER}"}}'] >= 1
 
 
 def test_the_cost_in_usage_can_be_switched_off() -> None:
-    with stage(usage_cost=False) as quiet:
-        quiet.plays(answered())
+    with run_harness(usage_cost=False) as quiet:
+        quiet.respond_with(answered())
         seen = quiet.gateway.chat()
         assert "cost" not in seen.body["usage"]
         assert seen.headers["x-gateway-cost-usd"] == dollars(CHAT_COST)

@@ -40,7 +40,7 @@ from support.app import (
     gateway_over,
     opened,
     piece,
-    stage,
+    run_harness,
     start,
     story,
     streamed,
@@ -74,22 +74,22 @@ BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
 
 @dataclass
 class Waiting:
-    """A gateway over an upstream that plays one script and says when it was asked."""
+    """A gateway over an upstream that answers with one script and says when it was asked."""
 
     gateway: Gateway
     upstream: ScriptedUpstream
-    asked: Signal
+    request_arrived: Signal
 
 
 @contextmanager
 def waiting(script: Script, **settings: Any) -> Iterator[Waiting]:
     received = Signal()
 
-    def play(request: object) -> Script:
+    def respond(request: object) -> Script:
         received.set()
         return script
 
-    with ScriptedUpstream(play).run_in_thread() as upstream, gateway_over(upstream.url, **settings) as gateway:
+    with ScriptedUpstream(respond).run_in_thread() as upstream, gateway_over(upstream.url, **settings) as gateway:
         yield Waiting(gateway, upstream, received)
 
 
@@ -113,22 +113,22 @@ PHASES: tuple[tuple[str, bool, Script, bytes], ...] = (
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize(("name", "stream", "script", "sees"), PHASES, ids=[row[0] for row in PHASES])
 def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, reset: bool) -> None:
-    with waiting(script) as scene:
-        with socket.create_connection(scene.gateway.address, 30) as connection:
+    with waiting(script) as harness:
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             connection.sendall(request_bytes(stream=stream))
-            scene.asked.wait_in_thread()
+            harness.request_arrived.wait_in_thread()
             if sees:
                 reads_until(connection, sees)
-            assert not scene.upstream.closed[0].is_set()
+            assert not harness.upstream.closed[0].is_set()
             if reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         left = time.monotonic()
-        scene.upstream.closed[0].wait_in_thread(SOON)
-        closed_at = scene.upstream.closed[0].at
+        harness.upstream.closed[0].wait_in_thread(SOON)
+        closed_at = harness.upstream.closed[0].at
         assert closed_at is not None and closed_at - left < SOON
-        line = scene.gateway.log.line_of("leaver")
+        line = harness.gateway.log.line_of("leaver")
         assert (line["status"], line["outcome"], line["fault"]) == (499, "client_closed", "caller_left")
-        assert not [one for one in scene.gateway.log.lines if "message" in one]
+        assert not [one for one in harness.gateway.log.lines if "message" in one]
 
 
 async def _leave_by_cancelling(gateway: Gateway, requested: Signal, stream: bool) -> None:
@@ -157,18 +157,18 @@ async def _leave_by_cancelling(gateway: Gateway, requested: Signal, stream: bool
 @pytest.mark.asyncio
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_the_sdk_is_cancelled(stream: bool) -> None:
-    with waiting((Pause(NEVER),)) as scene:
-        await _leave_by_cancelling(scene.gateway, scene.asked, stream)
-        await asyncio.wait_for(scene.upstream.closed[0].wait(), SOON)
+    with waiting((Pause(NEVER),)) as harness:
+        await _leave_by_cancelling(harness.gateway, harness.request_arrived, stream)
+        await asyncio.wait_for(harness.upstream.closed[0].wait(), SOON)
 
 
 def test_the_sdk_closes_a_stream() -> None:
-    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as scene:
-        with scene.gateway.client() as client:
+    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as harness:
+        with harness.gateway.client() as client:
             stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
             assert next(iter(stream)).choices[0].delta.role == "assistant"
             stream.close()
-            scene.upstream.closed[0].wait_in_thread(SOON)
+            harness.upstream.closed[0].wait_in_thread(SOON)
 
 
 @pytest.mark.parametrize("order", ["late=30", "stall", "stall_stream", "slow=0.05"])
@@ -202,47 +202,47 @@ def test_the_emulator_sees_its_caller_leave(demo: Gateway, order: str, stream: b
 @pytest.mark.parametrize("length", [LARGEST_SEND * 3 - 500, LARGEST_SEND * 3, LARGEST_SEND - 500])
 def test_a_large_answer_comes_whole(length: int) -> None:
     """It is handed to the connection piece by piece."""
-    with stage() as staged:
-        assert staged.asked(answered("x" * length)).text == "x" * length
+    with run_harness() as harness:
+        assert harness.chat_over(answered("x" * length)).text == "x" * length
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_leaving_in_the_middle_of_a_large_answer(reset: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    with stage() as staged:
-        staged.plays(answered("x" * 40 * LARGEST_SEND))
-        with socket.create_connection(staged.gateway.address, 30) as connection:
+    with run_harness() as harness:
+        harness.respond_with(answered("x" * 40 * LARGEST_SEND))
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             connection.sendall(request_bytes("gone"))
             assert connection.recv(1_000)
             if reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        line = staged.gateway.log.line_of("gone")
+        line = harness.gateway.log.line_of("gone")
         assert (line["status"], line["outcome"], line["fault"]) == (499, "client_closed", "caller_left")
         assert "socket.send" not in capfd.readouterr().err, "asyncio complains of writing where nobody is"
 
 
 def test_leaving_after_the_last_byte_is_not_leaving() -> None:
-    with waiting(streamed()) as scene:
-        with socket.create_connection(scene.gateway.address, 30) as connection:
+    with waiting(streamed()) as harness:
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             connection.sendall(request_bytes("reader", stream=True))
             reads_until(connection, b"[DONE]")
-        assert scene.gateway.log.line_of("reader")["outcome"] == "ok"
-        scene.upstream.exchanges[0].finished.wait_in_thread()
+        assert harness.gateway.log.line_of("reader")["outcome"] == "ok"
+        harness.upstream.exchanges[0].finished.wait_in_thread()
 
 
 def test_many_callers_leave() -> None:
     """None of them keeps its upstream, and the gateway serves the next one."""
-    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as scene:
-        callers = [socket.create_connection(scene.gateway.address, 30) for _ in range(30)]
+    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as harness:
+        callers = [socket.create_connection(harness.gateway.address, 30) for _ in range(30)]
         for connection in callers:
             connection.sendall(request_bytes(stream=True))
         for connection in callers:
             reads_until(connection, b'"Hi"')
-        assert len(scene.upstream.exchanges) == 30
+        assert len(harness.upstream.exchanges) == 30
         for connection in callers:
             connection.close()
-        for closed in scene.upstream.closed:
+        for closed in harness.upstream.closed:
             closed.wait_in_thread(SOON)
-        assert scene.gateway.ask("GET", "/health/live", headers={}).status == 200
+        assert harness.gateway.ask("GET", "/health/live", headers={}).status == 200
 
 
 # --- a slow reader --------------------------------------------------------------------------------------------
@@ -338,10 +338,13 @@ def test_a_caller_who_reads_nothing_is_cut(whole_answer: bool) -> None:
     hurried = Timeouts(response_write=0.5)
     text = "lorem ipsum " * 1_500_000
     script = answered(text) if whole_answer else event_stream([BEGUN, *[EVENT] * EVENTS])
-    with waiting(script, timeouts=hurried) as scene, socket.create_connection(scene.gateway.address, 30) as connection:
+    with (
+        waiting(script, timeouts=hurried) as harness,
+        socket.create_connection(harness.gateway.address, 30) as connection,
+    ):
         connection.sendall(request_bytes("stalled", stream=not whole_answer))
         reads_until(connection, b"lorem")
-        assert scene.gateway.log.line_of("stalled")["outcome"] == "client_closed"
+        assert harness.gateway.log.line_of("stalled")["outcome"] == "client_closed"
         with pytest.raises(ConnectionError):
             while connection.recv(1 << 20):
                 pass
@@ -351,15 +354,15 @@ def test_a_caller_who_reads_slowly_is_not_cut() -> None:
     """One write of a large answer takes longer than the time limit; what counts is that some of it was read."""
     text = "lorem ipsum " * 1_000_000
     with (
-        waiting(answered(text), timeouts=Timeouts(response_write=0.3)) as scene,
-        socket.create_connection(scene.gateway.address, 30) as connection,
+        waiting(answered(text), timeouts=Timeouts(response_write=0.3)) as harness,
+        socket.create_connection(harness.gateway.address, 30) as connection,
     ):
         connection.sendall(request_bytes("slow"))
         body = b""
         while len(body) < len(text):
             body += connection.recv(256 * 1024)
             time.sleep(0.03)
-        assert scene.gateway.log.line_of("slow")["outcome"] == "ok"
+        assert harness.gateway.log.line_of("slow")["outcome"] == "ok"
 
 
 A_GIGABYTE = 1 << 30
@@ -393,7 +396,7 @@ def test_a_reader_who_stops_while_cohere_sends_a_gigabyte() -> None:
 
 def test_one_connection_to_cohere_serves_all() -> None:
     page = json_answer(200, {"models": []})
-    with stage() as theatre:
+    with run_harness() as harness:
         for script, stream in (
             (answered(), False),
             (streamed(), True),
@@ -404,30 +407,30 @@ def test_one_connection_to_cohere_serves_all() -> None:
             (json_answer(404, {"message": "no"}), True),
             (answered(), False),
         ):
-            seen = theatre.asked(script, stream=stream)
+            seen = harness.chat_over(script, stream=stream)
             # It is free again when the stream's [DONE] has come too, a moment after the caller's.
-            theatre.gateway.log.line_of(seen.headers["x-request-id"])
-        theatre.plays(page)
-        theatre.gateway.ask("GET", "/v1/models")
-        assert theatre.upstream.connections == 1
+            harness.gateway.log.line_of(seen.headers["x-request-id"])
+        harness.respond_with(page)
+        harness.gateway.ask("GET", "/v1/models")
+        assert harness.upstream.connections == 1
 
 
 def test_a_connection_that_cohere_closed_is_not_used_again() -> None:
-    with stage() as theatre:
+    with run_harness() as harness:
         for script in (answered(), (Head(200, (), "close"), Write(BODY), End()), answered()):
-            assert theatre.asked(script).text == "Hi there."
-        assert theatre.upstream.connections == 2
-        theatre.asked((*event_stream(BEGUN, ending=None), Cut()), stream=True)
-        assert theatre.asked(answered()).text == "Hi there."
-        assert theatre.upstream.connections == 3
+            assert harness.chat_over(script).text == "Hi there."
+        assert harness.upstream.connections == 2
+        harness.chat_over((*event_stream(BEGUN, ending=None), Cut()), stream=True)
+        assert harness.chat_over(answered()).text == "Hi there."
+        assert harness.upstream.connections == 3
 
 
 def test_a_caller_keeps_their_connection() -> None:
     """Whole, streamed, refused: one connection of the caller's."""
-    with stage() as theatre:
-        theatre.plays(answered(), streamed(), answered())
+    with run_harness() as harness:
+        harness.respond_with(answered(), streamed(), answered())
         answers = b""
-        with socket.create_connection(theatre.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             for stream in (False, True, False):
                 connection.sendall(request_bytes(stream=stream))
                 answers += reads_until(connection, b"0\r\n\r\n" if stream else b'"billed_units":{"input_tokens":4')
@@ -509,11 +512,11 @@ def process_over(script: Callable[[Signal], Script], **environment: str) -> Iter
     """A server over a scripted upstream: with the signals "asked" and "go on"."""
     received, go_on = Signal(), Signal()
 
-    def play(request: object) -> Script:
+    def respond(request: object) -> Script:
         received.set()
         return script(go_on)
 
-    with ScriptedUpstream(play).run_in_thread() as upstream:
+    with ScriptedUpstream(respond).run_in_thread() as upstream:
         settings = {"COHERE_API_KEY": "server-key", "COHERE_BASE_URL": upstream.url, **environment}
         with process(**settings) as server:
             yield server, received, go_on

@@ -29,7 +29,7 @@ from gateway.pipeline.cl100k_base import ORDINARY, vocabulary
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from gateway.settings.schema import Models
 from support import oracle
-from support.app import CALLER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
+from support.app import CALLER_KEY, Gateway, Harness, Seen, demonstration, gateway_over, run_harness
 from support.recordings import Recording, each_recording
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from support.transcripts import property_of
@@ -44,8 +44,8 @@ PIXEL = (
 
 
 @pytest.fixture(scope="module")
-def staged() -> Iterator[Stage]:
-    with stage() as result:
+def harness() -> Iterator[Harness]:
+    with run_harness() as result:
         yield result
 
 
@@ -164,18 +164,18 @@ def test_langchain_with_its_defaults(demo: Gateway, tiktoken_table: None) -> Non
     assert one == result[1]
 
 
-def test_tokens_are_the_text_they_were(tiktoken_table: None, staged: Stage) -> None:
+def test_tokens_are_the_text_they_were(tiktoken_table: None, harness: Harness) -> None:
     import tiktoken
 
     encoding = tiktoken.get_encoding("cl100k_base")
-    staged.plays(json_answer(200, {"embeddings": {"float": [[1, 2]] * len(TEXTS)}}))
-    seen = embed(staged.gateway, [encoding.encode_ordinary(text) for text in TEXTS])
-    assert staged.upstream.requests[-1].json()["texts"] == TEXTS
+    harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]] * len(TEXTS)}}))
+    seen = embed(harness.gateway, [encoding.encode_ordinary(text) for text in TEXTS])
+    assert harness.upstream.requests[-1].json()["texts"] == TEXTS
     assert seen.headers["x-gateway-notes"] == "input emulated (tokens read as cl100k_base text)"
     special = encoding.encode("<|fim_prefix|>a<|endoftext|>", allowed_special="all")
-    staged.plays(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
-    assert embed(staged.gateway, special).status == 200
-    assert staged.upstream.requests[-1].json()["texts"] == ["<|fim_prefix|>a<|endoftext|>"]
+    harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
+    assert embed(harness.gateway, special).status == 200
+    assert harness.upstream.requests[-1].json()["texts"] == ["<|fim_prefix|>a<|endoftext|>"]
 
 
 # --- recorded answers ---------------------------------------------------------------------------------------
@@ -183,11 +183,11 @@ def test_tokens_are_the_text_they_were(tiktoken_table: None, staged: Stage) -> N
 
 @each_recording("/v2/embed", status=200)
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_a_recorded_answer(staged: Stage, recording: Recording, encoding: Any) -> None:
+def test_a_recorded_answer(harness: Harness, recording: Recording, encoding: Any) -> None:
     """Floats arrive as they were recorded. Asked for base64, this Cohere has none, and they are packed here."""
-    staged.plays(json_answer(200, recording.json(), recording.headers))
+    harness.respond_with(json_answer(200, recording.json(), recording.headers))
     provided = recording.request.body
-    with staged.gateway.client() as sdk:
+    with harness.gateway.client() as sdk:
         response = sdk.embeddings.create(
             model=provided["model"],
             input=provided["texts"],
@@ -195,20 +195,20 @@ def test_a_recorded_answer(staged: Stage, recording: Recording, encoding: Any) -
             extra_body={key: provided[key] for key in ("input_type", "truncate", "max_tokens", "output_dimension")},
         )
     request = {key: value for key, value in provided.items() if value is not None}
-    assert staged.upstream.requests[0].json() == {**request, "embedding_types": [encoding]}
+    assert harness.upstream.requests[0].json() == {**request, "embedding_types": [encoding]}
     expected = recording.json()["embeddings"]["float"]
     data = [floats(one.embedding) if isinstance(one.embedding, str) else one.embedding for one in response.data]
     if encoding == "base64":
-        assert len(staged.upstream.requests) == 2
+        assert len(harness.upstream.requests) == 2
         expected = [[float(numpy.float32(number)) for number in row] for row in expected]
     assert data == expected
     assert response.usage.prompt_tokens == recording.json()["meta"]["billed_units"]["input_tokens"]
 
 
 @each_recording("/v2/embed", status=404)
-def test_a_recorded_refusal(staged: Stage, recording: Recording) -> None:
-    staged.plays(json_answer(404, recording.json(), recording.headers))
-    with staged.gateway.client() as sdk, pytest.raises(openai.NotFoundError) as caught:
+def test_a_recorded_refusal(harness: Harness, recording: Recording) -> None:
+    harness.respond_with(json_answer(404, recording.json(), recording.headers))
+    with harness.gateway.client() as sdk, pytest.raises(openai.NotFoundError) as caught:
         sdk.embeddings.create(model=recording.request.body["model"], input=recording.request.body["texts"])
     assert caught.value.code == "model_not_found"
     assert recording.json()["message"] in str(caught.value)
@@ -220,14 +220,14 @@ def test_a_recorded_refusal(staged: Stage, recording: Recording) -> None:
 def test_the_longest_list_comes_back_in_order() -> None:
     under_way: list[int] = []
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         if request.path != "/v2/embed":
             return json_answer(404, {"message": "no such path"})
         under_way.append(sum(not exchange.finished.is_set() for exchange in upstream.exchanges))
         # The first parts answer last.
         return Pause(0.2 if len(under_way) < 4 else 0.02), *numbered(request)
 
-    with ScriptedUpstream(play).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
+    with ScriptedUpstream(respond).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
         seen = embed(gateway, [f"text {number}" for number in range(2_048)], "embed-v9.0")
         assert [row[0] for row in vectors(seen)] == list(range(2_048))
         assert seen.body["usage"] == {
@@ -268,7 +268,7 @@ def test_any_list_comes_back_as_one_by_one(demo: Gateway, value: Sequence[str], 
 def failing(*failures: tuple[int, int, float]) -> Any:
     """An upstream that refuses some parts: (number of the part, status, seconds until then); 200 is only late."""
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         part = int(request.json()["texts"][0].split()[-1]) // 96
         for number, status, seconds in failures:
             if part == number:
@@ -278,7 +278,7 @@ def failing(*failures: tuple[int, int, float]) -> Any:
                 return Pause(seconds), *json_answer(status, {"message": f"part {number} failed"}, headers)
         return Pause(0.05), *numbered(request)
 
-    return play
+    return respond
 
 
 def test_one_failed_part_fails_the_whole() -> None:
@@ -316,31 +316,31 @@ def test_a_failure_names_the_callers_field(demo: Gateway) -> None:
     assert (seen.status, seen.error["code"], seen.error["param"]) == (400, "context_length_exceeded", "input")
 
 
-def test_base64_that_is_refused_is_requested_as_floats(staged: Stage) -> None:
+def test_base64_that_is_refused_is_requested_as_floats(harness: Harness) -> None:
     for first in (
         json_answer(400, {"message": "invalid request: embedding_types must be one of float, int8, binary"}),
         json_answer(200, {"embeddings": {"base64": ["AAAAPw=="]}}),
     ):
-        staged.plays(first, json_answer(200, {"embeddings": {"float": [[0.5] * 256]}}))
-        seen = embed(staged.gateway, "a", encoding_format="base64", dimensions=256)
+        harness.respond_with(first, json_answer(200, {"embeddings": {"float": [[0.5] * 256]}}))
+        seen = embed(harness.gateway, "a", encoding_format="base64", dimensions=256)
         assert floats(seen.body["data"][0]["embedding"]) == [0.5] * 256
-        requests = [request.json()["embedding_types"] for request in staged.upstream.requests]
+        requests = [request.json()["embedding_types"] for request in harness.upstream.requests]
         assert requests == [["base64"], ["float"]]
         assert "asked again for floats" in seen.headers["x-gateway-notes"]
 
 
-def test_a_second_failure_is_reported(staged: Stage) -> None:
+def test_a_second_failure_is_reported(harness: Harness) -> None:
     bad = json_answer(200, {"embeddings": {"base64": ["AAAAPw=="]}})
-    staged.plays(bad, json_answer(429, {"message": "slow down"}, {"retry-after": "7"}))
-    seen = embed(staged.gateway, "a", encoding_format="base64", dimensions=256)
+    harness.respond_with(bad, json_answer(429, {"message": "slow down"}, {"retry-after": "7"}))
+    seen = embed(harness.gateway, "a", encoding_format="base64", dimensions=256)
     assert (seen.status, seen.error["message"], seen.headers["retry-after"]) == (429, "slow down", "7")
 
 
-def test_a_broken_answer_is_no_success(staged: Stage) -> None:
+def test_a_broken_answer_is_no_success(harness: Harness) -> None:
     bodies: tuple[Any, ...] = (b"<html>", b'{"embeddings":{"float":[[1,2]', {"embeddings": {"float": []}})
     for body in bodies:
-        staged.plays(json_answer(200, body))
-        seen = embed(staged.gateway)
+        harness.respond_with(json_answer(200, body))
+        seen = embed(harness.gateway)
         assert (seen.status, seen.error["code"]) == (502, "upstream_protocol_error")
 
 
@@ -406,21 +406,21 @@ def test_it_is_logged_and_counted() -> None:
         assert series['gateway_request_notes_total{field="user",kind="ignored",operation="embeddings"}'] == 1
 
 
-def test_the_operator_chooses_what_texts_are_for(staged: Stage) -> None:
-    with gateway_over(staged.upstream.url, key=CALLER_KEY, embed_input_type="clustering") as gateway:
+def test_the_operator_chooses_what_texts_are_for(harness: Harness) -> None:
+    with gateway_over(harness.upstream.url, key=CALLER_KEY, embed_input_type="clustering") as gateway:
         for value, request in ((None, "clustering"), ("search_query", "search_query")):
-            staged.plays(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
+            harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
             assert embed(gateway, "a", input_type=value).status == 200
-            assert staged.upstream.requests[-1].json()["input_type"] == request
+            assert harness.upstream.requests[-1].json()["input_type"] == request
 
 
-def test_an_alias_names_an_embedding_model(staged: Stage) -> None:
+def test_an_alias_names_an_embedding_model(harness: Harness) -> None:
     aliases = Models(aliases={"text-embedding-3-small": V4})
-    with gateway_over(staged.upstream.url, key=CALLER_KEY, models=aliases) as gateway:
-        staged.plays(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
+    with gateway_over(harness.upstream.url, key=CALLER_KEY, models=aliases) as gateway:
+        harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
         seen = embed(gateway, "a", "text-embedding-3-small")
     assert seen.body["model"] == "text-embedding-3-small"
-    assert staged.upstream.requests[-1].json()["model"] == V4
+    assert harness.upstream.requests[-1].json()["model"] == V4
 
 
 def test_translate_shows_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

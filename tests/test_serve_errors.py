@@ -27,14 +27,14 @@ from support.app import (
     SERVER_KEY,
     USAGE,
     A,
+    Harness,
     Seen,
-    Stage,
     answered,
     end,
     gateway_over,
     opened,
     piece,
-    stage,
+    run_harness,
     start,
     story,
     streamed,
@@ -65,24 +65,24 @@ IN_TIME = 0.25
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stage]:
+def own() -> Iterator[Harness]:
     """The caller's key is the Cohere key."""
-    with stage() as staged:
-        yield staged
+    with run_harness() as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Stage]:
+def server() -> Iterator[Harness]:
     """The server's Cohere key is used."""
-    with stage(cohere_api_key=[SERVER_KEY]) as staged:
-        yield staged
+    with run_harness(cohere_api_key=[SERVER_KEY]) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[Stage]:
+def hasty() -> Iterator[Harness]:
     """A gateway that does not wait for long."""
-    with stage(timeouts=Timeouts(first_event=IN_TIME, between_events=IN_TIME)) as staged:
-        yield staged
+    with run_harness(timeouts=Timeouts(first_event=IN_TIME, between_events=IN_TIME)) as harness:
+        yield harness
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -276,13 +276,13 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 @pytest.mark.parametrize("column", ["own", "server"])
 @pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row.name)
 def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.FixtureRequest) -> None:
-    theatre: Stage = request.getfixturevalue(column)
+    harness: Harness = request.getfixturevalue(column)
     output = row.own if column == "own" else row.server or row.own
-    theatre.plays(json_answer(row.status, row.body, {"x-debug-trace-id": TRACE, "retry-after": "7"}))
+    harness.respond_with(json_answer(row.status, row.body, {"x-debug-trace-id": TRACE, "retry-after": "7"}))
     # After a 429 the key rests for the model that was asked: each has its own, so that nobody waits for it here.
     limited = [one.name for one in REFUSALS if one.status == 429]
     model = [*CAPABILITIES][limited.index(row.name) * 2 + stream] if row.status == 429 else A
-    with theatre.gateway.client() as client, pytest.raises(openai.APIStatusError) as raised:
+    with harness.gateway.client() as client, pytest.raises(openai.APIStatusError) as raised:
         client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hi"}], stream=stream)
     error, headers = raised.value, raised.value.response.headers
     assert type(error) is EXCEPTIONS[output.status]
@@ -299,12 +299,12 @@ def test_cohere_refuses(row: Row, column: str, stream: bool, request: pytest.Fix
     assert headers["x-cohere-trace-id"] == TRACE
     assert re.fullmatch(r"req_[0-9a-f]{24}", headers["x-request-id"])
     # A refusal that teaches what a model cannot do is answered by asking in another way, once.
-    assert len(theatre.upstream.exchanges) in ((1, 2) if row.name == "400 tool_choice" else (1,))
-    line = theatre.gateway.log.line_of(headers["x-request-id"])
+    assert len(harness.upstream.exchanges) in ((1, 2) if row.name == "400 tool_choice" else (1,))
+    line = harness.gateway.log.line_of(headers["x-request-id"])
     assert (line["status"], line["outcome"]) == (output.status, "error")
     assert line["error"] == (output.code or output.type)
     troubles = [
-        one["message"] for one in theatre.gateway.log.lines if headers["x-request-id"] in one.get("message", "")
+        one["message"] for one in harness.gateway.log.lines if headers["x-request-id"] in one.get("message", "")
     ]
     assert bool(troubles) is output.alerts
     assert SERVER_KEY not in str(troubles) + str(error.body)
@@ -316,9 +316,9 @@ def test_the_table_has_both_columns_of_every_status() -> None:
 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
-def test_a_redirect_is_not_followed(own: Stage, status: int) -> None:
+def test_a_redirect_is_not_followed(own: Harness, status: int) -> None:
     with ScriptedUpstream(answered()).run_in_thread() as elsewhere:
-        seen = own.asked(json_answer(status, b"", {"location": f"{elsewhere.url}/v2/chat"}))
+        seen = own.chat_over(json_answer(status, b"", {"location": f"{elsewhere.url}/v2/chat"}))
         assert (seen.status, seen.error["code"]) == (502, "upstream_error")
         assert not elsewhere.connections
     assert "location" not in seen.headers
@@ -326,14 +326,14 @@ def test_a_redirect_is_not_followed(own: Stage, status: int) -> None:
 
 @pytest.mark.parametrize("retry_after", ["0", "120", "Fri, 20 Nov 2026 21:20:23 GMT"])
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_passed_on(own: Stage, status: int, retry_after: str) -> None:
-    seen = own.asked(json_answer(status, {"message": "later"}, {"retry-after": retry_after}))
+def test_retry_after_is_passed_on(own: Harness, status: int, retry_after: str) -> None:
+    seen = own.chat_over(json_answer(status, {"message": "later"}, {"retry-after": retry_after}))
     assert (seen.status, seen.headers["retry-after"]) == (status, retry_after)
 
 
 @pytest.mark.parametrize("retry_after", ["soon", "-1", "nan", "1e99", "0x10", "Fri, 99 Nov 2026 21:20:23 GMT", "7;8"])
-def test_a_retry_after_of_nonsense_is_dropped(own: Stage, retry_after: str) -> None:
-    seen = own.asked(json_answer(503, {"message": "later"}, {"retry-after": retry_after}))
+def test_a_retry_after_of_nonsense_is_dropped(own: Harness, retry_after: str) -> None:
+    seen = own.chat_over(json_answer(503, {"message": "later"}, {"retry-after": retry_after}))
     assert seen.status == 503 and "retry-after" not in seen.headers
 
 
@@ -344,9 +344,9 @@ def test_a_retry_after_of_nonsense_is_dropped(own: Stage, retry_after: str) -> N
     ids=["JSON", "text"],
 )
 def test_an_error_that_repeats_the_servers_key_is_masked(status: int, body: bytes) -> None:
-    with stage(cohere_api_key=[SERVER_KEY]) as on:
+    with run_harness(cohere_api_key=[SERVER_KEY]) as on:
         for seen in (
-            on.asked(json_answer(status, body, {})),
+            on.chat_over(json_answer(status, body, {})),
             on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}),
             on.gateway.ask("POST", "/litellm/cohere/v2/chat", {"model": A, "messages": []}),
         ):
@@ -360,8 +360,8 @@ def test_an_error_that_repeats_the_servers_key_is_masked(status: int, body: byte
 def test_a_compressed_error_that_repeats_the_servers_key_is_masked() -> None:
     body = gzip.compress(compact_json({"message": f"no such token: {SERVER_KEY}"}))
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    with stage(cohere_api_key=[SERVER_KEY]) as on:
-        on.plays(json_answer(400, body, headers))
+    with run_harness(cohere_api_key=[SERVER_KEY]) as on:
+        on.respond_with(json_answer(400, body, headers))
         accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
         seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
         assert (seen.status, seen.body["message"]) == (400, f"no such token: {'*' * len(SERVER_KEY)}")
@@ -380,12 +380,12 @@ def test_an_error_in_a_200_that_repeats_the_servers_key_is_masked(streamed: bool
         bodies = [compact_json({**whole(finish="ERROR"), "error": text}), compact_json({"message": text})]
         kind = "application/json"
     message = {"role": "user", "content": "Hi"}
-    with stage(cohere_api_key=[SERVER_KEY]) as on:
+    with run_harness(cohere_api_key=[SERVER_KEY]) as on:
         for body in bodies:
             middle = body.index(SERVER_KEY.encode()) + cut
             # Without the pause one read would bring both.
             pieces = (Chunk(body[:middle]), Pause(0.02), Chunk(body[middle:])) if cut else (Chunk(body),)
-            on.plays((Head(200, (("content-type", kind),)), *pieces, End()))
+            on.respond_with((Head(200, (("content-type", kind),)), *pieces, End()))
             trips: list[tuple[str, dict[str, Any]]] = [
                 (CHAT, {"messages": [message]}),
                 ("/v1/responses", {"input": "Hi", "store": False}),
@@ -408,8 +408,8 @@ def test_a_compressed_answer_that_repeats_the_servers_key_is_unpacked_and_masked
     size = -(-len(packed) // pieces)
     chunks = [Chunk(packed[start : start + size]) for start in range(0, len(packed), size)]
     accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
-    with stage(cohere_api_key=[SERVER_KEY]) as on:
-        on.plays((Head(200, GZIP), *chunks, End()))
+    with run_harness(cohere_api_key=[SERVER_KEY]) as on:
+        on.respond_with((Head(200, GZIP), *chunks, End()))
         seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
         assert "content-encoding" not in seen.headers
         assert seen.data == text.replace(SERVER_KEY.encode(), b"*" * len(SERVER_KEY))
@@ -422,16 +422,16 @@ def test_a_compressed_answer_that_repeats_the_servers_key_is_unpacked_and_masked
 )
 def test_an_answer_that_cannot_be_looked_into_is_no_success(coding: str, data: bytes) -> None:
     headers = (("content-type", "application/json"), ("content-encoding", coding))
-    with stage(cohere_api_key=[SERVER_KEY]) as on:
-        on.plays((Head(200, headers), Chunk(data), End()))
+    with run_harness(cohere_api_key=[SERVER_KEY]) as on:
+        on.respond_with((Head(200, headers), Chunk(data), End()))
         try:
             assert on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}).status == 502
         except IncompleteRead:  # what came before the end may have been sent on
             assert coding == "gzip"
 
 
-def test_no_retry_after_is_made_up(own: Stage) -> None:
-    assert "retry-after" not in own.asked(json_answer(429, {"message": "later"})).headers
+def test_no_retry_after_is_made_up(own: Harness) -> None:
+    assert "retry-after" not in own.chat_over(json_answer(429, {"message": "later"})).headers
 
 
 @pytest.mark.parametrize(
@@ -443,15 +443,15 @@ def test_no_retry_after_is_made_up(own: Stage) -> None:
         pytest.param(429, "retry-after"),
     ],
 )
-def test_a_header_that_is_no_text(own: Stage, status: int, name: str) -> None:
+def test_a_header_that_is_no_text(own: Harness, status: int, name: str) -> None:
     """A lone 0xE9 is no UTF-8: whatever is made of it, the answer must come."""
     body = whole() if status == 200 else {"message": "later"}
-    assert own.asked(json_answer(status, body, {name: "caf\u00e9"})).status == status
+    assert own.chat_over(json_answer(status, body, {name: "caf\u00e9"})).status == status
 
 
 @pytest.mark.parametrize("retries", [1, 2])
-def test_the_sdk_does_not_retry_what_will_not_help(own: Stage, retries: int) -> None:
-    own.plays(json_answer(429, {"message": TRIAL.format(1000, "month")}))
+def test_the_sdk_does_not_retry_what_will_not_help(own: Harness, retries: int) -> None:
+    own.respond_with(json_answer(429, {"message": TRIAL.format(1000, "month")}))
     with own.gateway.client(max_retries=retries) as client, pytest.raises(openai.RateLimitError):
         client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}])
     assert len(own.upstream.exchanges) == 1
@@ -465,9 +465,9 @@ def test_the_sdk_does_not_retry_what_will_not_help(own: Stage, retries: int) -> 
 def test_lookups_are_refused_alike(
     path: str, column: str, status: int, expected: int, request: pytest.FixtureRequest
 ) -> None:
-    theatre: Stage = request.getfixturevalue(column)
-    theatre.plays(json_answer(status, {"message": "no"}, {"retry-after": "3"}))
-    seen = theatre.gateway.ask("GET", path)
+    harness: Harness = request.getfixturevalue(column)
+    harness.respond_with(json_answer(status, {"message": "no"}, {"retry-after": "3"}))
+    seen = harness.gateway.ask("GET", path)
     assert seen.status == expected
     assert seen.error["message"]
     assert seen.headers["retry-after"] == "3"
@@ -493,8 +493,8 @@ NO_ANSWER: tuple[tuple[str, bytes], ...] = (
 
 
 @pytest.mark.parametrize(("name", "body"), NO_ANSWER, ids=[name for name, _ in NO_ANSWER])
-def test_200_without_an_answer(own: Stage, name: str, body: bytes) -> None:
-    seen = own.asked(json_answer(200, body))
+def test_200_without_an_answer(own: Harness, name: str, body: bytes) -> None:
+    seen = own.chat_over(json_answer(200, body))
     assert seen.status == 502
     assert seen.error["type"] == "server_error"
     assert seen.error["code"] == "upstream_protocol_error"
@@ -502,8 +502,8 @@ def test_200_without_an_answer(own: Stage, name: str, body: bytes) -> None:
         assert "something is wrong" in seen.error["message"]
 
 
-def test_an_error_in_the_place_of_a_stream_says_what_it_says(own: Stage) -> None:
-    seen = own.asked(json_answer(200, {"message": "the model is being moved"}), stream=True)
+def test_an_error_in_the_place_of_a_stream_says_what_it_says(own: Harness) -> None:
+    seen = own.chat_over(json_answer(200, {"message": "the model is being moved"}), stream=True)
     assert seen.status == 502
     assert seen.error["message"] == "Cohere answered with an error: the model is being moved"
 
@@ -521,16 +521,16 @@ NO_STREAM = tuple((name, body) for name, body in NO_ANSWER if name != "a stream"
 
 
 @pytest.mark.parametrize(("name", "body"), NO_STREAM, ids=[name for name, _ in NO_STREAM])
-def test_200_without_a_stream(own: Stage, name: str, body: bytes) -> None:
+def test_200_without_a_stream(own: Harness, name: str, body: bytes) -> None:
     """Nothing was sent yet: an ordinary error with an ordinary status."""
-    seen = own.asked(event_stream(body), stream=True)
+    seen = own.chat_over(event_stream(body), stream=True)
     assert seen.status == 502, seen
     assert seen.error["type"] == "server_error"
 
 
-def test_the_first_event_says_that_it_failed(own: Stage) -> None:
+def test_the_first_event_says_that_it_failed(own: Harness) -> None:
     ending = end("ERROR", {}, error=UNUSABLE, error_type="INVALID_TOOL_GENERATION")
-    seen = own.asked(event_stream(transcript(ending)), stream=True)
+    seen = own.chat_over(event_stream(transcript(ending)), stream=True)
     assert seen.status == 502
     assert seen.error["code"]
 
@@ -552,10 +552,10 @@ FINISHES: tuple[tuple[str, dict[str, Any], int, str, str], ...] = (
 
 @pytest.mark.parametrize(("finish", "more", "status", "code", "says"), FINISHES)
 def test_a_stream_that_finishes_as_a_failure(
-    own: Stage, finish: str, more: dict[str, Any], status: int, code: str, says: str
+    own: Harness, finish: str, more: dict[str, Any], status: int, code: str, says: str
 ) -> None:
     events = [start(), opened(), piece("Hi"), end(finish, {}, **more)]
-    seen = own.asked(event_stream(transcript(*events)), stream=True)
+    seen = own.chat_over(event_stream(transcript(*events)), stream=True)
     error = broken_off(seen, "Hi")
     assert error["code"] == code or not says
     assert says in error["message"]
@@ -565,8 +565,8 @@ def test_a_stream_that_finishes_as_a_failure(
 
 @pytest.mark.parametrize(("finish", "status"), [("ERROR", 502), ("TIMEOUT", 504)])
 @pytest.mark.parametrize("usage", [USAGE, {}], ids=["usage", "no usage"])
-def test_a_whole_answer_that_finishes_as_a_failure(own: Stage, finish: str, status: int, usage: Any) -> None:
-    seen = own.asked(json_answer(200, whole("half of it", finish=finish, usage=usage)))
+def test_a_whole_answer_that_finishes_as_a_failure(own: Harness, finish: str, status: int, usage: Any) -> None:
+    seen = own.chat_over(json_answer(200, whole("half of it", finish=finish, usage=usage)))
     assert seen.status == status
     assert seen.error["type"] == "server_error"
     assert "half of it" not in seen.data.decode()
@@ -602,8 +602,8 @@ CUTS: tuple[tuple[str, Script, str], ...] = (
 
 
 @pytest.mark.parametrize(("name", "script", "text"), CUTS, ids=[name for name, _, _ in CUTS])
-def test_the_sdk_raises_when_a_stream_breaks_off(own: Stage, name: str, script: Script, text: str) -> None:
-    own.plays(script)
+def test_the_sdk_raises_when_a_stream_breaks_off(own: Harness, name: str, script: Script, text: str) -> None:
+    own.respond_with(script)
     texts = ""
     with own.gateway.client() as client:
         stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
@@ -616,8 +616,8 @@ def test_the_sdk_raises_when_a_stream_breaks_off(own: Stage, name: str, script: 
     assert raised.value.type == "server_error"
 
 
-def test_the_sdk_raises_when_a_stream_finishes_as_a_failure(own: Stage) -> None:
-    own.plays(event_stream(transcript(start(), opened(), piece("Hi"), end("ERROR", {}, error=UNUSABLE))))
+def test_the_sdk_raises_when_a_stream_finishes_as_a_failure(own: Harness) -> None:
+    own.respond_with(event_stream(transcript(start(), opened(), piece("Hi"), end("ERROR", {}, error=UNUSABLE))))
     with own.gateway.client() as client:
         stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
         with pytest.raises(openai.APIError, match="invalid tool generation"):
@@ -627,8 +627,8 @@ def test_the_sdk_raises_when_a_stream_finishes_as_a_failure(own: Stage) -> None:
 BODY = json.dumps(whole("Hi there.")).encode()
 
 
-def test_a_gzipped_answer_is_read(own: Stage) -> None:
-    assert own.asked(json_answer(200, gzip.compress(BODY), {"content-encoding": "gzip"})).text == "Hi there."
+def test_a_gzipped_answer_is_read(own: Harness) -> None:
+    assert own.chat_over(json_answer(200, gzip.compress(BODY), {"content-encoding": "gzip"})).text == "Hi there."
 
 
 # --- silence --------------------------------------------------------------------------------------------------
@@ -647,21 +647,21 @@ SILENT: tuple[tuple[str, bool, Script], ...] = (
 
 
 @pytest.mark.parametrize(("name", "stream", "script"), SILENT, ids=[name for name, _, _ in SILENT])
-def test_silence_before_anything_was_sent(hasty: Stage, name: str, stream: bool, script: Script) -> None:
-    seen = hasty.asked(script, stream=stream)
+def test_silence_before_anything_was_sent(hasty: Harness, name: str, stream: bool, script: Script) -> None:
+    seen = hasty.chat_over(script, stream=stream)
     assert seen.status == 504
     assert (seen.error["type"], seen.error["code"]) == ("server_error", "upstream_timeout")
     hasty.upstream.closed[0].wait_in_thread(1)
 
 
-def test_silence_in_the_middle_of_a_stream(hasty: Stage) -> None:
-    seen = hasty.asked(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
+def test_silence_in_the_middle_of_a_stream(hasty: Harness) -> None:
+    seen = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
     assert broken_off(seen, "Hi th")["code"] == "upstream_timeout"
     hasty.upstream.closed[0].wait_in_thread(3)
 
 
-def test_a_failed_stream_is_closed_at_once(hasty: Stage) -> None:
-    seen = hasty.asked(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
+def test_a_failed_stream_is_closed_at_once(hasty: Harness) -> None:
+    seen = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
     assert broken_off(seen, "Hi th")["code"] == "upstream_timeout"
     hasty.upstream.closed[0].wait_in_thread(0.5)
 
@@ -669,13 +669,13 @@ def test_a_failed_stream_is_closed_at_once(hasty: Stage) -> None:
 NO_SIZE: Script = (Head(200, (("content-type", "text/event-stream"),)), Chunk(BEGUN), Pause(0.05), Write(b"zz\r\n"))
 
 
-def test_a_chunk_without_a_size(hasty: Stage) -> None:
+def test_a_chunk_without_a_size(hasty: Harness) -> None:
     """aiohttp does not wake who reads a body whose coding breaks: the silence is what is noticed."""
-    broken_off(hasty.asked((*NO_SIZE, Pause(NEVER)), stream=True), "Hi th")
+    broken_off(hasty.chat_over((*NO_SIZE, Pause(NEVER)), stream=True), "Hi th")
 
 
-def test_a_chunk_without_a_size_is_no_fault_of_ours(hasty: Stage) -> None:
-    seen = hasty.asked((*NO_SIZE, Pause(NEVER)), stream=True)
+def test_a_chunk_without_a_size_is_no_fault_of_ours(hasty: Harness) -> None:
+    seen = hasty.chat_over((*NO_SIZE, Pause(NEVER)), stream=True)
     line = hasty.gateway.log.line_of(seen.headers["x-request-id"])
     assert line["error"].startswith("upstream")
     assert not [one for one in hasty.gateway.log.lines if seen.headers["x-request-id"] in one.get("message", "")]
@@ -696,16 +696,16 @@ REST = transcript(piece("ere."), CLOSED, end())
     ],
 )
 def test_after_the_first_event_the_time_out_between_events_counts(script: Script) -> None:
-    with stage(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as theatre:
+    with run_harness(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as harness:
         began = time.monotonic()
-        assert broken_off(theatre.asked(script, stream=True), "Hi th")["code"] == "upstream_timeout"
+        assert broken_off(harness.chat_over(script, stream=True), "Hi th")["code"] == "upstream_timeout"
         assert time.monotonic() - began < 10
 
 
 def test_inside_a_body_the_time_out_between_events_counts() -> None:
-    with stage(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as theatre:
+    with run_harness(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as harness:
         began = time.monotonic()
-        assert theatre.asked((JSON_HEAD, Write(BODY[:40]), Pause(NEVER))).status == 504
+        assert harness.chat_over((JSON_HEAD, Write(BODY[:40]), Pause(NEVER))).status == 504
         assert time.monotonic() - began < 10
 
 
@@ -720,14 +720,14 @@ def test_inside_a_body_the_time_out_between_events_counts() -> None:
     ],
 )
 def test_the_time_out_for_the_first_event_ends_with_it(script: Script) -> None:
-    with stage(timeouts=Timeouts(first_event=0.3, between_events=10)) as theatre:
-        assert theatre.asked(script, stream=True).text == "Hi there."
+    with run_harness(timeouts=Timeouts(first_event=0.3, between_events=10)) as harness:
+        assert harness.chat_over(script, stream=True).text == "Hi there."
 
 
-def test_a_slow_stream_is_not_a_silent_one(hasty: Stage) -> None:
+def test_a_slow_stream_is_not_a_silent_one(hasty: Harness) -> None:
     """Longer in sum than the patience, but never that long between two events."""
     script = event_stream(transcript(*story(*"abcdefgh")), per_event=True, between=Pause(IN_TIME / 5))
-    assert hasty.asked(script, stream=True).text == "abcdefgh"
+    assert hasty.chat_over(script, stream=True).text == "abcdefgh"
 
 
 def test_nobody_listens() -> None:
@@ -780,20 +780,20 @@ ODD: tuple[tuple[str, Script], ...] = (
 
 
 @pytest.mark.parametrize(("name", "script"), ODD, ids=[name for name, _ in ODD])
-def test_odd_streams_are_read(own: Stage, name: str, script: Script) -> None:
-    seen = own.asked(script, stream=True)
+def test_odd_streams_are_read(own: Harness, name: str, script: Script) -> None:
+    seen = own.chat_over(script, stream=True)
     assert (seen.status, seen.text) == (200, EXPECTED)
     assert seen.frames[-1] == "[DONE]"
     assert seen.frames.count("[DONE]") == 1
     assert [choice["finish_reason"] for chunk in seen.chunks for choice in chunk["choices"]][-1] == "stop"
 
 
-def test_a_cut_at_every_place(own: Stage) -> None:
+def test_a_cut_at_every_place(own: Harness) -> None:
     """Never a silent loss: either all of the text and [DONE], or an error."""
     complete = PLAIN.index(b"data: [DONE]")
     # The last line end of message-end may be missing: it was complete.
     for at in [*range(1, complete - 2, 7), complete - 1, complete]:
-        seen = own.asked(event_stream(PLAIN[:at]), stream=True)
+        seen = own.chat_over(event_stream(PLAIN[:at]), stream=True)
         if at >= complete - 2:
             assert (seen.text, seen.frames[-1]) == (EXPECTED, "[DONE]")
         elif seen.status == 200:
@@ -802,21 +802,21 @@ def test_a_cut_at_every_place(own: Stage) -> None:
             assert seen.status == 502
 
 
-def test_one_very_long_event(own: Stage) -> None:
+def test_one_very_long_event(own: Harness) -> None:
     text = "lorem ipsum " * (5 * 1024 * 1024 // 12)
-    seen = own.asked(streamed(text), stream=True)
+    seen = own.chat_over(streamed(text), stream=True)
     assert seen.text == text
     assert seen.frames[-1] == "[DONE]"
 
 
-def test_a_very_long_whole_answer(own: Stage) -> None:
+def test_a_very_long_whole_answer(own: Harness) -> None:
     text = "lorem ipsum " * (5 * 1024 * 1024 // 12)
-    assert own.asked(answered(text)).text == text
+    assert own.chat_over(answered(text)).text == text
 
 
-def test_errors_are_also_errors_to_plain_http(own: Stage) -> None:
+def test_errors_are_also_errors_to_plain_http(own: Harness) -> None:
     """Not through the SDK: status line, content type and length as written."""
-    own.plays(json_answer(404, {"message": NO_MODEL}))
+    own.respond_with(json_answer(404, {"message": NO_MODEL}))
     seen = own.gateway.ask("POST", CHAT, {"model": "xyz", "messages": [{"role": "user", "content": "Hi"}]})
     assert seen.status == 404
     assert seen.headers["content-type"] == "application/json"

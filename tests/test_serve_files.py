@@ -12,9 +12,9 @@ from gateway.cohere_methods import Method
 from gateway.errors import CallerError, failure
 from gateway.observability.record import RequestRecord
 from gateway.pipeline.admission import Admission, AdmissionController
-from support.app import CHAT, A, Stage, answered, stage, streamed
+from support.app import CHAT, A, Harness, answered, run_harness, streamed
 from support.scripted_upstream import Pause, Script, Signal, json_answer
-from support.virtual_keys import key_of, keyed_stage, secret_of
+from support.virtual_keys import key_of, run_keyed_harness, secret_of
 from test_serve_keepalive import COMMENT, reading, until
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
@@ -84,8 +84,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 @pytest.fixture(scope="module")
-def on() -> Iterator[Stage]:
-    with stage(stream_commit_after=0.05, stream_keep_alive=0.05) as one:
+def on() -> Iterator[Harness]:
+    with run_harness(stream_commit_after=0.05, stream_keep_alive=0.05) as one:
         yield one
 
 
@@ -97,8 +97,8 @@ KEYS: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def keyed() -> Iterator[Stage]:
-    with keyed_stage(*(key_of(name, **fields) for name, fields in KEYS.items())) as (one, _):
+def keyed() -> Iterator[Harness]:
+    with run_keyed_harness(*(key_of(name, **fields) for name, fields in KEYS.items())) as (one, _):
         yield one
 
 
@@ -106,13 +106,13 @@ def answer(path: str) -> Script:
     return json_answer(200, {"tokens": [1, 2]}) if path == COUNT else answered("Read.")
 
 
-def called(on: Stage) -> list[str]:
+def called(on: Harness) -> list[str]:
     return [request.path for request in on.upstream.requests]
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
-def test_a_file_is_parsed_within_the_request_that_needs_it(on: Stage, watched: Watched, path: str) -> None:
-    on.plays(pages("Page one.", "Page two."), answer(path))
+def test_a_file_is_parsed_within_the_request_that_needs_it(on: Harness, watched: Watched, path: str) -> None:
+    on.respond_with(pages("Page one.", "Page two."), answer(path))
     seen = on.gateway.ask("POST", path, request(path, f"order {path}"))
     assert seen.status == 200, seen
     assert watched.steps == [f"admit {UPSTREAM[path]}", f"admit {PARSE}"]
@@ -121,16 +121,16 @@ def test_a_file_is_parsed_within_the_request_that_needs_it(on: Stage, watched: W
     assert watched.billed()["pages"] == 2 and watched.settled.empty()
 
 
-def test_a_message_that_stays_in_a_compaction_keeps_its_file(on: Stage) -> None:
-    on.plays(pages("Page."), answered("A summary."))
+def test_a_message_that_stays_in_a_compaction_keeps_its_file(on: Harness) -> None:
+    on.respond_with(pages("Page."), answered("A summary."))
     body = request(COMPACT, "kept in a compaction")
     (message, compaction) = on.gateway.ask("POST", COMPACT, body).body["output"]
     assert message["content"] == body["input"][0]["content"] and compaction["type"] == "compaction"
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
-def test_a_caller_who_may_not_ask_has_nothing_parsed(on: Stage, watched: Watched, path: str) -> None:
-    on.plays(answer(path))
+def test_a_caller_who_may_not_ask_has_nothing_parsed(on: Harness, watched: Watched, path: str) -> None:
+    on.respond_with(answer(path))
     for watched.refused in (UPSTREAM[path], PARSE):
         seen = on.gateway.ask("POST", path, request(path, f"refused {path}"))
         assert seen.status == REFUSED.failure.status and seen.error["message"] == REFUSED.failure.message
@@ -138,10 +138,10 @@ def test_a_caller_who_may_not_ask_has_nothing_parsed(on: Stage, watched: Watched
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
-def test_a_key_needs_a_permission_for_what_it_asks_and_for_parsing(keyed: Stage, path: str) -> None:
+def test_a_key_needs_a_permission_for_what_it_asks_and_for_parsing(keyed: Harness, path: str) -> None:
     """A key that may not chat has nothing parsed, one that may not have files parsed does not chat about them."""
     for name in KEYS:
-        keyed.plays(answer(path))
+        keyed.respond_with(answer(path))
         refused = name in ("no-parse", "other-models") or UPSTREAM[path] == "/v2/chat"
         headers = {"authorization": f"Bearer {secret_of(name)}", "content-type": "application/json"}
         seen = keyed.gateway.ask("POST", path, request(path, f"{name} {path}"), headers)
@@ -150,16 +150,16 @@ def test_a_key_needs_a_permission_for_what_it_asks_and_for_parsing(keyed: Stage,
             assert not called(keyed)
 
 
-def test_pages_are_billed_though_another_file_cannot_be_read(on: Stage, watched: Watched) -> None:
+def test_pages_are_billed_though_another_file_cannot_be_read(on: Harness, watched: Watched) -> None:
     refusal = json_answer(400, {"message": "invalid document: it is no PDF"})
-    on.plays(pages("One."), pages("Two."), refusal)
+    on.respond_with(pages("One."), pages("Two."), refusal)
     seen = on.gateway.ask("POST", CHAT, request(CHAT, "first", "second", "third"))
     assert seen.status == 400 and called(on) == [PARSE] * 3
     assert watched.billed()["pages"] == 2
 
 
-def test_a_text_that_is_kept_is_not_billed_again(on: Stage, watched: Watched) -> None:
-    on.plays(pages("Kept."), answered("Read."))
+def test_a_text_that_is_kept_is_not_billed_again(on: Harness, watched: Watched) -> None:
+    on.respond_with(pages("Kept."), answered("Read."))
     assert on.gateway.ask("POST", CHAT, request(CHAT, "kept")).status == 200
     assert watched.billed()["pages"] == 1
     watched.steps.clear()
@@ -168,9 +168,9 @@ def test_a_text_that_is_kept_is_not_billed_again(on: Stage, watched: Watched) ->
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_a_stream_begins_with_comments_while_its_files_are_read(on: Stage, path: str) -> None:
+def test_a_stream_begins_with_comments_while_its_files_are_read(on: Harness, path: str) -> None:
     go_on = Signal()
-    on.plays((Pause(go_on), *pages("Slow.")), streamed("Read", " it."))
+    on.respond_with((Pause(go_on), *pages("Slow.")), streamed("Read", " it."))
     with reading(on, path, **request(path, f"slow {path}")) as connection:
         received = until(connection, COMMENT, 2)
         assert received.startswith(b"HTTP/1.1 200") and b"data:" not in received
@@ -180,9 +180,9 @@ def test_a_stream_begins_with_comments_while_its_files_are_read(on: Stage, path:
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_a_file_that_cannot_be_read_after_the_head_is_an_event(on: Stage, path: str) -> None:
+def test_a_file_that_cannot_be_read_after_the_head_is_an_event(on: Harness, path: str) -> None:
     go_on = Signal()
-    on.plays((Pause(go_on), *json_answer(422, {"message": "no pages"})))
+    on.respond_with((Pause(go_on), *json_answer(422, {"message": "no pages"})))
     with reading(on, path, **request(path, f"broken {path}")) as connection:
         received = until(connection, COMMENT)
         go_on.set()
@@ -191,9 +191,9 @@ def test_a_file_that_cannot_be_read_after_the_head_is_an_event(on: Stage, path: 
     assert b"no pages" in received
 
 
-def test_a_background_response_reads_its_files_by_itself(on: Stage) -> None:
+def test_a_background_response_reads_its_files_by_itself(on: Harness) -> None:
     go_on = Signal()
-    on.plays((Pause(go_on), *pages("Later.")), answered("Read."))
+    on.respond_with((Pause(go_on), *pages("Later.")), answered("Read."))
     seen = on.gateway.ask("POST", RESPONSES, request(RESPONSES, "later", background=True))
     assert seen.status == 200 and seen.body["status"] in ("queued", "in_progress")
     go_on.set()

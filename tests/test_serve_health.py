@@ -10,7 +10,7 @@ import pytest
 from gateway.endpoints.health import LIVE_PATHS, READY_PATHS
 from gateway.endpoints.health_checks import Cached
 from gateway.settings.schema import BreakerSettings, LedgerSettings
-from support.app import SERVER_KEY, Gateway, Seen, demonstration, stage
+from support.app import SERVER_KEY, Gateway, Seen, demonstration, run_harness
 from support.process import awaited, process
 from support.scripted_upstream import json_answer
 
@@ -57,10 +57,10 @@ def test_redis_that_is_away_is_a_reason() -> None:
 
 
 def test_cohere_that_cannot_be_reached_is_a_reason() -> None:
-    with stage(cohere_api_key=[SERVER_KEY]) as theatre:
-        assert ready(theatre.gateway).body["checks"]["upstream"] == "ok"
-        theatre.asked(json_answer(401, {"message": "invalid api token"}))
-        body = ready(theatre.gateway).body
+    with run_harness(cohere_api_key=[SERVER_KEY]) as harness:
+        assert ready(harness.gateway).body["checks"]["upstream"] == "ok"
+        harness.chat_over(json_answer(401, {"message": "invalid api token"}))
+        body = ready(harness.gateway).body
         assert body["checks"]["upstream"] == "Cohere refuses every key of the server's"
         assert body["status"] == "degraded"
 

@@ -26,7 +26,7 @@ import pytest
 from gateway.server.sockets import ListenError, listen
 from gateway.server.tls import context_of
 from gateway.settings.schema import SettingError, Timeouts, TlsSettings
-from support.app import CHAT, A, Gateway, Stage, answered, gateway_over, streamed
+from support.app import CHAT, A, Gateway, Harness, answered, gateway_over, streamed
 from support.certificates import Certificates, issued_in
 from support.process import awaited, process
 from support.scripted_upstream import Chunk, Cut, Pause, ScriptedUpstream, Signal
@@ -43,7 +43,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @contextmanager
-def secured(certificates: Certificates, server: str = "hypercorn", **settings: Any) -> Iterator[Stage]:
+def secured(certificates: Certificates, server: str = "hypercorn", **settings: Any) -> Iterator[Harness]:
     """A gateway with TLS over a scripted upstream."""
     scripts: list[Any] = [answered("Hi")]
     tls = TlsSettings(certificate=str(certificates.server))
@@ -51,13 +51,13 @@ def secured(certificates: Certificates, server: str = "hypercorn", **settings: A
         ScriptedUpstream(lambda request: scripts[0]).run_in_thread() as upstream,
         gateway_over(upstream.url, tls=tls, server=server, **settings) as gateway,
     ):
-        yield Stage(gateway, upstream, scripts)
+        yield Harness(gateway, upstream, scripts)
 
 
 @pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
-def served(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Stage]:
-    with secured(certificates, request.param) as stage:
-        yield stage
+def served(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Harness]:
+    with secured(certificates, request.param) as harness:
+        yield harness
 
 
 class Caller:
@@ -175,8 +175,8 @@ def head(method: str, path: str, *more: tuple[str, str], authority: str = "127.0
 # --- clients --------------------------------------------------------------------------------------------------
 
 
-def test_the_openai_sdk(served: Stage) -> None:
-    served.plays(streamed("Hello", " there"))
+def test_the_openai_sdk(served: Harness) -> None:
+    served.respond_with(streamed("Hello", " there"))
     host, port = served.gateway.address
     with (
         openai.DefaultHttpxClient(http2=True, verify=False, trust_env=False) as http_client,
@@ -186,7 +186,7 @@ def test_the_openai_sdk(served: Stage) -> None:
         stream = client.chat.completions.create(model=A, messages=messages, stream=True)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "Hello there"
         assert stream.response.http_version == "HTTP/2"
-        served.plays(answered("Hi"))
+        served.respond_with(answered("Hi"))
         raw = client.chat.completions.with_raw_response.create(model=A, messages=messages)
         assert raw.parse().choices[0].message.content == "Hi"
         assert raw.http_response.http_version == "HTTP/2"
@@ -196,8 +196,8 @@ def test_the_openai_sdk(served: Stage) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("version", ["--http2", "--http1.1"])
-def test_curl(served: Stage, certificates: Certificates, version: str) -> None:
-    served.plays(answered("Hi"))
+def test_curl(served: Harness, certificates: Certificates, version: str) -> None:
+    served.respond_with(answered("Hi"))
     host, port = served.gateway.address
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": "x" * 200_000}]})
     command = ["curl", "-sS", version, "--cacert", str(certificates.ca), f"https://{host}:{port}{CHAT}", "-d", "@-"]
@@ -208,15 +208,15 @@ def test_curl(served: Stage, certificates: Certificates, version: str) -> None:
     assert spoken == version.removeprefix("--http").removesuffix(".0")
 
 
-def test_a_large_upload_and_a_large_answer_go_through_windows(served: Stage) -> None:
+def test_a_large_upload_and_a_large_answer_go_through_windows(served: Harness) -> None:
     text = "y" * 1_500_000
-    served.plays(answered(text))
+    served.respond_with(answered(text))
     with httpx.Client(http2=True, verify=False, trust_env=False, timeout=30) as client:
         host, port = served.gateway.address
         body = {"model": A, "messages": [{"role": "user", "content": "x" * 1_500_000}]}
         answer = client.post(f"https://{host}:{port}{CHAT}", json=body, headers={"authorization": "Bearer k"})
     assert answer.json()["choices"][0]["message"]["content"] == text
-    served.plays(answered("Hi"))
+    served.respond_with(answered("Hi"))
 
 
 # --- requests that are refused --------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Headers, int]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_edges(served: Stage, name: str) -> None:
+def test_edges(served: Harness, name: str) -> None:
     headers, status = REFUSED[name]
     with connected(served.gateway, validate_inbound_headers=False) as caller:
         code, body = caller.response(caller.request(headers))
@@ -243,23 +243,23 @@ def test_edges(served: Stage, name: str) -> None:
         assert caller.response(caller.chat())[0] == 200, "the connection goes on"
 
 
-def test_two_hosts_end_the_connection(served: Stage) -> None:
+def test_two_hosts_end_the_connection(served: Harness) -> None:
     with connected(served.gateway) as caller:
         caller.request(head("GET", "/v1/models", ("host", "example.com")))
         assert caller.goaway() == h2.errors.ErrorCodes.PROTOCOL_ERROR
 
 
-def test_who_breaks_tls_off_is_no_news(served: Stage) -> None:
+def test_who_breaks_tls_off_is_no_news(served: Harness) -> None:
     """The server's thread raises in the end what nobody has handled."""
-    served.plays(streamed(*["word "] * 300))
+    served.respond_with(streamed(*["word "] * 300))
     for _ in range(3):
         with connected(served.gateway) as caller:
             caller.chat(stream=True)
             caller.raw(frame(DATA, 0, 0, b"x"))
-    served.plays(answered("Hi"))
+    served.respond_with(answered("Hi"))
 
 
-def test_websockets_are_not_offered(served: Stage) -> None:
+def test_websockets_are_not_offered(served: Harness) -> None:
     with connected(served.gateway) as caller:
         assert caller.response(caller.chat())[0] == 200
         assert not caller.h2.remote_settings.enable_connect_protocol
@@ -271,7 +271,7 @@ def test_websockets_are_not_offered(served: Stage) -> None:
 
 
 def test_a_body_that_is_too_large_is_answered_and_discarded(certificates: Certificates) -> None:
-    with secured(certificates, body_limit=30_000) as stage, connected(stage.gateway) as caller:
+    with secured(certificates, body_limit=30_000) as harness, connected(harness.gateway) as caller:
         headers = head("POST", CHAT, ("content-type", "application/json"), ("content-length", "90000"))
         stream = caller.request(headers, b"x" * 10_000, ended=False)
         assert caller.response(stream)[0] == 413
@@ -285,7 +285,7 @@ def test_a_body_that_is_too_large_is_answered_and_discarded(certificates: Certif
 
 
 def test_a_slow_body_is_refused(certificates: Certificates) -> None:
-    with secured(certificates, timeouts=Timeouts(request_body=0.1)) as stage, connected(stage.gateway) as caller:
+    with secured(certificates, timeouts=Timeouts(request_body=0.1)) as harness, connected(harness.gateway) as caller:
         stream = caller.request(head("POST", CHAT, ("content-type", "application/json")), b"{", ended=False)
         assert caller.response(stream)[0] == 408
         assert caller.response(caller.chat())[0] == 200
@@ -295,24 +295,24 @@ def test_a_slow_body_is_refused(certificates: Certificates) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _plays(request: pytest.FixtureRequest) -> None:
+def _responds(request: pytest.FixtureRequest) -> None:
     if "served" in request.fixturenames:
-        request.getfixturevalue("served").plays(answered("Hi"))
+        request.getfixturevalue("served").respond_with(answered("Hi"))
 
 
-def test_a_cut_answer_does_not_look_complete(served: Stage) -> None:
-    served.plays((STREAM_HEAD, Chunk(BEGUN), Cut()))
+def test_a_cut_answer_does_not_look_complete(served: Harness) -> None:
+    served.respond_with((STREAM_HEAD, Chunk(BEGUN), Cut()))
     with connected(served.gateway) as caller:
         body = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
         stream = caller.request(head("POST", "/cohere/v2/chat"), json.dumps(body).encode())
         assert caller.response(stream)[0] == 200
         assert caller.reset_code(stream) == h2.errors.ErrorCodes.INTERNAL_ERROR
-        served.plays(answered("Hi"))
+        served.respond_with(answered("Hi"))
         assert caller.response(caller.chat())[0] == 200
 
 
-def test_a_caller_who_resets_a_stream_has_left(served: Stage) -> None:
-    served.plays((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
+def test_a_caller_who_resets_a_stream_has_left(served: Harness) -> None:
+    served.respond_with((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
     with connected(served.gateway) as caller:
         stream = caller.chat(stream=True)
         assert caller.wait(lambda event: isinstance(event, h2.events.DataReceived)) is not None
@@ -320,21 +320,21 @@ def test_a_caller_who_resets_a_stream_has_left(served: Stage) -> None:
         caller.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         caller.flush()
         exchange.closed.wait_in_thread()
-        served.plays(answered("Hi"))
+        served.respond_with(answered("Hi"))
         assert caller.response(caller.chat())[0] == 200, "the connection goes on"
 
 
 def test_who_reads_nothing_of_a_stream_loses_it_alone(certificates: Certificates) -> None:
-    with secured(certificates, timeouts=Timeouts(response_write=0.4)) as stage, connected(stage.gateway) as caller:
+    with secured(certificates, timeouts=Timeouts(response_write=0.4)) as harness, connected(harness.gateway) as caller:
         assert caller.response(caller.chat())[0] == 200
         caller.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
         caller.flush()
-        stage.plays((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
+        harness.respond_with((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
         stalled = caller.chat(stream=True)
         assert caller.reset_code(stalled) == h2.errors.ErrorCodes.CANCEL
-        stage.upstream.exchanges[-1].closed.wait_in_thread()
+        harness.upstream.exchanges[-1].closed.wait_in_thread()
         caller.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 65_535})
-        stage.plays(answered("Hi"))
+        harness.respond_with(answered("Hi"))
         assert caller.response(caller.chat())[0] == 200
 
 
@@ -361,7 +361,7 @@ FLOODS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
-def test_floods_end_the_connection(served: Stage, name: str) -> None:
+def test_floods_end_the_connection(served: Harness, name: str) -> None:
     with connected(served.gateway) as caller, connected(served.gateway) as other:
         caller.raw(FLOODS[name])
         code = caller.goaway()
@@ -371,7 +371,7 @@ def test_floods_end_the_connection(served: Stage, name: str) -> None:
         assert other.response(other.chat())[0] == 200, "nobody else notices"
 
 
-def test_a_flood_of_empty_data(served: Stage) -> None:
+def test_a_flood_of_empty_data(served: Harness) -> None:
     with connected(served.gateway) as caller:
         stream = caller.request(head("POST", CHAT, ("content-type", "application/json")), b"{", ended=False)
         caller.raw(frame(DATA, 0, stream) * MANY)
@@ -380,9 +380,9 @@ def test_a_flood_of_empty_data(served: Stage) -> None:
             caller.read()
 
 
-def test_a_flood_of_resets(served: Stage) -> None:
+def test_a_flood_of_resets(served: Harness) -> None:
     """Each request is begun and taken back: CVE-2023-44487."""
-    served.plays((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
+    served.respond_with((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
     before, calls = served.gateway.tasks(), len(served.upstream.exchanges)
     with connected(served.gateway) as caller:
         for _ in range(2_000):
@@ -395,27 +395,27 @@ def test_a_flood_of_resets(served: Stage) -> None:
         assert caller.goaway() in (None, CALM)
         while not caller.over:
             caller.read()
-    served.plays(answered("Hi"))
+    served.respond_with(answered("Hi"))
     assert len(served.upstream.exchanges) - calls < 100
     awaited(lambda: served.gateway.tasks() <= before + 5)
     with connected(served.gateway) as caller:
         assert caller.response(caller.chat())[0] == 200
 
 
-def test_a_long_stream_is_no_flood(served: Stage) -> None:
+def test_a_long_stream_is_no_flood(served: Harness) -> None:
     """A client that opens its window for each frame is honest."""
-    served.plays(streamed(*["word "] * 3_000))
+    served.respond_with(streamed(*["word "] * 3_000))
     with connected(served.gateway) as caller:
         status, body = caller.response(caller.chat(stream=True))
         assert status == 200
         assert body.rstrip().endswith(b"[DONE]")
-    served.plays(answered("Hi"))
+    served.respond_with(answered("Hi"))
 
 
 # --- certificates ---------------------------------------------------------------------------------------------
 
 
-def test_old_protocols_and_weak_ciphers_are_refused(served: Stage, certificates: Certificates) -> None:
+def test_old_protocols_and_weak_ciphers_are_refused(served: Harness, certificates: Certificates) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from support.app import A, Gateway, Stage, answered, demonstration, stage, whole
+from support.app import A, Gateway, Harness, answered, demonstration, run_harness, whole
 from support.databases import KINDS, throwaway
 from support.scripted_upstream import json_answer
 
@@ -44,10 +44,10 @@ def sdk(database: str) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def own(database: str) -> Iterator[Stage]:
+def own(database: str) -> Iterator[Harness]:
     """Callers with keys of their own, an upstream whose words are known."""
-    with stage(database_url=database) as staged:
-        yield staged
+    with run_harness(database_url=database) as harness:
+        yield harness
 
 
 def named(*items: Any) -> list[Any]:
@@ -59,17 +59,17 @@ def ask(gateway: Gateway, input: Any, key: str | None = None, **fields: Any) -> 
     return gateway.ask("POST", "/v1/responses", {"model": A, "input": input, **fields}, headers)
 
 
-def upstream_texts(stage: Stage) -> list[Any]:
+def upstream_texts(harness: Harness) -> list[Any]:
     """What Cohere was last sent: role and text of each message."""
     return [
         (message["role"], message["content"] if isinstance(message["content"], str) else message["content"][0]["text"])
-        for message in stage.upstream.exchanges[-1].request.json()["messages"]
+        for message in harness.upstream.exchanges[-1].request.json()["messages"]
     ]
 
 
 @pytest.mark.parametrize("store", [True, False])
-def test_an_answer_is_named_and_stands_where_it_was_named(own: Stage, store: bool) -> None:
-    own.plays(json_answer(200, {**whole("Cobalt."), "id": f"one-{store}"}))
+def test_an_answer_is_named_and_stands_where_it_was_named(own: Harness, store: bool) -> None:
+    own.respond_with(json_answer(200, {**whole("Cobalt."), "id": f"one-{store}"}))
     first = ask(own.gateway, "Say cobalt").body
     (answer,) = first["output"]
     again = ask(own.gateway, [QUESTION, {"type": "item_reference", "id": answer["id"]}, QUESTION], store=store)
@@ -101,16 +101,16 @@ def test_what_was_named_is_preserved_as_itself(sdk: openai.OpenAI) -> None:
     assert third.status == "completed"
 
 
-def test_the_items_of_a_request_may_be_named(own: Stage) -> None:
-    own.plays(answered())
+def test_the_items_of_a_request_may_be_named(own: Harness) -> None:
+    own.respond_with(answered())
     first = ask(own.gateway, [QUESTION]).body
     (item,) = own.gateway.ask("GET", f"/v1/responses/{first['id']}/input_items").body["data"]
     assert ask(own.gateway, [{"id": item["id"]}]).status == 200  # the type may be missing
     assert upstream_texts(own) == [("user", "Say cobalt")]
 
 
-def test_what_the_history_has_is_not_sent_twice(own: Stage) -> None:
-    own.plays(json_answer(200, {**whole("Cobalt."), "id": "twice"}))
+def test_what_the_history_has_is_not_sent_twice(own: Harness) -> None:
+    own.respond_with(json_answer(200, {**whole("Cobalt."), "id": "twice"}))
     first = ask(own.gateway, "Say cobalt").body
     again = {"type": "item_reference", "id": first["output"][0]["id"]}
     seen = ask(own.gateway, [again, again, QUESTION], previous_response_id=first["id"])
@@ -143,9 +143,9 @@ def test_an_item_of_a_conversation_may_be_named_in_it(sdk: openai.OpenAI) -> Non
     assert response.status == "completed"
 
 
-def test_an_item_of_another_conversation_may_be_named(own: Stage) -> None:
+def test_an_item_of_another_conversation_may_be_named(own: Harness) -> None:
     """By whoever it belongs to, as long as it is there."""
-    own.plays(answered())
+    own.respond_with(answered())
     reference = {"type": "item_reference", "id": "note"}
     request = {"id": "note", "role": "user", "content": "Say amber"}
     conversation = own.gateway.ask("POST", "/v1/conversations", {"items": [request]}).body
@@ -171,8 +171,8 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 @pytest.mark.parametrize("store", [True, False])
-def test_an_unknown_item_is_a_404_with_its_path(own: Stage, name: str, store: bool) -> None:
-    own.plays(answered())
+def test_an_unknown_item_is_a_404_with_its_path(own: Harness, name: str, store: bool) -> None:
+    own.respond_with(answered())
     items = [QUESTION, {"type": "item_reference", "id": UNKNOWN[name]}]
     seen = ask(own.gateway, items, store=store)
     if name == "half a pair":
@@ -182,8 +182,8 @@ def test_an_unknown_item_is_a_404_with_its_path(own: Stage, name: str, store: bo
     assert not own.upstream.exchanges
 
 
-def test_nobody_names_somebody_elses_items(own: Stage) -> None:
-    own.plays(json_answer(200, {**whole("Secret."), "id": "private"}))
+def test_nobody_names_somebody_elses_items(own: Harness) -> None:
+    own.respond_with(json_answer(200, {**whole("Secret."), "id": "private"}))
     first = ask(own.gateway, [QUESTION]).body
     (request,) = own.gateway.ask("GET", f"/v1/responses/{first['id']}/input_items").body["data"]
     for id in (first["output"][0]["id"], request["id"]):
@@ -193,8 +193,8 @@ def test_nobody_names_somebody_elses_items(own: Stage) -> None:
         assert (seen.status, seen.error["param"]) == (404, "input[1].id")
 
 
-def test_what_was_deleted_or_not_stored_is_not_there(own: Stage) -> None:
-    own.plays(json_answer(200, {**whole(), "id": "gone"}))
+def test_what_was_deleted_or_not_stored_is_not_there(own: Harness) -> None:
+    own.respond_with(json_answer(200, {**whole(), "id": "gone"}))
     for store in (True, False):
         first = ask(own.gateway, "Hello", store=store).body
         own.gateway.ask("DELETE", f"/v1/responses/{first['id']}")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.schema import Timeouts
-from support.app import CALLER_KEY, CHAT, CLOSED, A, Stage, end, opened, piece, stage, start, streamed, whole
+from support.app import CALLER_KEY, CHAT, CLOSED, A, Harness, end, opened, piece, run_harness, start, streamed, whole
 from support.scripted_upstream import Chunk, End, Head, Pause, Script, Signal, json_answer, transcript
 
 EVENTS = Head(200, (("content-type", "text/event-stream"),))
@@ -30,7 +30,7 @@ def late(go_on: Signal) -> Script:
 
 
 @contextmanager
-def reading(staged: Stage, path: str = CHAT, **fields: Any) -> Iterator[socket.socket]:
+def reading(harness: Harness, path: str = CHAT, **fields: Any) -> Iterator[socket.socket]:
     """A caller's socket on which a stream has been asked for."""
     question = {"input": "Hi"} if path != CHAT else {"messages": [{"role": "user", "content": "Hi"}]}
     body = json.dumps({"model": A, "stream": True, **question, **fields}).encode()
@@ -38,7 +38,7 @@ def reading(staged: Stage, path: str = CHAT, **fields: Any) -> Iterator[socket.s
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {CALLER_KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection(staged.gateway.address, 30) as connection:
+    with socket.create_connection(harness.gateway.address, 30) as connection:
         connection.sendall(head.encode() + body)
         yield connection
 
@@ -55,9 +55,9 @@ def until(connection: socket.socket, wanted: bytes, count: int = 1) -> bytes:
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
 def test_a_silent_stream_stays_open(path: str) -> None:
     go_on = Signal()
-    with stage(stream_keep_alive=0.05) as staged:
-        staged.plays(late(go_on))
-        with reading(staged, path) as connection:
+    with run_harness(stream_keep_alive=0.05) as harness:
+        harness.respond_with(late(go_on))
+        with reading(harness, path) as connection:
             received = until(connection, COMMENT, 3)
             assert b"Hi" in received.partition(COMMENT)[0], "a comment came before the first event"
             go_on.set()
@@ -67,8 +67,8 @@ def test_a_silent_stream_stays_open(path: str) -> None:
 
 def test_the_sdk_does_not_see_comments() -> None:
     go_on = Signal()
-    with stage(stream_keep_alive=0.02) as staged, staged.gateway.client() as client:
-        staged.plays(late(go_on))
+    with run_harness(stream_keep_alive=0.02) as harness, harness.gateway.client() as client:
+        harness.respond_with(late(go_on))
         stream = client.chat.completions.create(model=A, messages=[{"role": "user", "content": "Hi"}], stream=True)
         text = ""
         for chunk in stream:
@@ -81,9 +81,9 @@ def test_the_sdk_does_not_see_comments() -> None:
 
 def test_no_comment_before_the_first_event() -> None:
     go_on = Signal()
-    with stage(stream_keep_alive=0.02) as staged:
-        staged.plays((EVENTS, Pause(0.3), Pause(go_on), Chunk(BEGUN + REST), End()))
-        with reading(staged) as connection:
+    with run_harness(stream_keep_alive=0.02) as harness:
+        harness.respond_with((EVENTS, Pause(0.3), Pause(go_on), Chunk(BEGUN + REST), End()))
+        with reading(harness) as connection:
             connection.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 connection.recv(1)
@@ -94,9 +94,9 @@ def test_no_comment_before_the_first_event() -> None:
 
 def test_no_comments_if_the_setting_says_so() -> None:
     go_on = Signal()
-    with stage(stream_keep_alive=0) as staged:
-        staged.plays(late(go_on))
-        with reading(staged) as connection:
+    with run_harness(stream_keep_alive=0) as harness:
+        harness.respond_with(late(go_on))
+        with reading(harness) as connection:
             received = until(connection, b'"Hi"')
             connection.settimeout(0.3)
             with pytest.raises(TimeoutError):
@@ -107,42 +107,42 @@ def test_no_comments_if_the_setting_says_so() -> None:
 
 
 def test_a_stream_that_flows_gets_no_comments() -> None:
-    with stage(stream_keep_alive=0.5) as staged:
-        staged.plays(streamed(*["x"] * 200))
-        assert COMMENT not in staged.gateway.chat(stream=True).data
+    with run_harness(stream_keep_alive=0.5) as harness:
+        harness.respond_with(streamed(*["x"] * 200))
+        assert COMMENT not in harness.gateway.chat(stream=True).data
 
 
 def test_comments_do_not_hide_that_the_model_is_gone() -> None:
-    with stage(stream_keep_alive=0.05, timeouts=Timeouts(between_events=0.3)) as staged:
-        staged.plays((EVENTS, Chunk(BEGUN), Pause(NEVER)))
-        seen = staged.gateway.chat(stream=True)
+    with run_harness(stream_keep_alive=0.05, timeouts=Timeouts(between_events=0.3)) as harness:
+        harness.respond_with((EVENTS, Chunk(BEGUN), Pause(NEVER)))
+        seen = harness.gateway.chat(stream=True)
         assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"
         assert COMMENT in seen.data
-        staged.upstream.closed[0].wait_in_thread()
+        harness.upstream.closed[0].wait_in_thread()
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_that_never_ends_is_ended(stream: bool) -> None:
     """Each read is in time, but the whole is not."""
-    with stage(timeouts=Timeouts(total=0.5)) as staged:
+    with run_harness(timeouts=Timeouts(total=0.5)) as harness:
         trickle: list[Chunk | Pause] = [Pause(0.02), Chunk(transcript(piece("x"), done=False))] * 1_000
-        staged.plays((EVENTS, Chunk(BEGUN), *trickle) if stream else (Head(200, ()), *trickle))
+        harness.respond_with((EVENTS, Chunk(BEGUN), *trickle) if stream else (Head(200, ()), *trickle))
         began = time.monotonic()
-        seen = staged.gateway.chat(stream=stream)
+        seen = harness.gateway.chat(stream=stream)
         assert time.monotonic() - began < 5
         error = seen.chunks[-1]["error"] if stream else seen.error
         assert error["code"] == "upstream_timeout"
-        staged.upstream.closed[0].wait_in_thread()
+        harness.upstream.closed[0].wait_in_thread()
 
 
 def test_a_flood_that_never_ends_is_ended() -> None:
     """No read ever waits."""
-    with stage(timeouts=Timeouts(total=0.5)) as staged:
+    with run_harness(timeouts=Timeouts(total=0.5)) as harness:
         flood: list[Chunk | Pause] = [Chunk(transcript(*[piece("x" * 100)] * 20, done=False)), Pause(0)] * 100_000
-        staged.plays((EVENTS, Chunk(BEGUN), Pause(0.01), *flood))
-        seen = staged.gateway.chat(stream=True)
+        harness.respond_with((EVENTS, Chunk(BEGUN), Pause(0.01), *flood))
+        seen = harness.gateway.chat(stream=True)
         assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"
-        staged.upstream.closed[0].wait_in_thread()
+        harness.upstream.closed[0].wait_in_thread()
 
 
 # --- streams that are checked before they are shown ----------------------------------------------------------
@@ -163,9 +163,9 @@ def late_answer(go_on: Signal, text: str, status: int = 200) -> Script:
 @pytest.mark.parametrize("path", CHECKED)
 def test_a_stream_that_is_checked_begins_after_a_while(path: str) -> None:
     go_on = Signal()
-    with stage(stream_commit_after=0.05, stream_keep_alive=0.05) as staged:
-        staged.plays(late_answer(go_on, '{"a": 1}'))
-        with reading(staged, path, **CHECKED[path]) as connection:
+    with run_harness(stream_commit_after=0.05, stream_keep_alive=0.05) as harness:
+        harness.respond_with(late_answer(go_on, '{"a": 1}'))
+        with reading(harness, path, **CHECKED[path]) as connection:
             received = until(connection, COMMENT, 2)
             assert received.startswith(b"HTTP/1.1 200") and b"data:" not in received
             go_on.set()
@@ -178,22 +178,22 @@ def test_a_stream_that_is_checked_begins_after_a_while(path: str) -> None:
 @pytest.mark.parametrize("status", [200, 422])
 def test_what_fails_after_the_head_is_an_event(path: str, status: int) -> None:
     go_on = Signal()
-    with stage(stream_commit_after=0.05, stream_keep_alive=0.05) as staged:
-        staged.plays(late_answer(go_on, "no JSON", status))
-        with reading(staged, path, **CHECKED[path]) as connection:
+    with run_harness(stream_commit_after=0.05, stream_keep_alive=0.05) as harness:
+        harness.respond_with(late_answer(go_on, "no JSON", status))
+        with reading(harness, path, **CHECKED[path]) as connection:
             received = until(connection, COMMENT)
             go_on.set()
             ending = b"[DONE]" if path == "/v1/responses" else b'"error"'
             received += until(connection, ending)
         assert (b"response.failed" if path == "/v1/responses" else b'data: {"error"') in received
-        assert staged.gateway.log.wait(lambda line: line.get("outcome") == "error")
+        assert harness.gateway.log.wait(lambda line: line.get("outcome") == "error")
 
 
 def test_a_head_is_not_sent_before_its_time() -> None:
     go_on = Signal()
-    with stage(stream_commit_after=0, stream_keep_alive=0.02) as staged:
-        staged.plays(late_answer(go_on, "no JSON", 422))
-        with reading(staged, CHAT, **CHECKED[CHAT]) as connection:
+    with run_harness(stream_commit_after=0, stream_keep_alive=0.02) as harness:
+        harness.respond_with(late_answer(go_on, "no JSON", 422))
+        with reading(harness, CHAT, **CHECKED[CHAT]) as connection:
             connection.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 connection.recv(1)

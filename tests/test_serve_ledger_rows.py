@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from gateway.settings.schema import CacheSettings, LedgerSettings, ModelPrice
 from support import databases
-from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Seen, Stage, answered, end, stage, story, streamed
+from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Harness, Seen, answered, end, run_harness, story, streamed
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 from test_serve_cost import CHAT_COST, HELLO, ONE, embedded, meta
 
@@ -33,11 +33,11 @@ FORM = (
 BUDGET = 10.0
 
 
-class Theatre:
+class LedgerHarness:
     """A gateway with one key, which has a budget."""
 
-    def __init__(self, scene: Stage) -> None:
-        self.scene, self.gateway = scene, scene.gateway
+    def __init__(self, harness: Harness) -> None:
+        self.harness, self.gateway = harness, harness.gateway
         self.key_id = self._manage("/key/generate", key_alias="agent", max_budget=BUDGET, permissions="all")
 
     def _manage(self, path: str, **fields: Any) -> str:
@@ -71,7 +71,7 @@ class Theatre:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def theatre(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+def harness(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerHarness]:
     settings: dict[str, Any] = {
         "master_key": MASTER_KEY,
         "cohere_api_key": [SERVER_KEY],
@@ -81,9 +81,9 @@ def theatre(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     }
     with (
         databases.throwaway_url(request.param, tmp_path_factory.mktemp("rows")) as url,
-        stage(database_url=url, **settings) as scene,
+        run_harness(database_url=url, **settings) as harness,
     ):
-        yield Theatre(scene)
+        yield LedgerHarness(harness)
 
 
 def chat(**fields: Any) -> tuple[str, dict[str, Any]]:
@@ -177,12 +177,12 @@ ROWS: dict[str, tuple[tuple[str, Any], tuple[Script, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row(theatre: Theatre, name: str) -> None:
+def test_a_row(harness: LedgerHarness, name: str) -> None:
     (path, body), scripts, expected = ROWS[name]
-    theatre.scene.plays(*scripts)
-    seen = theatre.ask("POST", path, body)
-    row = theatre.row_of(seen)
-    matches(row, {"request_id": seen.headers["x-request-id"], "key_id": theatre.key_id, **expected})
+    harness.harness.respond_with(*scripts)
+    seen = harness.ask("POST", path, body)
+    row = harness.row_of(seen)
+    matches(row, {"request_id": seen.headers["x-request-id"], "key_id": harness.key_id, **expected})
     assert row["status"] == seen.status and row["bytes"] == {
         "received": len(json.dumps(body)),
         "sent": len(seen.data),
@@ -202,27 +202,27 @@ def matches(row: Mapping[str, Any], expected: dict[str, Any]) -> None:
         assert actual == value, (name, row)
 
 
-def test_an_answer_out_of_the_cache(theatre: Theatre) -> None:
-    theatre.scene.plays(answered())
+def test_an_answer_out_of_the_cache(harness: LedgerHarness) -> None:
+    harness.harness.respond_with(answered())
     body = {"model": A, "messages": [{"role": "user", "content": "Once more"}], "temperature": 0}
-    first, second = (theatre.ask("POST", CHAT, body, **{"x-gateway-cache-ttl": "60"}) for _ in range(2))
-    matches(theatre.row_of(first), {"cache": "miss", "cost_nanodollars": CHAT_COST, "calls": 1})
-    row = theatre.row_of(second)
+    first, second = (harness.ask("POST", CHAT, body, **{"x-gateway-cache-ttl": "60"}) for _ in range(2))
+    matches(harness.row_of(first), {"cache": "miss", "cost_nanodollars": CHAT_COST, "calls": 1})
+    row = harness.row_of(second)
     matches(row, {"cache": "hit", "cost_nanodollars": 0, "saved_nanodollars": CHAT_COST, "units": {}, "calls": 0})
     assert "from the cache, which saved $0.00003" in row["sentence"]
 
 
-def test_an_upload(theatre: Theatre) -> None:
+def test_an_upload(harness: LedgerHarness) -> None:
     """Its price is unknown, and a budget applies: the master key has none."""
-    theatre.scene.plays(json_answer(200, {"text": "Hi"}))
-    seen = theatre.ask(
+    harness.harness.respond_with(json_answer(200, {"text": "Hi"}))
+    seen = harness.ask(
         "POST",
         "/v1/audio/transcriptions",
         FORM,
         MASTER_KEY,
         **{"content-type": "multipart/form-data; boundary=b"},
     )
-    row = theatre.row_of(seen)
+    row = harness.row_of(seen)
     assert seen.status == 200, seen
     matches(
         row, {"method": "audio.transcriptions.create", "key_alias": "master", "cost_nanodollars": None, "units": {}}
@@ -230,22 +230,22 @@ def test_an_upload(theatre: Theatre) -> None:
     assert row["bytes"]["received"] == len(FORM)
 
 
-def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(theatre: Theatre) -> None:
-    theatre.scene.plays(streamed(), json_answer(404, {"message": "model not found"}))
-    url = theatre.gateway.url.replace("http", "ws", 1) + "/v1/responses"
-    headers = {"authorization": f"Bearer {theatre.gateway.key}", "x-request-id": "socket-1", "x-litellm-tags": "live"}
+def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(harness: LedgerHarness) -> None:
+    harness.harness.respond_with(streamed(), json_answer(404, {"message": "model not found"}))
+    url = harness.gateway.url.replace("http", "ws", 1) + "/v1/responses"
+    headers = {"authorization": f"Bearer {harness.gateway.key}", "x-request-id": "socket-1", "x-litellm-tags": "live"}
     with connect(url, additional_headers=headers, proxy=None) as socket:
         for text, last in (("Hello", "response.completed"), ("Hello again", "error")):
             socket.send(json.dumps({"type": "response.create", "model": A, "input": text}))
             while json.loads(socket.recv(30))["type"] != last:
                 pass
-    good, bad = theatre.row("request_id=socket-1.1"), theatre.row("request_id=socket-1.2")
+    good, bad = harness.row("request_id=socket-1.1"), harness.row("request_id=socket-1.2")
     matches(
         good,
         {
             "door": "websocket",
             "method": "v2.chat",
-            "key_id": theatre.key_id,
+            "key_id": harness.key_id,
             "status": 200,
             "streamed": True,
             "tags": ["live"],
@@ -255,13 +255,13 @@ def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(theatre: Th
     )
     assert good["ttft_ms"] is not None and good["bytes"]["sent"] > 0 < good["bytes"]["received"]
     matches(bad, {"door": "websocket", "status": 404, "outcome": "error", "cost_nanodollars": 0})
-    assert not theatre.rows("request_id=socket-1")
+    assert not harness.rows("request_id=socket-1")
 
 
-def test_a_background_response_is_one_row(theatre: Theatre) -> None:
-    theatre.scene.plays(answered())
-    seen = theatre.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "background": True, "user": "ada"})
-    row = theatre.row_of(seen)
+def test_a_background_response_is_one_row(harness: LedgerHarness) -> None:
+    harness.harness.respond_with(answered())
+    seen = harness.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "background": True, "user": "ada"})
+    row = harness.row_of(seen)
     matches(
         row,
         {
@@ -287,56 +287,56 @@ def test_a_background_response_is_one_row(theatre: Theatre) -> None:
         ("tag=nightly&metadata=project%3Dapollo&end_user=ada", 1),
     ],
 )
-def test_rows_are_found_by_tags_and_metadata(theatre: Theatre, query: str, count: int) -> None:
+def test_rows_are_found_by_tags_and_metadata(harness: LedgerHarness, query: str, count: int) -> None:
     (path, body), scripts, _ = ROWS["a whole answer"]
-    theatre.scene.plays(*scripts)
-    theatre.row_of(theatre.ask("POST", path, body))
+    harness.harness.respond_with(*scripts)
+    harness.row_of(harness.ask("POST", path, body))
     since = "since=1h"
-    rows = theatre.rows(f"{since}&{query}")
+    rows = harness.rows(f"{since}&{query}")
     assert bool(rows) == bool(count)
     assert all(row["tags"] == ["nightly"] for row in rows)
-    assert theatre.ask("GET", "/audit?metadata=project", key=MASTER_KEY).error["param"] == "metadata"
+    assert harness.ask("GET", "/audit?metadata=project", key=MASTER_KEY).error["param"] == "metadata"
 
 
-def test_rows_that_came_since_are_counted(theatre: Theatre) -> None:
-    page = theatre.report("/audit?key=agent&limit=5")
+def test_rows_that_came_since_are_counted(harness: LedgerHarness) -> None:
+    page = harness.report("/audit?key=agent&limit=5")
     cursor = page["newest_cursor"]
-    assert theatre.report(f"/audit/newer?key=agent&cursor={cursor}") == {"count": 0, "more": False}
-    theatre.scene.plays(answered())
-    theatre.row_of(theatre.ask("POST", *chat()))
-    theatre.row_of(theatre.ask("POST", *chat(user="grace")))
-    assert theatre.report(f"/audit/newer?key=agent&cursor={cursor}")["count"] == 2
-    assert theatre.report(f"/audit/newer?end_user=grace&cursor={cursor}")["count"] == 1
-    assert theatre.report(f"/audit/newer?model={A}&cursor={cursor}")["count"] == 2
-    assert theatre.report(f"/audit/newer?text=nowhere&cursor={cursor}")["count"] == 0
+    assert harness.report(f"/audit/newer?key=agent&cursor={cursor}") == {"count": 0, "more": False}
+    harness.harness.respond_with(answered())
+    harness.row_of(harness.ask("POST", *chat()))
+    harness.row_of(harness.ask("POST", *chat(user="grace")))
+    assert harness.report(f"/audit/newer?key=agent&cursor={cursor}")["count"] == 2
+    assert harness.report(f"/audit/newer?end_user=grace&cursor={cursor}")["count"] == 1
+    assert harness.report(f"/audit/newer?model={A}&cursor={cursor}")["count"] == 2
+    assert harness.report(f"/audit/newer?text=nowhere&cursor={cursor}")["count"] == 0
     # The page stays as it is with its cursor, and a change is counted as well as a call.
-    theatre.ask("POST", "/key/update", {"key": "agent", "tpm_limit": 10**9}, MASTER_KEY)
-    assert theatre.report(f"/audit/newer?cursor={cursor}")["count"] == 3
-    assert theatre.report(f"/audit/newer?kind=change&cursor={cursor}")["count"] == 1
-    assert theatre.ask("GET", "/audit/newer", key=MASTER_KEY).error["param"] == "cursor"
+    harness.ask("POST", "/key/update", {"key": "agent", "tpm_limit": 10**9}, MASTER_KEY)
+    assert harness.report(f"/audit/newer?cursor={cursor}")["count"] == 3
+    assert harness.report(f"/audit/newer?kind=change&cursor={cursor}")["count"] == 1
+    assert harness.ask("GET", "/audit/newer", key=MASTER_KEY).error["param"] == "cursor"
 
 
-def test_rows_reports_budgets_and_metrics_say_the_same_sum(theatre: Theatre) -> None:
+def test_rows_reports_budgets_and_metrics_say_the_same_sum(harness: LedgerHarness) -> None:
     """Whatever the tests before have done."""
-    theatre.scene.plays(answered())
-    theatre.row_of(theatre.ask("POST", *chat()))
-    theatre.gateway.settle()
-    spent = settled(lambda: sum(row["cost_nanodollars"] or 0 for row in theatre.rows("key=agent")))
+    harness.harness.respond_with(answered())
+    harness.row_of(harness.ask("POST", *chat()))
+    harness.gateway.settle()
+    spent = settled(lambda: sum(row["cost_nanodollars"] or 0 for row in harness.rows("key=agent")))
     assert spent >= CHAT_COST
-    (by_key,) = [group for group in theatre.report("/usage?by=key")["data"] if group["key"] == theatre.key_id]
+    (by_key,) = [group for group in harness.report("/usage?by=key")["data"] if group["key"] == harness.key_id]
     assert by_key["cost_nanodollars"] == spent
     for by in ("model", "method", "day", "hour", "key,model", "fault"):
-        groups = theatre.report(f"/usage?by={by}&key=agent&since=2d")["data"]
+        groups = harness.report(f"/usage?by={by}&key=agent&since=2d")["data"]
         assert sum(group["cost_nanodollars"] for group in groups) == spent, by
-    everything = sum(row["cost_nanodollars"] or 0 for row in theatre.rows(""))
+    everything = sum(row["cost_nanodollars"] or 0 for row in harness.rows(""))
     for by in ("model", "method", "day", "hour", "model,hour", "fault", "key"):
-        groups = theatre.report(f"/usage?by={by}&since=2d")["data"]
+        groups = harness.report(f"/usage?by={by}&since=2d")["data"]
         assert sum(group["cost_nanodollars"] for group in groups) == everything, by
     dollars = pytest.approx(spent / 10**9, abs=1e-9)
-    assert theatre.report("/key/info?key=agent")["info"]["spend"] == dollars
-    assert sum(one["spend"] for one in theatre.report("/spend/logs?api_key=agent")) == dollars
-    assert theatre.report("/global/spend")["spend"] == pytest.approx(everything / 10**9, abs=1e-9)
-    metrics = theatre.gateway.metrics()
+    assert harness.report("/key/info?key=agent")["info"]["spend"] == dollars
+    assert sum(one["spend"] for one in harness.report("/spend/logs?api_key=agent")) == dollars
+    assert harness.report("/global/spend")["spend"] == pytest.approx(everything / 10**9, abs=1e-9)
+    metrics = harness.gateway.metrics()
     counted = {series: value for series, value in metrics.items() if series.startswith("gateway_cost_usd_total")}
     assert sum(value for series, value in counted.items() if 'key="agent"' in series) == dollars
     (budget,) = [value for series, value in metrics.items() if series.startswith("gateway_budget_spent_usd")]
@@ -354,8 +354,8 @@ def settled(value: Callable[[], int], seconds: float = 30.0) -> int:
     return last
 
 
-def test_an_ended_stream_without_counts_has_an_unknown_cost(theatre: Theatre) -> None:
-    theatre.scene.plays(event_stream(transcript(*story(ending=end(usage=None)))))
-    row = theatre.row_of(theatre.ask("POST", *chat(stream=True)))
+def test_an_ended_stream_without_counts_has_an_unknown_cost(harness: LedgerHarness) -> None:
+    harness.harness.respond_with(event_stream(transcript(*story(ending=end(usage=None)))))
+    row = harness.row_of(harness.ask("POST", *chat(stream=True)))
     matches(row, {"cost_nanodollars": None, "estimated": True, "outcome": "ok"})
     assert "at an unknown price" in row["sentence"]

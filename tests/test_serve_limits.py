@@ -22,7 +22,20 @@ from gateway.cohere_methods import METHODS
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, UPLOADS
 from gateway.settings.schema import BudgetSettings, CacheSettings, GlobalLimits, ModelPrice
 from gateway.virtual_keys import BudgetWindow, EndUser, ModelBudget, Team, VirtualKey
-from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Gateway, Seen, Stage, answered, stage, streamed, whole
+from support.app import (
+    CHAT,
+    MASTER_KEY,
+    R7B,
+    SERVER_KEY,
+    A,
+    Gateway,
+    Harness,
+    Seen,
+    answered,
+    run_harness,
+    streamed,
+    whole,
+)
 from support.keys import add, key_of, secret_of
 from support.process import awaited
 from support.scripted_upstream import Chunk, End, Head, Pause, Signal, json_answer
@@ -54,18 +67,18 @@ class Caller:
         return [self.chat(**fields).status for _ in range(count)]
 
 
-Limited = tuple[Stage, Callable[[str], Caller]]
+Limited = tuple[Harness, Callable[[str], Caller]]
 
 
 @contextmanager
 def limited(*records: VirtualKey | Team | EndUser, **settings: Any) -> Iterator[Limited]:
-    """A stage whose gateway has these keys, and a function that returns the holder of one."""
+    """A harness whose gateway has these keys, and a function that returns the holder of one."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/gateway.sqlite3"
         add(url, *records)
         values = {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY, "database_url": url, "prices": PRICES}
-        with stage(key=MASTER_KEY, **{**values, **settings}) as scripted:
-            scripted.plays(answered())
+        with run_harness(key=MASTER_KEY, **{**values, **settings}) as scripted:
+            scripted.respond_with(answered())
             yield scripted, lambda id: Caller(scripted.gateway, id)
 
 
@@ -104,7 +117,7 @@ def shared() -> Iterator[Limited]:
 
 @pytest.fixture
 def limits(shared: Limited) -> Limited:
-    shared[0].plays(answered())
+    shared[0].respond_with(answered())
     return shared
 
 
@@ -142,7 +155,7 @@ def test_one_request_at_a_time(limits: Limited) -> None:
     scripted, caller = limits
     go = Signal()
     body = json.dumps(whole()).encode()
-    scripted.plays((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()))
+    scripted.respond_with((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()))
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(caller("one-at-once").chat)
         awaited(lambda: len(scripted.upstream.requests) == 1)
@@ -157,9 +170,9 @@ def test_one_request_at_a_time(limits: Limited) -> None:
 def test_a_budget_is_spent_by_what_was_billed(limits: Limited) -> None:
     scripted, caller = limits
     # The first is expected to cost 6 dollars and more; a failure gives them back.
-    scripted.plays(json_answer(400, {"message": "no"}))
+    scripted.respond_with(json_answer(400, {"message": "no"}))
     assert caller("ten-dollars").chat().status == 400
-    scripted.plays(answered(), streamed(), answered())
+    scripted.respond_with(answered(), streamed(), answered())
     assert caller("ten-dollars").chat(max_tokens=3).status == 200
     assert caller("ten-dollars").chat(stream=True).status == 200
     refused = caller("ten-dollars").chat()
@@ -183,7 +196,7 @@ def test_fifty_at_once_on_a_budget_worth_one(limits: Limited) -> None:
     scripted, caller = limits
     go = Signal()
     body = json.dumps(whole()).encode()
-    scripted.plays((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()))
+    scripted.respond_with((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()))
     with ThreadPoolExecutor(50) as threads:
         requests = [threads.submit(caller("worth-one").chat) for _ in range(50)]
         awaited(lambda: sum(request.done() for request in requests) == 49)
@@ -253,7 +266,7 @@ def test_a_cache_hit_counts_as_a_request_and_costs_nothing(limits: Limited) -> N
 def test_parts_and_choices_count_as_one_request() -> None:
     with limited(key_of("k", rpm_limit=2)) as (scripted, caller):
         assert caller("k").chat(n=3).headers["x-ratelimit-remaining-requests"] == "1"
-        scripted.plays(EMBEDDED)
+        scripted.respond_with(EMBEDDED)
         texts = {"model": "embed-v4.0", "input": ["x"] * 200}
         seen = caller("k").ask("POST", "/v1/embeddings", texts)
         assert seen.headers["x-ratelimit-remaining-requests"] == "0"
@@ -266,8 +279,8 @@ def test_the_limits_of_the_gateway_hold_for_everybody() -> None:
         assert caller("a").chat().status == 200
         assert "The budget of this gateway is spent" in caller("b").chat().error["message"]
         assert scripted.gateway.chat().error["code"] == "insufficient_quota", "the master key has no way around it"
-    with stage(global_limits=GlobalLimits(rpm_limit=1)) as scripted:
-        scripted.plays(answered())
+    with run_harness(global_limits=GlobalLimits(rpm_limit=1)) as scripted:
+        scripted.respond_with(answered())
         assert [scripted.gateway.chat().status for _ in range(2)] == [200, 429], "nor has a caller's own Cohere key"
 
 
@@ -303,7 +316,9 @@ def test_a_response_in_the_background_holds_what_it_may_take_until_it_ends() -> 
     with limited(key_of("k", max_parallel_requests=1, rpm_limit=3, max_budget=50.0)) as (scripted, caller):
         go = Signal()
         body = json.dumps(whole()).encode()
-        scripted.plays((Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()), answered())
+        scripted.respond_with(
+            (Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(body), End()), answered()
+        )
         background = {"model": A, "input": "Hi", "background": True}
         begun = caller("k").ask("POST", RESPONSES, background)
         assert begun.status == 200 and begun.headers["x-ratelimit-remaining-requests"] == "2"
@@ -322,7 +337,7 @@ def test_a_cancelled_response_gives_back_what_it_held() -> None:
     settings = {"max_background_responses": 1}
     with limited(key_of("k", max_parallel_requests=2), **settings) as (scripted, caller):
         never = Signal()
-        scripted.plays((Pause(never), *answered()), answered())
+        scripted.respond_with((Pause(never), *answered()), answered())
         background = {"model": A, "input": "Hi", "background": True}
         first, queued = (caller("k").ask("POST", RESPONSES, background).body["id"] for _ in range(2))
         assert caller("k").chat().status == 429
@@ -379,8 +394,8 @@ def native_calls() -> Iterator[tuple[str, str, Any]]:
 
 def test_no_way_to_cohere_leads_past_the_limits() -> None:
     """Over the tables of operations and methods: where nothing may be taken, Cohere hears of nothing."""
-    with stage(global_limits=GlobalLimits(rpm_limit=0), cohere_api_key=[SERVER_KEY]) as scripted:
-        scripted.plays(answered())
+    with run_harness(global_limits=GlobalLimits(rpm_limit=0), cohere_api_key=[SERVER_KEY]) as scripted:
+        scripted.respond_with(answered())
         gateway = scripted.gateway
         for verb, path, body in (*openai_calls(), *native_calls()):
             kind = "multipart/form-data; boundary=x" if body is FORM else "application/json"

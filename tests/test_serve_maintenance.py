@@ -26,7 +26,7 @@ from gateway.settings.schema import Timeouts
 from gateway.state import conversation_state, maintenance
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
-from support.app import A, Gateway, Seen, answered, emulator, gateway_over, stage
+from support.app import A, Gateway, Seen, answered, emulator, gateway_over, run_harness
 from support.databases import KINDS, throwaway
 from support.process import ROOT, Process, process
 from support.scripted_upstream import Script, ScriptedUpstream, Signal
@@ -205,13 +205,16 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_at_work_keeps_its_lease(database: str, short_lease: None) -> None:
     go_on = Signal()
-    with stage(database_url=database, timeouts=Timeouts(shutdown=1)) as scene, gateway_over("", database_url=database):
-        scene.plays(late(go_on))
-        id = begin(scene.gateway).body["id"]
+    with (
+        run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness,
+        gateway_over("", database_url=database),
+    ):
+        harness.respond_with(late(go_on))
+        id = begin(harness.gateway).body["id"]
         time.sleep(2.5)  # more than twice its lease, and longer than the other one's look takes to come
-        assert poll(scene.gateway, id, "in_progress")["status"] == "in_progress"
+        assert poll(harness.gateway, id, "in_progress")["status"] == "in_progress"
         go_on.set()
-        assert poll(scene.gateway, id)["status"] == "completed"
+        assert poll(harness.gateway, id)["status"] == "completed"
 
 
 def test_who_runs_on_ends_what_others_left(database: str, short_lease: None) -> None:
@@ -258,8 +261,8 @@ def test_one_that_comes_later_is_used(tmp_path: Path) -> None:
 
 def test_what_has_expired_is_deleted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "PURGE_SECONDS", 0.2)
-    with stage(database_url=database) as scene:
-        scene.plays(answered())
+    with run_harness(database_url=database) as harness:
+        harness.respond_with(answered())
         with asyncio.Runner() as runner:
             runner.run(_expired(database))
             awaited(lambda: runner.run(_count(database, "resp_old")) == 0)

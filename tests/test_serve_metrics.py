@@ -27,14 +27,14 @@ from support.app import (
     SERVER_KEY,
     A,
     Gateway,
+    Harness,
     Seen,
-    Stage,
     answered,
     demonstration,
     gateway_over,
     opened,
     piece,
-    stage,
+    run_harness,
     start,
     streamed,
     whole,
@@ -58,9 +58,9 @@ PAGE = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})
 
 
 @pytest.fixture
-def theatre() -> Iterator[Stage]:
-    with stage() as staged:
-        yield staged
+def harness() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
 def counted(gateway: Gateway, seen: Seen) -> dict[str, float]:
@@ -95,8 +95,8 @@ FAMILIES = {
 }
 
 
-def test_the_families(theatre: Stage) -> None:
-    seen = theatre.gateway.ask("GET", "/metrics", headers={})
+def test_the_families(harness: Harness) -> None:
+    seen = harness.gateway.ask("GET", "/metrics", headers={})
     assert seen.headers["content-type"].startswith("text/plain; version=")
     kinds = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", seen.data.decode()))
     assert kinds.items() >= FAMILIES.items()
@@ -109,15 +109,15 @@ ENDINGS = {"counter": r"_total", "histogram": r"_(seconds|bytes)", "gauge": r"(?
 """Prometheus's conventions: a counter is a total, what is measured comes in a base unit."""
 
 
-def test_names_follow_the_conventions(theatre: Stage) -> None:
-    text = theatre.gateway.ask("GET", "/metrics", headers={}).data.decode()
+def test_names_follow_the_conventions(harness: Harness) -> None:
+    text = harness.gateway.ask("GET", "/metrics", headers={}).data.decode()
     families = re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text)
     odd = [name for name, kind in families if not re.fullmatch(rf"(gateway|process)_[a-z_]+{ENDINGS[kind]}", name)]
     assert len(families) > len(FAMILIES) and not odd
 
 
-def test_a_whole_answer(theatre: Stage) -> None:
-    result = counted(theatre.gateway, theatre.asked(answered()))
+def test_a_whole_answer(harness: Harness) -> None:
+    result = counted(harness.gateway, harness.chat_over(answered()))
     assert result[requests()] == 1
     assert result[series("gateway_request_duration_seconds_count", operation="chat")] == 1
     assert result[series("gateway_upstream_duration_seconds_count", operation="chat")] == 1
@@ -126,31 +126,31 @@ def test_a_whole_answer(theatre: Stage) -> None:
     assert result[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
 
 
-def test_a_streamed_answer(theatre: Stage) -> None:
-    result = counted(theatre.gateway, theatre.asked(streamed(), stream=True))
+def test_a_streamed_answer(harness: Harness) -> None:
+    result = counted(harness.gateway, harness.chat_over(streamed(), stream=True))
     assert result[requests()] == 1
     assert result[series("gateway_time_to_first_token_seconds_count", operation="chat")] == 1
     assert result[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 70
     assert result[series("gateway_tokens_total", operation="chat", model=A, direction="output")] == 3
 
 
-def test_durations_are_what_they_say(theatre: Stage) -> None:
+def test_durations_are_what_they_say(harness: Harness) -> None:
     late = (Pause(0.2), *answered())
-    result = counted(theatre.gateway, theatre.asked(late))
+    result = counted(harness.gateway, harness.chat_over(late))
     for name in ("gateway_request_duration_seconds", "gateway_upstream_duration_seconds"):
         assert 0.2 <= result[series(f"{name}_sum", operation="chat")] < 2
         assert result[series(f"{name}_bucket", operation="chat", le="0.1")] == 0
     early = event_stream([transcript(start(), opened(), piece("Hi"), done=False)], ending=None)
-    theatre.asked((*early, Pause(0.2), Cut()), stream=True)
+    harness.chat_over((*early, Pause(0.2), Cut()), stream=True)
     first = series("gateway_time_to_first_token_seconds_sum", operation="chat")
-    assert theatre.gateway.metrics().get(first, 0) < 0.2
+    assert harness.gateway.metrics().get(first, 0) < 0.2
 
 
-def test_sums(theatre: Stage) -> None:
+def test_sums(harness: Harness) -> None:
     for _ in range(5):
-        theatre.asked(answered())
-    seen = theatre.asked(streamed(), stream=True)
-    result = counted(theatre.gateway, seen)
+        harness.chat_over(answered())
+    seen = harness.chat_over(streamed(), stream=True)
+    result = counted(harness.gateway, seen)
     assert result[requests()] == 6
     assert result[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 6 * 70
 
@@ -162,8 +162,8 @@ ERRORS: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
 
 
 @pytest.mark.parametrize(("name", "fields", "labels"), ERRORS, ids=[row[0] for row in ERRORS])
-def test_errors_of_callers(theatre: Stage, name: str, fields: dict[str, Any], labels: dict[str, str]) -> None:
-    result = counted(theatre.gateway, theatre.asked(json_answer(404, {"message": "no"}), **fields))
+def test_errors_of_callers(harness: Harness, name: str, fields: dict[str, Any], labels: dict[str, str]) -> None:
+    result = counted(harness.gateway, harness.chat_over(json_answer(404, {"message": "no"}), **fields))
     assert result[requests(**labels)] == 1
     assert not [one for one in result if one.startswith("gateway_upstream_errors_total")]
 
@@ -178,21 +178,21 @@ def test_errors_of_callers(theatre: Stage, name: str, fields: dict[str, Any], la
         (json_answer(200, b"nonsense"), False, "502", "upstream_protocol_error"),
     ],
 )
-def test_errors_of_coheres(theatre: Stage, script: Any, stream: bool, status: str, code: str) -> None:
-    result = counted(theatre.gateway, theatre.asked(script, stream=stream))
+def test_errors_of_coheres(harness: Harness, script: Any, stream: bool, status: str, code: str) -> None:
+    result = counted(harness.gateway, harness.chat_over(script, stream=stream))
     assert result[requests(status=status, outcome="error")] == 1
     assert result[series("gateway_upstream_errors_total", operation="chat", code=code)] == 1
 
 
 def test_the_servers_own_key_refused() -> None:
-    with stage(cohere_api_key=[SERVER_KEY]) as theatre:
-        result = counted(theatre.gateway, theatre.asked(json_answer(401, {"message": "invalid api token"})))
+    with run_harness(cohere_api_key=[SERVER_KEY]) as harness:
+        result = counted(harness.gateway, harness.chat_over(json_answer(401, {"message": "invalid api token"})))
         assert result[series("gateway_upstream_errors_total", operation="chat", code="upstream_auth")] == 1
 
 
-def test_other_operations(theatre: Stage) -> None:
-    theatre.plays(PAGE)
-    gateway = theatre.gateway
+def test_other_operations(harness: Harness) -> None:
+    harness.respond_with(PAGE)
+    gateway = harness.gateway
     gateway.ask("GET", "/v1/models")
     gateway.ask("GET", f"/v1/models/{A}")
     gateway.ask("GET", "/health/live")
@@ -208,12 +208,12 @@ def test_other_operations(theatre: Stage) -> None:
         assert response[requests(operation=operation, model="", status=status, outcome=outcome)] == 1
 
 
-def test_notes(theatre: Stage) -> None:
-    seen = theatre.asked(answered(), temperature=1.4, logit_bias={"1": 1}, unheard_of=1, messages=[
+def test_notes(harness: Harness) -> None:
+    seen = harness.chat_over(answered(), temperature=1.4, logit_bias={"1": 1}, unheard_of=1, messages=[
         {"role": "user", "content": "x", "name": "a"},
         {"role": "user", "content": "y", "name": "b"},
     ])  # fmt: skip
-    result = counted(theatre.gateway, seen)
+    result = counted(harness.gateway, seen)
 
     def noted(kind: str, field: str) -> float:
         return result.get(series("gateway_request_notes_total", operation="chat", kind=kind, field=field), 0)
@@ -226,14 +226,14 @@ def test_notes(theatre: Stage) -> None:
 
 def test_in_flight() -> None:
     gauge = "gateway_requests_in_flight"
-    with waiting((Pause(NEVER),)) as scene:
-        assert scene.gateway.metrics()[gauge] == 1  # the scrape itself
-        with socket.create_connection(scene.gateway.address, 30) as connection:
+    with waiting((Pause(NEVER),)) as harness:
+        assert harness.gateway.metrics()[gauge] == 1  # the scrape itself
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             connection.sendall(request_bytes())
-            scene.asked.wait_in_thread()
-            assert scene.gateway.metrics()[gauge] == 2
-        scene.gateway.log.line_of("leaver")
-        assert scene.gateway.metrics()[gauge] == 1
+            harness.request_arrived.wait_in_thread()
+            assert harness.gateway.metrics()[gauge] == 2
+        harness.gateway.log.line_of("leaver")
+        assert harness.gateway.metrics()[gauge] == 1
 
 
 @pytest.mark.parametrize(
@@ -251,19 +251,19 @@ def test_in_flight() -> None:
     ids=["whole", "before the stream", "in the stream"],
 )
 def test_callers_who_leave(stream: bool, script: Any, sees: bytes, phase: str) -> None:
-    with waiting(script) as scene:
-        with socket.create_connection(scene.gateway.address, 30) as connection:
+    with waiting(script) as harness:
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             connection.sendall(request_bytes(stream=stream))
-            scene.asked.wait_in_thread()
+            harness.request_arrived.wait_in_thread()
             if sees:
                 reads_until(connection, sees)
-        line = scene.gateway.log.line_of("leaver")
+        line = harness.gateway.log.line_of("leaver")
         assert (line["status"], line["outcome"], line["streamed"] if stream else False) == (
             499,
             "client_closed",
             stream,
         )
-        metrics = scene.gateway.metrics()
+        metrics = harness.gateway.metrics()
         assert metrics[series("gateway_client_disconnects_total", operation="chat", phase=phase)] == 1
         assert metrics[requests(status="499", outcome="client_closed")] == 1
         assert not [one for one in metrics if one.startswith("gateway_upstream_errors_total")]
@@ -298,11 +298,11 @@ def test_a_request_cut_by_shutdown(
     monkeypatch.setattr("gateway.app.Metrics", recorded)
     called = Signal()
 
-    def play(request: object) -> Any:
+    def respond(request: object) -> Any:
         called.set()
         return script
 
-    with ScriptedUpstream(play).run_in_thread() as upstream, contextlib.ExitStack() as stack:
+    with ScriptedUpstream(respond).run_in_thread() as upstream, contextlib.ExitStack() as stack:
         with gateway_over(upstream.url, graceful_timeout=0.1) as gateway:
             connection = stack.enter_context(socket.create_connection(gateway.address, 30))
             connection.sendall(request_bytes("cut", stream=stream))
@@ -325,22 +325,24 @@ def test_a_request_cut_by_shutdown(
 # --- bounds -----------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_bounded(theatre: Stage) -> None:
+def test_labels_are_bounded(harness: Harness) -> None:
     """Models, paths, fields and keys that nobody has heard of make no series of their own."""
     chance = random.Random(7)
-    gateway = theatre.gateway
+    gateway = harness.gateway
 
     def word() -> str:
         return "".join(chance.choices(string.ascii_lowercase, k=12))
 
     def one_of_each() -> Seen:
-        theatre.asked(answered(), model=word(), **{word(): 1})
-        theatre.asked(json_answer(404, {"message": f"model '{word()}' not found"}), model=f"cohere/{word()}/{word()}")
-        theatre.asked(
+        harness.chat_over(answered(), model=word(), **{word(): 1})
+        harness.chat_over(
+            json_answer(404, {"message": f"model '{word()}' not found"}), model=f"cohere/{word()}/{word()}"
+        )
+        harness.chat_over(
             json_answer(422, {"message": word(), "error_type": word().upper()}),
             messages=[{"role": "user", "content": "x", word(): 1}],
         )
-        theatre.plays(PAGE)
+        harness.respond_with(PAGE)
         gateway.ask("GET", f"/v1/models/{word()}")
         gateway.ask("GET", f"/{word()}/{word()}?{word()}={word()}", headers={"authorization": f"Bearer {word()}"})
         return gateway.ask("DELETE", f"/v1/{word()}", headers={"x-api-key": word(), word(): word()})
@@ -355,12 +357,12 @@ def test_labels_are_bounded(theatre: Stage) -> None:
     assert after[requests(model="other")] == 30
 
 
-def test_what_an_answer_says_is_no_label(theatre: Stage) -> None:
+def test_what_an_answer_says_is_no_label(harness: Harness) -> None:
     """Cohere's error types and finish reasons are words of somebody else's, too."""
     for number in range(5):
-        theatre.asked(json_answer(422, {"message": "x", "error_type": f"UPSTREAM_{number}"}))
-        seen = theatre.asked(json_answer(422, {"message": "x", "error_type": f"upstream_{number}"}))
-    result = counted(theatre.gateway, seen)
+        harness.chat_over(json_answer(422, {"message": "x", "error_type": f"UPSTREAM_{number}"}))
+        seen = harness.chat_over(json_answer(422, {"message": "x", "error_type": f"upstream_{number}"}))
+    result = counted(harness.gateway, seen)
     assert len([one for one in result if one.startswith("gateway_upstream_errors_total")]) <= 1
 
 
@@ -383,11 +385,11 @@ SOMETIMES = {
 }
 
 
-def test_the_line_of_a_whole_answer(theatre: Stage) -> None:
+def test_the_line_of_a_whole_answer(harness: Harness) -> None:
     answer = whole(usage={"tokens": {"input_tokens": 7, "output_tokens": 2}})
-    theatre.plays(json_answer(200, answer, {"x-debug-trace-id": "abc123"}))
-    seen = theatre.gateway.chat(temperature=1.4)
-    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    harness.respond_with(json_answer(200, answer, {"x-debug-trace-id": "abc123"}))
+    seen = harness.gateway.chat(temperature=1.4)
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     moment = datetime.fromisoformat(line.pop("time"))
     assert moment.tzinfo is not None and abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 10
     assert 0 < line.pop("upstream_ms") <= line.pop("duration_ms") < 5_000
@@ -408,25 +410,25 @@ def test_the_line_of_a_whole_answer(theatre: Stage) -> None:
     }
 
 
-def test_the_line_of_a_stream(theatre: Stage) -> None:
-    seen = theatre.asked(
+def test_the_line_of_a_stream(harness: Harness) -> None:
+    seen = harness.chat_over(
         (*event_stream(transcript(start(), opened(), piece("Hi"), done=False), ending=None), Cut()), stream=True
     )
-    line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     assert line["streamed"] is True
     assert 0 < line["first_byte_ms"] <= line["duration_ms"]
     assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_cut")
     assert (line["completion_tokens"], line["estimated"]) == (1, True), "Cohere never said what it counted"
 
 
-def test_one_line_a_request(theatre: Stage) -> None:
-    gateway = theatre.gateway
+def test_one_line_a_request(harness: Harness) -> None:
+    gateway = harness.gateway
     answers = [
-        theatre.asked(answered()),
-        theatre.asked(streamed(), stream=True),
-        theatre.asked(json_answer(429, {"message": "later"})),
-        theatre.asked((Cut(),)),
-        theatre.asked(answered(), temperature="hot"),
+        harness.chat_over(answered()),
+        harness.chat_over(streamed(), stream=True),
+        harness.chat_over(json_answer(429, {"message": "later"})),
+        harness.chat_over((Cut(),)),
+        harness.chat_over(answered(), temperature="hot"),
         gateway.post(b"{"),
         gateway.ask("GET", "/v1/nowhere"),
         gateway.ask("GET", CHAT),
@@ -444,15 +446,15 @@ def test_one_line_a_request(theatre: Stage) -> None:
         assert (line["outcome"] == "error") == ("error" in line)
 
 
-def test_a_line_is_a_line(theatre: Stage) -> None:
+def test_a_line_is_a_line(harness: Harness) -> None:
     """A caller's words may be in the path and the model: they cannot break out of the line."""
     for path in ("/v1/%0a%7b%22time%22%3a1%7d", "/v1/%e2%80%a8%22%5c", "/v1/" + "x" * 3_000, "/v1/%1b%5b31m"):
-        seen = theatre.gateway.ask("GET", path)
-        line = theatre.gateway.log.line_of(seen.headers["x-request-id"])
+        seen = harness.gateway.ask("GET", path)
+        line = harness.gateway.log.line_of(seen.headers["x-request-id"])
         assert len(line["path"]) <= 200
-    seen = theatre.asked(answered(), model='x\n{"time": 1}\u2028"')
-    theatre.gateway.log.line_of(seen.headers["x-request-id"])
-    raw = theatre.gateway.log.getvalue()
+    seen = harness.chat_over(answered(), model='x\n{"time": 1}\u2028"')
+    harness.gateway.log.line_of(seen.headers["x-request-id"])
+    raw = harness.gateway.log.getvalue()
     assert b"\x1b" not in raw
     assert len(raw.splitlines()) == 5 and all(
         one.startswith(b'{"time":"') and one.endswith(b"}") for one in raw.splitlines()
@@ -463,13 +465,13 @@ CONTROLS = "\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028\ufeff"
 """What clears a terminal, colours it, and turns the direction of its lines."""
 
 
-def test_nothing_in_the_log_commands_a_terminal(theatre: Stage) -> None:
-    theatre.plays(answered())
-    seen = theatre.gateway.post({"model": f"a{CONTROLS}b", "messages": [{"role": "user", "content": "Hi"}]})
-    theatre.gateway.log.line_of(seen.headers["x-request-id"])
-    seen = theatre.gateway.ask("GET", "/v1/models/" + urllib.parse.quote("\x9b31m\u202eevil"))
-    theatre.gateway.log.line_of(seen.headers["x-request-id"])
-    text = theatre.gateway.log.getvalue().decode()
+def test_nothing_in_the_log_commands_a_terminal(harness: Harness) -> None:
+    harness.respond_with(answered())
+    seen = harness.gateway.post({"model": f"a{CONTROLS}b", "messages": [{"role": "user", "content": "Hi"}]})
+    harness.gateway.log.line_of(seen.headers["x-request-id"])
+    seen = harness.gateway.ask("GET", "/v1/models/" + urllib.parse.quote("\x9b31m\u202eevil"))
+    harness.gateway.log.line_of(seen.headers["x-request-id"])
+    text = harness.gateway.log.getvalue().decode()
     assert [one for one in text if not one.isprintable() and one != "\n"] == []
     assert r"\\u202e" in text and "evil" in text and "b" in text
 
@@ -483,10 +485,10 @@ def test_what_the_operator_reads_is_printable_too() -> None:
     )
 
 
-def test_a_very_long_model_is_no_very_long_line(theatre: Stage) -> None:
-    seen = theatre.asked(answered(), model="x" * 100_000)
+def test_a_very_long_model_is_no_very_long_line(harness: Harness) -> None:
+    seen = harness.chat_over(answered(), model="x" * 100_000)
     assert seen.status == 200
-    assert len(str(theatre.gateway.log.line_of(seen.headers["x-request-id"]))) < 2_000
+    assert len(str(harness.gateway.log.line_of(seen.headers["x-request-id"]))) < 2_000
 
 
 def test_the_demonstration_counts_as_well() -> None:

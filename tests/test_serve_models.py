@@ -12,7 +12,7 @@ import pytest
 
 from gateway.settings.schema import Models
 from gateway.upstream import model_catalog
-from support.app import CALLER_KEY, A, Gateway, Seen, Stage, stage
+from support.app import CALLER_KEY, A, Gateway, Harness, Seen, run_harness
 from support.scripted_upstream import Cut, Head, Pause, Script, Signal, json_answer
 
 FRESH = 300.0
@@ -40,9 +40,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def theatre(clock: Clock) -> Iterator[Stage]:
-    with stage(models=Models(cache_seconds=FRESH)) as theatre:
-        yield theatre
+def harness(clock: Clock) -> Iterator[Harness]:
+    with run_harness(models=Models(cache_seconds=FRESH)) as harness:
+        yield harness
 
 
 def ids(seen: Seen) -> list[str]:
@@ -50,39 +50,39 @@ def ids(seen: Seen) -> list[str]:
     return [model["id"].removeprefix("cohere/") for model in seen.body["data"]]
 
 
-def listed(theatre: Stage, key: str = CALLER_KEY, query: str = "") -> Seen:
-    return theatre.gateway.ask("GET", f"/v1/models{query}", headers={"authorization": f"Bearer {key}"})
+def listed(harness: Harness, key: str = CALLER_KEY, query: str = "") -> Seen:
+    return harness.gateway.ask("GET", f"/v1/models{query}", headers={"authorization": f"Bearer {key}"})
 
 
 def notes(seen: Seen) -> str:
     return seen.headers.get("x-gateway-notes", "")
 
 
-def test_the_list_is_requested_once_and_again_when_it_is_old(theatre: Stage, clock: Clock) -> None:
-    theatre.plays(page("a"), page("b"))
-    assert ids(listed(theatre)) == ids(listed(theatre)) == ["a"]
-    assert theatre.gateway.ask("GET", "/v1/models/cohere/a").status == 200
+def test_the_list_is_requested_once_and_again_when_it_is_old(harness: Harness, clock: Clock) -> None:
+    harness.respond_with(page("a"), page("b"))
+    assert ids(listed(harness)) == ids(listed(harness)) == ["a"]
+    assert harness.gateway.ask("GET", "/v1/models/cohere/a").status == 200
     clock.now += FRESH - 1
-    assert ids(listed(theatre)) == ["a"]
+    assert ids(listed(harness)) == ["a"]
     clock.now += 2
-    assert ids(listed(theatre)) == ["b"]
-    assert len(theatre.upstream.requests) == 2
+    assert ids(listed(harness)) == ["b"]
+    assert len(harness.upstream.requests) == 2
 
 
-def test_each_key_has_its_own_list(theatre: Stage) -> None:
-    theatre.plays(page("a"), page("b"), page("c"))
-    assert (ids(listed(theatre, "one")), ids(listed(theatre, "two"))) == (["a"], ["b"])
-    assert (ids(listed(theatre, "one")), ids(listed(theatre, "two"))) == (["a"], ["b"])
-    requests = [request.headers.first("authorization") for request in theatre.upstream.requests]
+def test_each_key_has_its_own_list(harness: Harness) -> None:
+    harness.respond_with(page("a"), page("b"), page("c"))
+    assert (ids(listed(harness, "one")), ids(listed(harness, "two"))) == (["a"], ["b"])
+    assert (ids(listed(harness, "one")), ids(listed(harness, "two"))) == (["a"], ["b"])
+    requests = [request.headers.first("authorization") for request in harness.upstream.requests]
     assert requests == ["Bearer one", "Bearer two"]
 
 
-def test_a_key_that_cohere_refuses_sees_no_list(theatre: Stage, clock: Clock) -> None:
-    theatre.plays(page("a"), json_answer(401, {"message": "invalid api token"}))
-    assert ids(listed(theatre, "good")) == ["a"]
-    assert listed(theatre, "bad").status == 401
+def test_a_key_that_cohere_refuses_sees_no_list(harness: Harness, clock: Clock) -> None:
+    harness.respond_with(page("a"), json_answer(401, {"message": "invalid api token"}))
+    assert ids(listed(harness, "good")) == ["a"]
+    assert listed(harness, "bad").status == 401
     clock.now += FRESH + 1
-    assert listed(theatre, "good").status == 401, "a key that was withdrawn has no list any longer"
+    assert listed(harness, "good").status == 401, "a key that was withdrawn has no list any longer"
 
 
 DOWN = {
@@ -95,81 +95,81 @@ DOWN = {
 
 
 @pytest.mark.parametrize("down", DOWN.values(), ids=DOWN)
-def test_an_old_list_is_served_while_cohere_is_down(theatre: Stage, clock: Clock, down: Script) -> None:
-    theatre.plays(page("a"), down, page("b"))
-    assert notes(listed(theatre)) == ""
+def test_an_old_list_is_served_while_cohere_is_down(harness: Harness, clock: Clock, down: Script) -> None:
+    harness.respond_with(page("a"), down, page("b"))
+    assert notes(listed(harness)) == ""
     clock.now += FRESH + 60
-    seen = listed(theatre)
+    seen = listed(harness)
     assert ids(seen) == ["a"]
     assert notes(seen).startswith(f"models as of {FRESH + 60:.0f} seconds ago (")
-    assert "seconds ago" in notes(theatre.gateway.ask("GET", "/v1/models/cohere/a"))
-    assert len(theatre.upstream.requests) == 2, "who has just failed is not asked again at once"
+    assert "seconds ago" in notes(harness.gateway.ask("GET", "/v1/models/cohere/a"))
+    assert len(harness.upstream.requests) == 2, "who has just failed is not asked again at once"
     clock.now += model_catalog.REFRESH_INTERVAL + 1
-    seen = listed(theatre)
+    seen = listed(harness)
     assert (ids(seen), notes(seen)) == (["b"], "")
 
 
-def test_without_an_old_list_the_failure_is_reported(theatre: Stage) -> None:
-    theatre.plays(DOWN["503"], page("a"))
-    assert listed(theatre).error["code"] == "upstream_unavailable"
-    assert ids(listed(theatre)) == ["a"]
+def test_without_an_old_list_the_failure_is_reported(harness: Harness) -> None:
+    harness.respond_with(DOWN["503"], page("a"))
+    assert listed(harness).error["code"] == "upstream_unavailable"
+    assert ids(listed(harness)) == ["a"]
 
 
 def test_nobody_waits_long_where_there_is_an_old_list(
-    theatre: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the new one, which comes after all, is there for the next."""
     monkeypatch.setattr(model_catalog, "REFRESH_TIMEOUT", 0.05)
     late = Signal()
 
-    theatre.plays(page("a"), (Pause(late), *page("b")))
-    listed(theatre)
+    harness.respond_with(page("a"), (Pause(late), *page("b")))
+    listed(harness)
     clock.now += FRESH + 1
-    seen = listed(theatre)
+    seen = listed(harness)
     assert ids(seen) == ["a"] and "upstream_timeout" in notes(seen)
     late.set()
     for _ in range(200):
         clock.now += model_catalog.REFRESH_INTERVAL + 1
-        if ids(seen := listed(theatre)) == ["b"]:
+        if ids(seen := listed(harness)) == ["b"]:
             break
     assert (ids(seen), notes(seen)) == (["b"], "")
-    assert len(theatre.upstream.requests) == 2
+    assert len(harness.upstream.requests) == 2
 
 
-def test_many_who_ask_at_once_ask_cohere_once(theatre: Stage) -> None:
+def test_many_who_ask_at_once_ask_cohere_once(harness: Harness) -> None:
     together = Signal()
-    theatre.plays((Pause(together), *page("a")))
+    harness.respond_with((Pause(together), *page("a")))
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(listed, theatre) for _ in range(8)]
-        while not theatre.upstream.requests:
+        waiting = [pool.submit(listed, harness) for _ in range(8)]
+        while not harness.upstream.requests:
             time.sleep(0.01)
         together.set()
         assert [ids(one.result()) for one in waiting] == [["a"]] * 8
-    assert len(theatre.upstream.requests) == 1
+    assert len(harness.upstream.requests) == 1
 
 
-def test_all_pages_are_read_and_a_list_in_a_circle_ends(theatre: Stage) -> None:
-    theatre.plays(page("a", next_page_token="2"), page("b", next_page_token="3"), page("c"))
-    assert ids(listed(theatre)) == ["a", "b", "c"]
-    theatre.plays(page("a", next_page_token="2"), page("b", next_page_token="2"))
-    assert ids(listed(theatre, "other")) == ["a", "b"]
+def test_all_pages_are_read_and_a_list_in_a_circle_ends(harness: Harness) -> None:
+    harness.respond_with(page("a", next_page_token="2"), page("b", next_page_token="3"), page("c"))
+    assert ids(listed(harness)) == ["a", "b", "c"]
+    harness.respond_with(page("a", next_page_token="2"), page("b", next_page_token="2"))
+    assert ids(listed(harness, "other")) == ["a", "b"]
 
 
 def test_no_list_is_cached_where_that_is_switched_off() -> None:
-    with stage(models=Models(cache_seconds=0)) as theatre:
-        theatre.plays(page("a"), page("b"), DOWN["503"])
-        assert (ids(listed(theatre)), ids(listed(theatre))) == (["a"], ["b"])
-        assert listed(theatre).status == 503
+    with run_harness(models=Models(cache_seconds=0)) as harness:
+        harness.respond_with(page("a"), page("b"), DOWN["503"])
+        assert (ids(listed(harness)), ids(listed(harness))) == (["a"], ["b"])
+        assert listed(harness).status == 503
 
 
-def test_the_lists_are_bounded(theatre: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lists_are_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_catalog, "MAX_LISTS", 2)
-    theatre.plays(page("a"))
+    harness.respond_with(page("a"))
     for key in ("one", "two", "three", "one"):
-        listed(theatre, key)
-    assert len(theatre.upstream.requests) == 4
-    listed(theatre, "three")
-    assert len(theatre.upstream.requests) == 4
+        listed(harness, key)
+    assert len(harness.upstream.requests) == 4
+    listed(harness, "three")
+    assert len(harness.upstream.requests) == 4
 
 
 # --- filters ------------------------------------------------------------------------------------------------
@@ -208,6 +208,6 @@ def test_a_name_with_a_slash_in_either_spelling(demo: Gateway) -> None:
     assert demo.ask("GET", "/v1/models/cohere%2Fcommand-r").body["alias_of"] == "cohere/command-r-08-2024"
 
 
-def test_what_is_deprecated_says_so(theatre: Stage) -> None:
-    theatre.plays(json_answer(200, {"models": [{"name": "a", "is_deprecated": True}, {"name": "b"}]}))
-    assert [model["deprecated"] for model in listed(theatre).body["data"]] == [True, False]
+def test_what_is_deprecated_says_so(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, {"models": [{"name": "a", "is_deprecated": True}, {"name": "b"}]}))
+    assert [model["deprecated"] for model in listed(harness).body["data"]] == [True, False]

@@ -21,7 +21,19 @@ import pytest
 from gateway.cohere_methods import VERBS
 from gateway.settings.schema import Models, Retries, Timeouts, UpstreamSettings
 from gateway.upstream import response
-from support.app import CALLER_KEY, MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, gateway_over, stage, story, whole
+from support.app import (
+    CALLER_KEY,
+    MASTER_KEY,
+    SERVER_KEY,
+    A,
+    Gateway,
+    Harness,
+    Seen,
+    gateway_over,
+    run_harness,
+    story,
+    whole,
+)
 from support.asgi_server import raw_request
 from support.recordings import ABSENT, FOLDER, recordings
 from support.scripted_upstream import (
@@ -50,17 +62,17 @@ REQUEST_HEADERS = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Stage]:
+def own() -> Iterator[Harness]:
     """Callers bring Cohere keys of their own."""
-    with stage() as staged:
-        yield staged
+    with run_harness() as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def open_mode() -> Iterator[Stage]:
+def open_mode() -> Iterator[Harness]:
     """The server's key serves everybody."""
-    with stage(**SERVERS) as staged:
-        yield staged
+    with run_harness(**SERVERS) as harness:
+        yield harness
 
 
 def message(seen: Seen) -> str:
@@ -74,8 +86,8 @@ def message(seen: Seen) -> str:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "HEAD"])
-def test_a_verb_its_query_and_its_body_arrive(own: Stage, verb: str) -> None:
-    own.plays(OK)
+def test_a_verb_its_query_and_its_body_arrive(own: Harness, verb: str) -> None:
+    own.respond_with(OK)
     body = b'{ "a" : 1.00, "b":"\\u00e9" }' if verb not in ("GET", "OPTIONS") else None
     seen = own.gateway.ask(verb, "/cohere/v1/connectors/a%2Fb?x=%2F&x=2&y=a+b&z", body)
     (request,) = own.upstream.requests
@@ -85,23 +97,23 @@ def test_a_verb_its_query_and_its_body_arrive(own: Stage, verb: str) -> None:
     assert ("content-length" in request.headers) is (body is not None)
 
 
-def test_head_has_the_length_and_no_body(own: Stage) -> None:
-    own.plays((Head(200, (("content-type", "application/json"), ("content-length", "77")), "none"),))
+def test_head_has_the_length_and_no_body(own: Harness) -> None:
+    own.respond_with((Head(200, (("content-type", "application/json"), ("content-length", "77")), "none"),))
     seen = own.gateway.ask("HEAD", "/cohere/v1/models")
     assert (seen.status, seen.headers["content-length"], seen.data) == (200, "77", b"")
     assert own.upstream.requests[0].method == "HEAD"
 
 
 @pytest.mark.parametrize("verb", ["TRACE", "PROPFIND"])
-def test_a_verb_that_is_not_passed_on(own: Stage, verb: str) -> None:
-    own.plays(OK)
+def test_a_verb_that_is_not_passed_on(own: Harness, verb: str) -> None:
+    own.respond_with(OK)
     seen = own.gateway.ask(verb, "/cohere/v1/models")
     assert (seen.status, message(seen)) == (405, "This method is not passed on")
     assert seen.headers["allow"] == ", ".join(VERBS) and not own.upstream.requests
 
 
-def test_a_post_without_a_body_says_so(own: Stage) -> None:
-    own.plays(OK)
+def test_a_post_without_a_body_says_so(own: Harness) -> None:
+    own.respond_with(OK)
     assert own.gateway.ask("POST", "/cohere/v1/check-api-key", headers={"authorization": "Bearer k"}).status == 200
     (request,) = own.upstream.requests
     assert request.headers["content-length"] == ["0"] and "content-type" not in request.headers
@@ -160,9 +172,9 @@ HELD_BACK = {
 
 
 @pytest.mark.parametrize("servers", [False, True], ids=["own key", "the server's key"])
-def test_the_headers_that_cohere_gets(own: Stage, open_mode: Stage, servers: bool) -> None:
+def test_the_headers_that_cohere_gets(own: Harness, open_mode: Harness, servers: bool) -> None:
     on = open_mode if servers else own
-    on.plays(OK)
+    on.respond_with(OK)
     utf8 = {name: value.encode().decode("latin-1") for name, value in PASSED_ON.items()}
     arguments = {"authorization": f"bearer {CALLER_KEY}"} | utf8 | HELD_BACK
     if servers:
@@ -179,8 +191,8 @@ def test_the_headers_that_cohere_gets(own: Stage, open_mode: Stage, servers: boo
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "api-key", "authorization"])
-def test_an_own_key_goes_as_bearer_token(own: Stage, header: str) -> None:
-    own.plays(OK)
+def test_an_own_key_goes_as_bearer_token(own: Harness, header: str) -> None:
+    own.respond_with(OK)
     own.gateway.ask("GET", "/cohere/v1/models", headers={header: "a-key"})
     assert own.upstream.requests[0].headers["authorization"] == ["Bearer a-key"]
 
@@ -196,17 +208,17 @@ def test_an_own_key_goes_as_bearer_token(own: Stage, header: str) -> None:
     ],
 )
 def test_the_compression_that_is_requested(
-    own: Stage, accepted: str | None, streamed: bool, expected: str | None
+    own: Harness, accepted: str | None, streamed: bool, expected: str | None
 ) -> None:
-    own.plays(OK)
+    own.respond_with(OK)
     headers = {"authorization": "Bearer k"} | ({"accept-encoding": accepted} if accepted else {})
     own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": streamed}, headers)
     assert own.upstream.requests[0].headers.first("accept-encoding") == expected
 
 
-def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> None:
+def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Harness) -> None:
     body = {"model": "command-r-plus", "tool_choice": "AUTO", "safety_mode": "NONE", "log_probs": True, "x": 1}
-    own.plays(OK)
+    own.respond_with(OK)
     seen = own.gateway.ask("POST", "/litellm/cohere/v1/v2/chat", body)
     assert own.upstream.requests[0].json() == {
         "model": "command-r-plus-08-2024", "safety_mode": "OFF", "x": 1, "logprobs": True
@@ -217,7 +229,7 @@ def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> 
     )
     body["model"] = A
     for path in ("/cohere/v2/chat", "/litellm/cohere/v1/chat", "/litellm/cohere/v2/embed"):
-        own.plays(OK)
+        own.respond_with(OK)
         seen = own.gateway.ask("POST", path, body)
         assert own.upstream.requests[0].body == json.dumps(body).encode(), path
         assert "x-gateway-notes" not in seen.headers
@@ -237,8 +249,8 @@ def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Stage) -> 
     ],
 )
 def test_the_models_that_cohere_gets(path: str, model: str, served: str, note: str) -> None:
-    with stage(models=Models(aliases={"ours": "rerank-v3.5"})) as on:
-        on.plays(OK)
+    with run_harness(models=Models(aliases={"ours": "rerank-v3.5"})) as on:
+        on.respond_with(OK)
         headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": "named"}
         seen = on.gateway.ask("POST", path, {"model": model, "x": 1}, headers)
         assert on.upstream.requests[0].json() == {"model": served, "x": 1}
@@ -247,42 +259,42 @@ def test_the_models_that_cohere_gets(path: str, model: str, served: str, note: s
 
 
 def test_removed_models_stay_where_successors_are_switched_off() -> None:
-    with stage(models=Models(successors=False)) as on:
-        on.plays(OK)
+    with run_harness(models=Models(successors=False)) as on:
+        on.respond_with(OK)
         on.gateway.ask("POST", "/cohere/v2/chat", {"model": "command-r"})
         assert on.upstream.requests[0].json() == {"model": "command-r"}
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-def test_errors_on_the_alias_carry_type_and_code(own: Stage, packed: bool) -> None:
+def test_errors_on_the_alias_carry_type_and_code(own: Harness, packed: bool) -> None:
     """Beside Cohere's message and id, which stay as they came; on `/cohere` nothing is added."""
     body = json.dumps({"id": "e1", "message": "model 'x' not found, make sure the correct model ID was used"}).encode()
     headers = {"content-encoding": "gzip"} if packed else {}
     refused = json_answer(404, gzip.compress(body) if packed else body, headers)
-    own.plays(refused)
+    own.respond_with(refused)
     seen = own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS)
     assert seen.status == 404 and seen.headers["content-type"] == "application/json"
     assert seen.body == {**json.loads(body), "type": "invalid_request_error", "code": "model_not_found"}
-    own.plays(refused)
+    own.respond_with(refused)
     seen = own.gateway.ask("POST", "/cohere/v2/chat", REQUEST_HEADERS)
     assert (gzip.decompress(seen.data) if packed else seen.data) == body
-    own.plays(json_answer(503, b"<html>"))
+    own.respond_with(json_answer(503, b"<html>"))
     assert own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS).data == b"<html>"
 
 
 def test_a_header_of_the_operators_is_not_the_callers() -> None:
     """Say a tenant, or the key of a proxy in between."""
     settings = UpstreamSettings(headers={"X-Tenant": "ours", "User-Agent": "us"})
-    with stage(upstream=settings) as on:
-        on.plays(OK)
+    with run_harness(upstream=settings) as on:
+        on.respond_with(OK)
         headers = {"authorization": "Bearer k", "x-tenant": "theirs", "user-agent": "them", "x-other": "theirs"}
         assert on.gateway.ask("GET", "/cohere/v1/models", headers=headers).status == 200
         request = on.upstream.requests[0].headers
         assert (request["x-tenant"], request["user-agent"], request["x-other"]) == (["ours"], ["us"], ["theirs"])
 
 
-def test_a_second_connection_header_counts_as_well(own: Stage) -> None:
-    own.plays(OK)
+def test_a_second_connection_header_counts_as_well(own: Harness) -> None:
+    own.respond_with(OK)
     lines = (
         b"GET /cohere/v1/models HTTP/1.1",
         b"host: localhost",
@@ -338,8 +350,8 @@ TARGETS: list[tuple[bytes, int, str]] = [
 
 
 @pytest.mark.parametrize(("target", "status", "requested"), TARGETS, ids=[repr(row[0]) for row in TARGETS])
-def test_a_target_as_raw_bytes(own: Stage, target: bytes, status: int, requested: str) -> None:
-    own.plays(OK)
+def test_a_target_as_raw_bytes(own: Harness, target: bytes, status: int, requested: str) -> None:
+    own.respond_with(OK)
     request = b"GET %s HTTP/1.1\r\nhost: evil.example\r\nauthorization: Bearer k\r\nconnection: close\r\n\r\n" % target
     answer = raw_request(*own.gateway.address, request)
     assert int(answer.split(b" ", 2)[1]) == status, answer
@@ -367,16 +379,16 @@ BODIES: list[tuple[int, str, bytes]] = [
 
 
 @pytest.mark.parametrize(("status", "kind", "body"), BODIES, ids=[str(row[0]) for row in BODIES])
-def test_an_answer_comes_back_as_it_is(own: Stage, status: int, kind: str, body: bytes) -> None:
-    own.plays(json_answer(status, body, (("content-type", kind), ("retry-after", "7"))))
+def test_an_answer_comes_back_as_it_is(own: Harness, status: int, kind: str, body: bytes) -> None:
+    own.respond_with(json_answer(status, body, (("content-type", kind), ("retry-after", "7"))))
     seen = own.gateway.ask("POST", "/cohere/v2/embed", REQUEST_HEADERS)
     assert (seen.status, seen.data, seen.headers["content-type"]) == (status, body, kind)
     assert (seen.headers["content-length"], seen.headers["retry-after"]) == (str(len(body)), "7")
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_that_has_no_body(own: Stage, status: int) -> None:
-    own.plays((Head(status, (("x-debug-trace-id", "t"),), "none"),))
+def test_an_answer_that_has_no_body(own: Harness, status: int) -> None:
+    own.respond_with((Head(status, (("x-debug-trace-id", "t"),), "none"),))
     seen = own.gateway.ask("GET", "/cohere/v1/models")
     assert (seen.status, seen.data, seen.headers["x-cohere-trace-id"]) == (status, b"", "t")
 
@@ -411,8 +423,8 @@ NOT_RETURNED = {
 }
 
 
-def test_the_headers_that_the_caller_gets(own: Stage) -> None:
-    own.plays(json_answer(200, b"{}", tuple((RETURNED | NOT_RETURNED).items())))
+def test_the_headers_that_the_caller_gets(own: Harness) -> None:
+    own.respond_with(json_answer(200, b"{}", tuple((RETURNED | NOT_RETURNED).items())))
     seen = own.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer k", "x-request-id": "mine"})
     date = seen.headers.pop("date")
     assert not date.startswith("Thu, 01 Jan 1970")
@@ -422,17 +434,17 @@ def test_the_headers_that_the_caller_gets(own: Stage) -> None:
     assert seen.headers == RETURNED | ours | {"x-cohere-trace-id": "0a25"}
 
 
-def test_a_header_that_comes_twice_stays_twice(own: Stage) -> None:
-    own.plays(json_answer(200, b"{}", (("x-api-warning", "one"), ("x-api-warning", "two"))))
+def test_a_header_that_comes_twice_stays_twice(own: Harness) -> None:
+    own.respond_with(json_answer(200, b"{}", (("x-api-warning", "one"), ("x-api-warning", "two"))))
     connection = http.client.HTTPConnection(*own.gateway.address, timeout=30)
     connection.request("GET", "/cohere/v1/models", headers={"authorization": "Bearer k"})
     assert connection.getresponse().headers.get_all("x-api-warning") == ["one", "two"]
     connection.close()
 
 
-def test_a_compressed_answer_is_not_unpacked_but_counted(own: Stage) -> None:
+def test_a_compressed_answer_is_not_unpacked_but_counted(own: Harness) -> None:
     packed = gzip.compress(compact_json(whole()))
-    own.plays(json_answer(200, packed, (("content-type", "application/json"), ("content-encoding", "gzip"))))
+    own.respond_with(json_answer(200, packed, (("content-type", "application/json"), ("content-encoding", "gzip"))))
     headers = {"authorization": "Bearer k", "accept-encoding": "gzip", "x-request-id": "packed"}
     seen = own.gateway.ask("POST", V2, REQUEST_HEADERS, headers)
     assert (seen.data, seen.headers["content-encoding"]) == (packed, "gzip")
@@ -455,8 +467,8 @@ def packed(status: int, text: str) -> Script:
 )
 def test_a_compressed_refusal_is_read(status: int, text: str, expected: int, disabled: int) -> None:
     """What becomes of the key, and what the caller hears of it, goes by the text."""
-    with stage(**SERVERS, retries=Retries(count=1, initial_backoff=0.01)) as on:
-        on.plays(packed(status, text))
+    with run_harness(**SERVERS, retries=Retries(count=1, initial_backoff=0.01)) as on:
+        on.respond_with(packed(status, text))
         seen = on.gateway.ask(
             "POST", V2, REQUEST_HEADERS, {"accept-encoding": "gzip", "content-type": "application/json"}
         )
@@ -464,15 +476,15 @@ def test_a_compressed_refusal_is_read(status: int, text: str, expected: int, dis
         assert on.gateway.metrics()["gateway_upstream_keys_disabled"] == disabled
 
 
-def test_a_refusal_that_claims_to_be_compressed(own: Stage) -> None:
-    own.plays(json_answer(403, b"no gzip", (("content-type", "text/plain"), ("content-encoding", "gzip"))))
+def test_a_refusal_that_claims_to_be_compressed(own: Harness) -> None:
+    own.respond_with(json_answer(403, b"no gzip", (("content-type", "text/plain"), ("content-encoding", "gzip"))))
     seen = own.gateway.ask("POST", V2, REQUEST_HEADERS)
     assert (seen.status, seen.data) == (403, b"no gzip")
 
 
 def test_what_was_retried_is_noted() -> None:
-    with stage(**SERVERS, retries=Retries(initial_backoff=0.01)) as on:
-        on.plays(json_answer(503, b"{}"), OK)
+    with run_harness(**SERVERS, retries=Retries(initial_backoff=0.01)) as on:
+        on.respond_with(json_answer(503, b"{}"), OK)
         seen = on.gateway.ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, seen.headers["x-gateway-notes"]) == (200, "asked Cohere again: 503")
         assert on.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
@@ -489,11 +501,11 @@ def test_what_was_retried_is_noted() -> None:
     ],
 )
 def test_a_key_that_cohere_refuses(
-    own: Stage, open_mode: Stage, servers: bool, status: int, text: str, expected: int, visible: str
+    own: Harness, open_mode: Harness, servers: bool, status: int, text: str, expected: int, visible: str
 ) -> None:
     """Callers are told the truth about a key of theirs, and the operator about the server's."""
     on = open_mode if servers else own
-    on.plays(json_answer(status, {"message": text}))
+    on.respond_with(json_answer(status, {"message": text}))
     seen = on.gateway.ask("POST", V2, REQUEST_HEADERS)
     assert (seen.status, message(seen)) == ((expected, visible) if servers else (status, text))
     assert SERVER_KEY not in str(seen)
@@ -506,12 +518,12 @@ def test_a_key_that_cohere_refuses(
 
 def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
     timeouts = Timeouts(first_event=0.3, request_body=0.3)
-    with stage(timeouts=timeouts, body_limit=2_000, upload_limit=100_000) as on:
+    with run_harness(timeouts=timeouts, body_limit=2_000, upload_limit=100_000) as on:
         ask, bearer = on.gateway.ask, {"authorization": "Bearer k"}
-        on.plays((Pause(30),))
+        on.respond_with((Pause(30),))
         seen = ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, message(seen)) == (504, "Cohere did not answer in time")
-        on.plays((Cut(),))
+        on.respond_with((Cut(),))
         seen = ask("POST", V2, REQUEST_HEADERS)
         assert (seen.status, message(seen)) == (502, "The connection to Cohere broke before the answer was complete")
         assert message(ask("POST", V2, REQUEST_HEADERS, {})).startswith("The API key is missing")
@@ -547,9 +559,9 @@ def test_an_upstream_that_is_not_there() -> None:
         assert (seen.status, message(seen)) == (502, "Cohere could not be reached")
 
 
-def test_virtual_keys_hold_on_native_routes(open_mode: Stage) -> None:
-    with stage(key=MASTER_KEY, master_key=MASTER_KEY, **SERVERS) as on:
-        on.plays(OK)
+def test_virtual_keys_hold_on_native_routes(open_mode: Harness) -> None:
+    with run_harness(key=MASTER_KEY, master_key=MASTER_KEY, **SERVERS) as on:
+        on.respond_with(OK)
         assert on.gateway.ask("GET", "/cohere/v1/models").status == 200
         assert on.upstream.requests[0].headers["authorization"] == [f"Bearer {SERVER_KEY}"]
         seen = on.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer wrong"})
@@ -563,9 +575,9 @@ EVENTS = [compact_json(event) for event in story("Hi", " there.")]
 V1_KIND = (("content-type", "application/stream+json"),)
 
 
-def test_a_stream_comes_as_it_is_and_is_counted(own: Stage) -> None:
+def test_a_stream_comes_as_it_is_and_is_counted(own: Harness) -> None:
     request = transcript(*story("Hi", " caf\u00e9"))
-    own.plays(event_stream(request, per_event=True, headers=(("x-debug-trace-id", "t1"),)))
+    own.respond_with(event_stream(request, per_event=True, headers=(("x-debug-trace-id", "t1"),)))
     headers = {"authorization": "Bearer k", "x-request-id": "stream", "content-type": "application/json"}
     seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
     assert (seen.data, seen.headers["content-type"]) == (request, "text/event-stream")
@@ -575,12 +587,12 @@ def test_a_stream_comes_as_it_is_and_is_counted(own: Stage) -> None:
     assert (line["prompt_tokens"], line["completion_tokens"]) == (70, 3)
 
 
-def test_each_event_is_relayed_when_it_comes(own: Stage) -> None:
+def test_each_event_is_relayed_when_it_comes(own: Harness) -> None:
     gates = [Signal() for _ in range(4)]
     steps: list[Any] = [Head(200, V1_KIND, "chunked")]
     for number, gate in enumerate(gates):
         steps += [Pause(gate), Chunk(b'{"n":%d}\n' % number)]
-    own.plays((*steps, End()))
+    own.respond_with((*steps, End()))
     connection = http.client.HTTPConnection(*own.gateway.address, timeout=30)
     gates[0].set()
     connection.request("POST", "/cohere/v1/chat", json.dumps({"stream": True}), {"authorization": "Bearer k"})
@@ -607,8 +619,8 @@ BREAKS: list[tuple[str, Script]] = [
 
 @pytest.mark.parametrize(("name", "script"), BREAKS, ids=[row[0] for row in BREAKS])
 def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
-    with stage(timeouts=Timeouts(between_events=0.5 if "silent" in name else 20)) as on:
-        on.plays(script)
+    with run_harness(timeouts=Timeouts(between_events=0.5 if "silent" in name else 20)) as on:
+        on.respond_with(script)
         connection = http.client.HTTPConnection(*on.gateway.address, timeout=30)
         headers = {"authorization": "Bearer k", "x-request-id": "broken"}
         connection.request("POST", V2, json.dumps({**REQUEST_HEADERS, "stream": True}), headers)
@@ -626,9 +638,9 @@ def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
-def test_a_refusal_that_breaks_off_breaks_off_here(own: Stage, framing: Any) -> None:
+def test_a_refusal_that_breaks_off_breaks_off_here(own: Harness, framing: Any) -> None:
     text = Write(b"c\r\n404 page not\r\n") if framing == "chunked" else Write(b"404 page not")
-    own.plays((Head(404, (), framing), text, Pause(0.05), Cut()))
+    own.respond_with((Head(404, (), framing), text, Pause(0.05), Cut()))
     with pytest.raises(http.client.IncompleteRead) as caught:
         own.gateway.ask("GET", "/cohere/v1/nowhere")
     assert b"404 page" in caught.value.partial
@@ -636,33 +648,33 @@ def test_a_refusal_that_breaks_off_breaks_off_here(own: Stage, framing: Any) -> 
 
 def test_a_refusal_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response, "MAX_ERROR_BYTES", 100_000)
-    with stage() as on:
-        on.plays((Head(500), *[Chunk(b"x" * 10_000)] * 50, Pause(30)))
+    with run_harness() as on:
+        on.respond_with((Head(500), *[Chunk(b"x" * 10_000)] * 50, Pause(30)))
         with pytest.raises(http.client.IncompleteRead) as caught:
             on.gateway.ask("GET", "/cohere/v1/nowhere")
         assert 100_000 < len(caught.value.partial) < 500_000
         on.upstream.closed[0].wait_in_thread(SOON)
 
 
-def test_an_upgrade_that_nobody_requested(own: Stage) -> None:
+def test_an_upgrade_that_nobody_requested(own: Harness) -> None:
     upgrade = (("connection", "upgrade"), ("upgrade", "websocket"))
     for path in (V2, "/v1/chat/completions"):
-        own.plays((Head(101, upgrade, "none"), Write(b"\x81\x05hello"), Pause(30)))
+        own.respond_with((Head(101, upgrade, "none"), Write(b"\x81\x05hello"), Pause(30)))
         assert own.gateway.ask("POST", path, REQUEST_HEADERS).status == 502
 
 
 @pytest.mark.parametrize(
     "script", [(Head(200), Cut()), (Head(200, (), "length", length=9), Cut()), (Write(b"HTTP/1.1 2"), Cut())]
 )
-def test_what_breaks_before_the_first_byte_is_an_error(own: Stage, script: Script) -> None:
-    own.plays(script)
+def test_what_breaks_before_the_first_byte_is_an_error(own: Harness, script: Script) -> None:
+    own.respond_with(script)
     seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True})
     assert seen.status == 502 and "broke" in message(seen)
 
 
-def test_a_stream_that_ends_with_an_error_is_logged_as_one(own: Stage) -> None:
+def test_a_stream_that_ends_with_an_error_is_logged_as_one(own: Harness) -> None:
     request = transcript(*story("Hi", ending={"type": "message-end", "delta": {"finish_reason": "ERROR", "usage": {}}}))
-    own.plays(event_stream(request))
+    own.respond_with(event_stream(request))
     headers = {"authorization": "Bearer k", "x-request-id": "in-band", "content-type": "application/json"}
     seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
     assert (seen.status, seen.data) == (200, request)
@@ -671,12 +683,14 @@ def test_a_stream_that_ends_with_an_error_is_logged_as_one(own: Stage) -> None:
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
-def test_recorded_answers_come_back_byte_for_byte(own: Stage) -> None:
+def test_recorded_answers_come_back_byte_for_byte(own: Harness) -> None:
     result = recordings()
     assert result
     for one in result:
         kind = (("content-type", one.headers.get("content-type", "application/json")),)
-        own.plays(event_stream(one.body, headers=kind) if one.streamed else json_answer(one.status, one.body, kind))
+        own.respond_with(
+            event_stream(one.body, headers=kind) if one.streamed else json_answer(one.status, one.body, kind)
+        )
         if one.streamed and one.status != 200:
             continue
         identity = f"r-{abs(hash(one.name))}"
@@ -716,8 +730,8 @@ def head_of(path: str, length: int | None, identity: str = "leaver", verb: str =
 
 @pytest.mark.parametrize(("name", "script", "sees"), LEAVINGS, ids=[row[0] for row in LEAVINGS])
 @pytest.mark.parametrize("path", [V2, "/cohere/v1/datasets"], ids=["held", "an upload"])
-def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees: bytes) -> None:
-    own.plays((Pause(0), *script))
+def test_a_caller_leaves(own: Harness, path: str, name: str, script: Script, sees: bytes) -> None:
+    own.respond_with((Pause(0), *script))
     mark = len(own.gateway.log.lines)
     with socket.create_connection(own.gateway.address, 30) as connection:
         connection.sendall(head_of(path, 2) + b"{}")
@@ -737,10 +751,10 @@ def test_a_caller_leaves(own: Stage, path: str, name: str, script: Script, sees:
 
 
 @pytest.mark.parametrize("count", [3, 2_000])
-def test_what_a_leaving_caller_had_made_is_estimated(own: Stage, count: int) -> None:
+def test_what_a_leaving_caller_had_made_is_estimated(own: Harness, count: int) -> None:
     """Cohere tells what it counted at the end only, and that never came."""
     request = transcript(*story(*["piece"] * count), done=False)[:-150]
-    own.plays(event_stream(request, ending=Pause(30)))
+    own.respond_with(event_stream(request, ending=Pause(30)))
     with socket.create_connection(own.gateway.address, 30) as connection:
         connection.sendall(head_of(V2, 2, f"left-after-{count}") + b"{}")
         received = b""
@@ -841,8 +855,8 @@ def test_an_upload_waits_for_its_reader() -> None:
         assert receiver.head.startswith(b"POST /v1/datasets?name=x&type=embed-input HTTP/1.1\r\n")
 
 
-def test_an_upload_in_chunks_goes_on_in_chunks(own: Stage) -> None:
-    own.plays(OK)
+def test_an_upload_in_chunks_goes_on_in_chunks(own: Harness) -> None:
+    own.respond_with(OK)
     pieces = [b"one", b"two" * 1000, b"x" * 200_000]
     sent_body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     with socket.create_connection(own.gateway.address, 30) as connection:
@@ -921,8 +935,8 @@ def test_a_reader_who_stops_makes_cohere_wait() -> None:
     """A download of 64 MB that nobody reads: most of it stays with Cohere."""
     steps: list[Any] = [Head(200, (("content-type", "application/octet-stream"),), "length", length=LARGE)]
     steps += [Write(MEGABYTE)] * 64
-    with stage() as on:
-        on.plays((*steps, End()))
+    with run_harness() as on:
+        on.respond_with((*steps, End()))
         with socket.create_connection(on.gateway.address, 30) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             connection.sendall(head_of("/cohere/v1/datasets/x", 0, verb="GET"))
@@ -940,9 +954,9 @@ def test_a_reader_who_stops_makes_cohere_wait() -> None:
 # --- what is known of it ------------------------------------------------------------------------------------
 
 
-def test_a_native_call_is_counted_under_its_method(own: Stage) -> None:
+def test_a_native_call_is_counted_under_its_method(own: Harness) -> None:
     before: Mapping[str, float] = own.gateway.metrics()
-    own.plays(json_answer(200, whole()))
+    own.respond_with(json_answer(200, whole()))
     own.gateway.ask("POST", V2, REQUEST_HEADERS)
     own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "model": "no model that anybody knows"})
     own.gateway.ask("GET", "/cohere/v1/what/ever/that/is")
@@ -958,8 +972,8 @@ def test_a_native_call_is_counted_under_its_method(own: Stage) -> None:
     assert grew(f'gateway_tokens_total{{direction="input",model="{A}",operation="native.v2.chat"}}') == 70
 
 
-def test_the_log_has_no_word_of_anybodys(own: Stage) -> None:
-    own.plays(json_answer(200, whole("a secret answer")))
+def test_the_log_has_no_word_of_anybodys(own: Harness) -> None:
+    own.respond_with(json_answer(200, whole("a secret answer")))
     secret = {"model": A, "messages": [{"role": "user", "content": "a secret question"}]}
     headers = {"authorization": "Bearer secret-key", "x-request-id": "quiet"}
     own.gateway.ask("POST", f"{V2}?token=secret", secret, headers)

@@ -30,9 +30,9 @@ from gateway.management.operations import OPERATIONS
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, UPLOADS
 from gateway.settings.schema import JwtClaims, JwtSettings, Settings
 from gateway.virtual_keys import EndUser, Team, VirtualKey
-from support.app import MASTER_KEY, A, Seen, Stage, answered, streamed
+from support.app import MASTER_KEY, A, Harness, Seen, answered, streamed
 from support.scripted_upstream import json_answer
-from support.virtual_keys import key_of, keyed_stage, secret_of
+from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
 READS = frozenset(
     "models.list models.get check_api_key datasets.list datasets.get_usage datasets.get embed_jobs.list embed_jobs.get"
@@ -198,9 +198,9 @@ ANYTHING = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}, {"na
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Stage]:
-    with keyed_stage(*RECORDS, jwt=JWT) as (staged, _):
-        yield staged
+def served() -> Iterator[Harness]:
+    with run_keyed_harness(*RECORDS, jwt=JWT) as (harness, _):
+        yield harness
 
 
 class Caller:
@@ -255,7 +255,7 @@ CONSOLE = {"/": {307, 405}, "/console/session": {200, 401, 400, 405}}
 """Signing in is tried in tests/test_serve_console.py."""
 
 
-def test_every_route_wants_a_key(served: Stage) -> None:
+def test_every_route_wants_a_key(served: Harness) -> None:
     """Whatever else is served, the management of keys and the reports included, and whoever adds to it."""
     routes = all_routes()
     assert len(routes) > 60 and {path for _, path in routes} >= OPEN
@@ -299,7 +299,7 @@ OWN = frozenset(
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_what_each_role_may_manage(served: Stage, name: str) -> None:
+def test_what_each_role_may_manage(served: Harness, name: str) -> None:
     """All routes of management and reports: readers read, writers write, others see themselves at most."""
     secret, role = ROLES[name]
     operations = [(row.verb, path, row.writes) for row in OPERATIONS for path in row.paths]
@@ -317,9 +317,9 @@ def test_what_each_role_may_manage(served: Stage, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PERMITTED)
-def test_what_each_key_may_call(served: Stage, name: str) -> None:
+def test_what_each_key_may_call(served: Harness, name: str) -> None:
     permitted = PERMITTED[name]
-    served.plays(ANYTHING)
+    served.respond_with(ANYTHING)
     caller = Caller(served.gateway, SECRETS[name])
     try:
         for verb, path, needed in ROUTES if name in WALKED_WHOLE else BY_METHOD:
@@ -338,9 +338,9 @@ def test_what_each_key_may_call(served: Stage, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_who_may_call_nothing(served: Stage, name: str) -> None:
+def test_who_may_call_nothing(served: Harness, name: str) -> None:
     secret, status, code = REFUSED[name]
-    served.plays(ANYTHING)
+    served.respond_with(ANYTHING)
     caller = Caller(served.gateway, secret)
     try:
         for verb, path, needed in ROUTES:
@@ -356,8 +356,8 @@ def test_who_may_call_nothing(served: Stage, name: str) -> None:
         caller.close()
 
 
-def test_the_master_key_may_call_everything(served: Stage) -> None:
-    served.plays(ANYTHING)
+def test_the_master_key_may_call_everything(served: Harness) -> None:
+    served.respond_with(ANYTHING)
     caller = Caller(served.gateway, MASTER_KEY)
     try:
         for verb, path, _ in ROUTES:
@@ -367,23 +367,23 @@ def test_the_master_key_may_call_everything(served: Stage) -> None:
 
 
 def test_the_master_key_may_be_for_managing_only() -> None:
-    with keyed_stage(master_may_call=False) as (staged, _):
-        staged.plays(ANYTHING)
-        caller = Caller(staged.gateway, MASTER_KEY)
+    with run_keyed_harness(master_may_call=False) as (harness, _):
+        harness.respond_with(ANYTHING)
+        caller = Caller(harness.gateway, MASTER_KEY)
         try:
             for verb, path, needed in ROUTES:
                 assert (caller.ask(verb, path).status == 403) is bool(needed), (verb, path)
         finally:
             caller.close()
-        assert not staged.upstream.exchanges
+        assert not harness.upstream.exchanges
 
 
 def test_deny_by_default() -> None:
     records = [key_of("a"), key_of("b", permissions={"embed": "full"}), key_of("c", permissions={})]
-    with keyed_stage(*records, deny_by_default=True) as (staged, _):
-        staged.plays(ANYTHING)
+    with run_keyed_harness(*records, deny_by_default=True) as (harness, _):
+        harness.respond_with(ANYTHING)
         for name, permitted in (("a", set()), ("b", {"v2.embed", "embed", "compatibility.embeddings"}), ("c", set())):
-            caller = Caller(staged.gateway, secret_of(name))
+            caller = Caller(harness.gateway, secret_of(name))
             try:
                 for verb, path, needed in NATIVE:
                     if needed:
@@ -395,13 +395,13 @@ def test_deny_by_default() -> None:
 # --- the sentences, and when they come ------------------------------------------------------------------------
 
 
-def ask(served: Stage, name: str, path: str, body: Any = None, verb: str = "POST", **headers: str) -> Seen:
+def ask(served: Harness, name: str, path: str, body: Any = None, verb: str = "POST", **headers: str) -> Seen:
     values = {"authorization": f"Bearer {secret_of(name)}", "content-type": "application/json", **headers}
     return served.gateway.ask(verb, path, body, values)
 
 
-def test_a_refusal_names_the_method_the_level_and_the_grant(served: Stage) -> None:
-    served.plays(ANYTHING)
+def test_a_refusal_names_the_method_the_level_and_the_grant(served: Harness) -> None:
+    served.respond_with(ANYTHING)
     seen = ask(served, "jobs", "/v1/embeddings", {})
     assert seen.error["message"] == "v2.embed is not permitted: it needs embed: full, this key has off"
     assert (seen.error["code"], seen.error["type"]) == ("method_not_permitted", "permission_error")
@@ -417,7 +417,7 @@ def test_a_refusal_names_the_method_the_level_and_the_grant(served: Stage) -> No
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/audio/transcriptions", "/cohere/v2/chat"]
 )
-def test_a_refusal_comes_before_the_body(served: Stage, path: str) -> None:
+def test_a_refusal_comes_before_the_body(served: Harness, path: str) -> None:
     head = (
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {secret_of('none')}\r\n"
         "content-type: application/json\r\ncontent-length: 100000\r\n\r\n"
@@ -428,7 +428,7 @@ def test_a_refusal_comes_before_the_body(served: Stage, path: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("by-default", 101), ("none", 403), ("expired", 401), ("blocked", 403)])
-def test_a_websocket_needs_the_permission_to_chat(served: Stage, name: str, status: int) -> None:
+def test_a_websocket_needs_the_permission_to_chat(served: Harness, name: str, status: int) -> None:
     upgrade = (
         f"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {secret_of(name)}\r\n"
         "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
@@ -470,7 +470,7 @@ MODEL_REQUESTS: tuple[tuple[str, Any, bool], ...] = (
 
 
 @pytest.fixture(scope="module")
-def restricted() -> Iterator[Stage]:
+def restricted() -> Iterator[Harness]:
     patterns = ("command-a-*", "cohere/embed-v4.0", "gpt-4o")
     records = (
         Team(team_id="small", models=("command-r7b-*",)),
@@ -481,13 +481,13 @@ def restricted() -> Iterator[Stage]:
         key_of("recordings", models=("cohere-transcribe-*",)),
         key_of("aliased", models=(A,), aliases={"mine": A, "theirs": "command-r7b-12-2024"}),
     )
-    with keyed_stage(*records) as (staged, _):
-        yield staged
+    with run_keyed_harness(*records) as (harness, _):
+        yield harness
 
 
 @pytest.mark.parametrize(("path", "body", "permitted"), MODEL_REQUESTS, ids=lambda value: json.dumps(value)[:60])
-def test_models_are_restricted_at_every_door(restricted: Stage, path: str, body: Any, permitted: bool) -> None:
-    restricted.plays(answered())
+def test_models_are_restricted_at_every_door(restricted: Harness, path: str, body: Any, permitted: bool) -> None:
+    restricted.respond_with(answered())
     seen = ask(restricted, "models", path, body)
     if permitted:
         assert seen.status == 200, seen
@@ -506,20 +506,20 @@ def test_models_are_restricted_at_every_door(restricted: Stage, path: str, body:
         b"\xff",
     ],
 )
-def test_a_body_that_cohere_may_read_otherwise_is_refused(restricted: Stage, body: bytes) -> None:
-    restricted.plays(answered())
+def test_a_body_that_cohere_may_read_otherwise_is_refused(restricted: Harness, body: bytes) -> None:
+    restricted.respond_with(answered())
     assert ask(restricted, "models", "/cohere/v2/chat", body).status == 400
     assert not restricted.upstream.exchanges
 
 
-def test_the_last_of_two_models_counts(restricted: Stage) -> None:
-    restricted.plays(answered())
+def test_the_last_of_two_models_counts(restricted: Harness) -> None:
+    restricted.respond_with(answered())
     body = b'{"model": "command-a-03-2025", "messages": [], "model": "command-r7b-12-2024"}'
     assert ask(restricted, "models", "/cohere/v2/chat", body).status == 403
 
 
-def test_a_key_may_use_no_model_that_its_team_may_not(restricted: Stage) -> None:
-    restricted.plays(answered())
+def test_a_key_may_use_no_model_that_its_team_may_not(restricted: Harness) -> None:
+    restricted.respond_with(answered())
     small = "command-r7b-12-2024"
     for name, models in (("inherits", {small}), ("both", {small}), ("apart", set())):
         for model in (A, small):
@@ -528,18 +528,18 @@ def test_a_key_may_use_no_model_that_its_team_may_not(restricted: Stage) -> None
                 assert (ask(restricted, name, path, body).status == 200) is (model in models), (name, model, path)
 
 
-def test_a_keys_own_names_for_models(restricted: Stage) -> None:
-    restricted.plays(answered())
+def test_a_keys_own_names_for_models(restricted: Harness) -> None:
+    restricted.respond_with(answered())
     body = {"messages": [{"role": "user", "content": "Hi"}]}
     for path in ("/v1/chat/completions", "/litellm/cohere/v2/chat"):
-        restricted.plays(answered())
+        restricted.respond_with(answered())
         assert ask(restricted, "aliased", path, {"model": "mine", **body}).status == 200
         assert restricted.upstream.requests[-1].json()["model"] == A
         assert ask(restricted, "aliased", path, {"model": "theirs", **body}).status == 403
 
 
-def test_the_list_of_models_has_those_that_may_be_used(restricted: Stage) -> None:
-    restricted.plays(ANYTHING)
+def test_the_list_of_models_has_those_that_may_be_used(restricted: Harness) -> None:
+    restricted.respond_with(ANYTHING)
     seen = ask(restricted, "models", "/v1/models", verb="GET")
     assert [model["id"] for model in seen.body["data"]] == [f"cohere/{A}", "cohere/embed-v4.0"]
     assert ask(restricted, "models", f"/v1/models/{A}", verb="GET").status == 200
@@ -572,8 +572,8 @@ FORMS: tuple[tuple[bytes, int], ...] = (
 
 
 @pytest.mark.parametrize(("form", "status"), FORMS)
-def test_the_model_in_a_form_counts(restricted: Stage, form: bytes, status: int) -> None:
-    restricted.plays(json_answer(200, {"text": "Hi"}))
+def test_the_model_in_a_form_counts(restricted: Harness, form: bytes, status: int) -> None:
+    restricted.respond_with(json_answer(200, {"text": "Hi"}))
     headers = {"content-type": "multipart/form-data; boundary=x"}
     assert ask(restricted, "recordings", "/cohere/v2/audio/transcriptions", form, **headers).status == status
     sent = [request.body for request in restricted.upstream.requests]
@@ -600,9 +600,9 @@ HELLO = [{"role": "user", "content": "Hi"}]
     ],
 )
 def test_a_weak_safety_mode_is_raised_and_noted(
-    served: Stage, path: str, name: str, asked: str | None, sent: str | None
+    served: Harness, path: str, name: str, asked: str | None, sent: str | None
 ) -> None:
-    served.plays(answered())
+    served.respond_with(answered())
     body = {"model": A, "messages": HELLO, **({"safety_mode": asked} if asked else {})}
     seen = ask(served, name, path, body)
     assert seen.status == 200, seen
@@ -610,8 +610,8 @@ def test_a_weak_safety_mode_is_raised_and_noted(
     assert ("safety_mode raised" in seen.headers.get("x-gateway-notes", "")) is (asked != sent)
 
 
-def test_where_no_safety_mode_can_be_asked_for(served: Stage) -> None:
-    served.plays(answered())
+def test_where_no_safety_mode_can_be_asked_for(served: Harness) -> None:
+    served.respond_with(answered())
     for path in ("/cohere/v1/generate", "/cohere/compatibility/v1/chat/completions"):
         assert ask(served, "strict", path, {"model": A}).status == 403
     assert ask(served, "strict", "/cohere/v1/chat", {"message": "Hi", "safety_mode": "NONE"}).status == 200
@@ -623,9 +623,9 @@ BATCH = "/cohere/v2/batches"
 
 
 @pytest.mark.parametrize("name", ["strict", "floor"])
-def test_a_batch_whose_safety_modes_nobody_sees_is_refused(served: Stage, name: str) -> None:
+def test_a_batch_whose_safety_modes_nobody_sees_is_refused(served: Harness, name: str) -> None:
     """The file of a batch is at Cohere already. A batch of embeddings has no safety modes."""
-    served.plays(json_answer(200, {"batch": {"id": "b"}}))
+    served.respond_with(json_answer(200, {"batch": {"id": "b"}}))
     body = {"name": "n", "input_dataset_id": "d"}
     refused: tuple[Any, ...] = (body, {**body, "model": "batch-command"}, {**body, "model": A}, {**body, "model": 7})
     for one in refused:
@@ -640,8 +640,8 @@ def test_a_batch_whose_safety_modes_nobody_sees_is_refused(served: Stage, name: 
     assert ask(served, "all", BATCH, {**body, "model": "batch-command"}).status == 200
 
 
-def test_a_background_response_has_the_safety_mode(served: Stage) -> None:
-    served.plays(streamed())
+def test_a_background_response_has_the_safety_mode(served: Harness) -> None:
+    served.respond_with(streamed())
     body = {"model": A, "input": "Hi", "background": True, "safety_mode": "OFF"}
     assert ask(served, "strict", "/v1/responses", body).status == 200
     deadline = time.monotonic() + 60
@@ -653,15 +653,15 @@ def test_a_background_response_has_the_safety_mode(served: Stage) -> None:
 # --- end users ------------------------------------------------------------------------------------------------
 
 
-def test_a_blocked_end_user_is_refused(served: Stage) -> None:
-    served.plays(answered())
+def test_a_blocked_end_user_is_refused(served: Harness) -> None:
+    served.respond_with(answered())
     for user, status in (("bad-user", 403), ("good-user", 200)):
         body = {"model": A, "messages": HELLO, "user": user}
         assert ask(served, "by-default", "/v1/chat/completions", body).status == status
 
 
-def test_a_stream_is_permitted_like_a_whole_answer(served: Stage) -> None:
-    served.plays(streamed())
+def test_a_stream_is_permitted_like_a_whole_answer(served: Harness) -> None:
+    served.respond_with(streamed())
     body = {"model": A, "messages": HELLO, "stream": True}
     assert ask(served, "by-default", "/v1/chat/completions", body).text == "Hi there."
     assert ask(served, "none", "/v1/chat/completions", body).status == 403

@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from support.app import R7B, A, Seen, Stage, answered, demonstration, stage, start, story, whole
+from support.app import R7B, A, Harness, Seen, answered, demonstration, run_harness, start, story, whole
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 
 SCHEMA = {
@@ -36,7 +36,7 @@ def calls(name: str, arguments: str = "{}") -> Script:
     return json_answer(200, {"id": "m", "message": message, "finish_reason": "TOOL_CALL", "usage": {}})
 
 
-def cohere_requests(on: Stage) -> list[dict[str, Any]]:
+def cohere_requests(on: Harness) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
@@ -49,14 +49,14 @@ def content(seen: Seen) -> Any:
 
 
 def test_n_choices_whole() -> None:
-    with stage() as on:
-        on.plays(answered("One."), answered("Two."), answered("Three."))
+    with run_harness() as on:
+        on.respond_with(answered("One."), answered("Two."), answered("Three."))
         seen = on.gateway.chat(n=3, seed=7)
         choices = seen.body["choices"]
         assert [choice["index"] for choice in choices] == [0, 1, 2]
         assert {choice["message"]["content"] for choice in choices} == {"One.", "Two.", "Three."}
         assert sorted(body["seed"] for body in cohere_requests(on)) == [7, 8, 9]
-        one = on.asked(answered("One.")).body["usage"]
+        one = on.chat_over(answered("One.")).body["usage"]
         assert seen.body["usage"]["total_tokens"] == 3 * one["total_tokens"]
         assert "n emulated (3 parallel calls to Cohere)" in seen.headers["x-gateway-notes"]
 
@@ -81,16 +81,16 @@ def test_one_choice_that_is_refused_fails_all(streamed: bool) -> None:
         429, {"message": "You are past the per minute request limit, please wait and try again later."}
     )
     good = event_stream(transcript(*story("Hi"))) if streamed else answered("Hi")
-    with stage() as on:
-        on.plays(good, refused, good)
+    with run_harness() as on:
+        on.respond_with(good, refused, good)
         seen = on.gateway.chat(n=3, stream=streamed)
         assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
 
 
 def test_one_choice_that_breaks_off_ends_the_stream_with_one_error() -> None:
     broken = event_stream(transcript(start(), done=False))
-    with stage() as on:
-        on.plays(event_stream(transcript(*story("Hi"))), broken)
+    with run_harness() as on:
+        on.respond_with(event_stream(transcript(*story("Hi"))), broken)
         seen = on.gateway.chat(n=2, stream=True)
         frames = seen.frames
         assert json.loads(frames[-1])["error"]["code"] == "upstream_cut"
@@ -158,8 +158,8 @@ def test_a_schema_without_an_object_at_its_top(schema: dict[str, Any], streamed:
 
 
 def test_keywords_that_cohere_does_not_know_are_checked_here() -> None:
-    with stage() as on:
-        on.plays(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
+    with run_harness() as on:
+        on.respond_with(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
         seen = on.gateway.chat(model=A, response_format=FORMAT)
         assert content(seen) == '{"name": "Ada"}'
         assert "minLength" not in json.dumps(cohere_requests(on)[0]["response_format"])
@@ -167,8 +167,8 @@ def test_keywords_that_cohere_does_not_know_are_checked_here() -> None:
 
 
 def test_the_second_prompt_has_what_cohere_does_not_compile() -> None:
-    with stage() as on:
-        on.plays(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
+    with run_harness() as on:
+        on.respond_with(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
         on.gateway.chat(model=A, response_format=FORMAT)
         first, second = cohere_requests(on)
         assert first["messages"] == second["messages"][1:] and second["response_format"] == first["response_format"]
@@ -198,8 +198,8 @@ def test_a_schema_that_cohere_cannot_compile(schema: dict[str, Any], model: str,
 def test_a_model_that_turns_out_to_want_types_is_given_them() -> None:
     anything = tool("look")
     anything["function"]["parameters"] = {"type": "object", "properties": {"a": {"title": "A"}}}
-    with stage() as on:
-        on.plays(json_answer(400, {"message": "property a must have a type"}), answered("Hi."), answered("Hi."))
+    with run_harness() as on:
+        on.respond_with(json_answer(400, {"message": "property a must have a type"}), answered("Hi."), answered("Hi."))
         assert content(on.gateway.chat(model=R7B, tools=[anything])) == "Hi."
         assert content(on.gateway.chat(model=R7B, tools=[anything])) == "Hi."
         properties = [body["tools"][0]["function"]["parameters"]["properties"]["a"] for body in cohere_requests(on)]
@@ -208,23 +208,23 @@ def test_a_model_that_turns_out_to_want_types_is_given_them() -> None:
 
 def test_a_format_in_the_prompt_is_in_the_second_prompt_too() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": LOOSE["nothing"]}}
-    with stage() as on:
-        on.plays(answered("It rains."), answered("{}"))
+    with run_harness() as on:
+        on.respond_with(answered("It rains."), answered("{}"))
         assert content(on.gateway.chat(model=REASONER, response_format=form)) == "{}"
         assert all("response_format" not in body and "tools" not in body for body in cohere_requests(on))
 
 
 def test_an_answer_that_misses_its_schema_twice_is_an_error() -> None:
-    with stage() as on:
-        on.plays(answered('{"name": "A"}'), answered("It rains."))
+    with run_harness() as on:
+        on.respond_with(answered('{"name": "A"}'), answered("It rains."))
         seen = on.gateway.chat(model=A, response_format=FORMAT)
         assert (seen.status, seen.error["code"]) == (502, "structured_output_invalid")
         assert len(cohere_requests(on)) == 2
 
 
 def test_or_a_refusal_by_setting() -> None:
-    with stage(strict_failures="refusal") as on:
-        on.plays(answered('{"name": "A"}'), answered("It rains."))
+    with run_harness(strict_failures="refusal") as on:
+        on.respond_with(answered('{"name": "A"}'), answered("It rains."))
         choice = on.gateway.chat(model=A, response_format=FORMAT).body["choices"][0]
         assert choice["message"]["content"] is None and "JSON schema" in choice["message"]["refusal"]
         assert choice["finish_reason"] == "stop"
@@ -232,8 +232,8 @@ def test_or_a_refusal_by_setting() -> None:
 
 def test_a_stream_that_misses_its_schema_twice_is_an_error() -> None:
     """It is checked before it is shown, as Cohere compiles a part of this schema only."""
-    with stage() as on:
-        on.plays(answered('{"name": "A"}'))
+    with run_harness() as on:
+        on.respond_with(answered('{"name": "A"}'))
         seen = on.gateway.chat(model=A, response_format=FORMAT, stream=True)
         assert seen.error["code"] == "structured_output_invalid"
         assert len(cohere_requests(on)) == 2 and not any(body.get("stream") for body in cohere_requests(on))
@@ -242,21 +242,21 @@ def test_a_stream_that_misses_its_schema_twice_is_an_error() -> None:
 def test_a_stream_is_visible_as_it_comes_where_cohere_compiles_all_of_its_schema() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     whole_schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
-    with stage() as on:
+    with run_harness() as on:
         script = event_stream(transcript(*story('{"b": 1}')))
-        seen = on.asked(script, model=A, response_format=whole_schema, stream=True)
+        seen = on.chat_over(script, model=A, response_format=whole_schema, stream=True)
         assert json.loads(seen.frames[-1])["error"]["code"] == "structured_output_invalid"
 
 
 def test_an_answer_that_was_cut_short_is_not_called_invalid() -> None:
-    with stage() as on:
-        seen = on.asked(json_answer(200, whole('{"na', finish="MAX_TOKENS")), model=A, response_format=FORMAT)
+    with run_harness() as on:
+        seen = on.chat_over(json_answer(200, whole('{"na', finish="MAX_TOKENS")), model=A, response_format=FORMAT)
         assert seen.body["choices"][0]["finish_reason"] == "length"
 
 
 def test_beside_tools_a_tool_stands_for_the_answer() -> None:
-    with stage() as on:
-        on.plays(calls("give_final_answer", '{"name":"Ada"}'))
+    with run_harness() as on:
+        on.respond_with(calls("give_final_answer", '{"name":"Ada"}'))
         seen = on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")])
         assert content(seen) == '{"name":"Ada"}'
         assert seen.body["choices"][0]["finish_reason"] == "stop"
@@ -267,14 +267,14 @@ def test_beside_tools_a_tool_stands_for_the_answer() -> None:
 
 
 def test_a_model_that_answers_with_text_all_the_same() -> None:
-    with stage() as on:
-        on.plays(answered('```json\n{"name": "Ada"}\n```'))
+    with run_harness() as on:
+        on.respond_with(answered('```json\n{"name": "Ada"}\n```'))
         assert content(on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")])) == '{"name": "Ada"}'
 
 
 def test_a_real_call_beside_it_is_a_call() -> None:
-    with stage() as on:
-        on.plays(calls("look", '{"city":"Oslo"}'))
+    with run_harness() as on:
+        on.respond_with(calls("look", '{"city":"Oslo"}'))
         choice = on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")]).body["choices"][0]
         assert choice["finish_reason"] == "tool_calls"
         assert choice["message"]["tool_calls"][0]["function"]["name"] == "look"
@@ -293,15 +293,15 @@ HISTORY = [
 ]
 
 
-def respond(on: Stage, **fields: Any) -> Seen:
+def respond(on: Harness, **fields: Any) -> Seen:
     named = {"type": "function", "function": {"name": "new"}}
     body = {"model": A, "messages": HISTORY, "tools": [tool("old"), tool("new")], "tool_choice": named, **fields}
     return on.gateway.post(body)
 
 
 def test_a_named_tool_alone_is_sent() -> None:
-    with stage() as on:
-        on.plays(calls("new"))
+    with run_harness() as on:
+        on.respond_with(calls("new"))
         on.gateway.post({
             "model": A,
             "messages": [{"role": "user", "content": "Hi"}],
@@ -314,8 +314,8 @@ def test_a_named_tool_alone_is_sent() -> None:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_tools_that_the_history_calls_stay_and_the_answer_is_checked(streamed: bool) -> None:
-    with stage() as on:
-        on.plays(calls("old"), calls("new"))
+    with run_harness() as on:
+        on.respond_with(calls("old"), calls("new"))
         seen = respond(on, stream=streamed)
         first, second = cohere_requests(on)
         assert [one["function"]["name"] for one in first["tools"]] == ["old", "new"]
@@ -326,8 +326,8 @@ def test_tools_that_the_history_calls_stay_and_the_answer_is_checked(streamed: b
 
 
 def test_a_choice_that_is_not_followed_twice_is_an_error() -> None:
-    with stage() as on:
-        on.plays(calls("old"), calls("old"))
+    with run_harness() as on:
+        on.respond_with(calls("old"), calls("old"))
         seen = respond(on)
         assert (seen.status, seen.error["code"]) == (502, "tool_choice_not_followed")
 
@@ -338,7 +338,7 @@ DISOBEYED = "tool_choice required: the model called no tool all the same"
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 
-def must_call(on: Stage, path: str, **fields: Any) -> Seen:
+def must_call(on: Harness, path: str, **fields: Any) -> Seen:
     function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
     request: dict[str, Any] = {"model": REASONER, "tool_choice": "required", **fields}
     if path == CHAT:
@@ -357,8 +357,8 @@ def test_a_model_that_calls_nothing_is_retried(path: str, choice: str) -> None:
     named: Any = {"type": "function", "name": "look", "function": {"name": "look"}}
     if path == RESPONSES:
         del named["function"]
-    with stage() as on:
-        on.plays(answered("I will not."), calls("look"))
+    with run_harness() as on:
+        on.respond_with(answered("I will not."), calls("look"))
         seen = must_call(on, path, **({"tool_choice": named} if choice == "named" else {}))
         assert seen.status == 200 and b'"name":"look"' in seen.data and b"will not" not in seen.data
         assert len(cohere_requests(on)) == 2 and DISOBEYED not in seen.headers["x-gateway-notes"]
@@ -367,8 +367,8 @@ def test_a_model_that_calls_nothing_is_retried(path: str, choice: str) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 def test_one_that_calls_nothing_twice_is_passed_on_with_a_note(path: str) -> None:
-    with stage() as on:
-        on.plays(answered("I will not."), answered("No."))
+    with run_harness() as on:
+        on.respond_with(answered("I will not."), answered("No."))
         seen = must_call(on, path)
         assert seen.status == 200 and b"No." in seen.data and len(cohere_requests(on)) == 2
         assert DISOBEYED in seen.headers["x-gateway-notes"]
@@ -376,15 +376,15 @@ def test_one_that_calls_nothing_twice_is_passed_on_with_a_note(path: str) -> Non
 
 @pytest.mark.parametrize("finish", ["MAX_TOKENS", "COMPLETE"])
 def test_an_answer_that_was_cut_short_might_have_called(finish: str) -> None:
-    with stage() as on:
-        on.plays(json_answer(200, whole("I lo", finish=finish)), calls("look"))
+    with run_harness() as on:
+        on.respond_with(json_answer(200, whole("I lo", finish=finish)), calls("look"))
         assert must_call(on, CHAT).status == 200
         assert len(cohere_requests(on)) == (1 if finish == "MAX_TOKENS" else 2)
 
 
 def test_tools_of_the_history_are_defined_in_outline() -> None:
-    with stage() as on:
-        on.plays(answered("Sunny."))
+    with run_harness() as on:
+        on.respond_with(answered("Sunny."))
         on.gateway.post({"model": A, "messages": HISTORY})
         (body,) = cohere_requests(on)
         assert body["tools"][0]["function"]["name"] == "old" and body["tool_choice"] == "NONE"

@@ -1,6 +1,6 @@
 """Every recorded /v2/chat exchange with the real Cohere, answered to the official SDK through the gateway.
 
-The upstream plays the recorded bytes; what the SDK makes of our answer must contain what was recorded, and
+The upstream sends the recorded bytes; what the SDK makes of our answer must contain what was recorded, and
 every body and chunk must be what OpenAI's own document says it should be. The few keys of ours beyond it are
 listed in EXTENSIONS.
 """
@@ -16,7 +16,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from support import oracle
-from support.app import Stage, answered, stage, streamed
+from support.app import Harness, answered, run_harness, streamed
 from support.recordings import Recording, each_recording
 from support.scripted_upstream import Pause, Script, event_stream, json_answer, transcript
 
@@ -25,9 +25,9 @@ FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "MAX_TOKENS": "length",
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Stage]:
-    with stage() as staged:
-        yield staged
+def harness() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
 # --- what was recorded, read without our code -----------------------------------------------------------------
@@ -82,7 +82,7 @@ def openai_request(recording: Recording) -> dict[str, Any]:
     return request
 
 
-def played(recording: Recording) -> Script:
+def recorded_script(recording: Recording) -> Script:
     """The recorded bytes; a stream as it came, an event at a time."""
     if recording.streamed:
         return event_stream(recording.body, headers=dict(recording.headers), per_event=True, between=Pause(0))
@@ -154,18 +154,18 @@ def same(result: ChatCompletion, recorded: dict[str, Any], model: str) -> None:
 
 
 @each_recording(CHAT_PATH, status=200, streamed=False)
-def test_a_whole_answer(theatre: Stage, recording: Recording) -> None:
-    theatre.plays(played(recording))
+def test_a_whole_answer(harness: Harness, recording: Recording) -> None:
+    harness.respond_with(recorded_script(recording))
     request = openai_request(recording)
-    with theatre.gateway.client() as client:
+    with harness.gateway.client() as client:
         response = client.chat.completions.create(**request)
     same(response, contents_of(recording), request["model"])
 
 
 @each_recording(CHAT_PATH, status=200, streamed=False)
-def test_a_whole_body(theatre: Stage, recording: Recording) -> None:
-    theatre.plays(played(recording))
-    check("CreateChatCompletionResponse", theatre.gateway.post(openai_request(recording)).body)
+def test_a_whole_body(harness: Harness, recording: Recording) -> None:
+    harness.respond_with(recorded_script(recording))
+    check("CreateChatCompletionResponse", harness.gateway.post(openai_request(recording)).body)
 
 
 def until_length(events: Iterable[Any]) -> Iterator[Any]:
@@ -177,12 +177,12 @@ def until_length(events: Iterable[Any]) -> Iterator[Any]:
 
 
 @each_recording(CHAT_PATH, status=200, streamed=True)
-def test_a_stream(theatre: Stage, recording: Recording) -> None:
+def test_a_stream(harness: Harness, recording: Recording) -> None:
     """Folded by the SDK's own helper, it is the recorded answer."""
-    theatre.plays(played(recording))
+    harness.respond_with(recorded_script(recording))
     request = openai_request(recording)
     recorded = contents_of(recording)
-    with theatre.gateway.client() as client:
+    with harness.gateway.client() as client:
         with client.chat.completions.stream(**request, stream_options={"include_usage": True}) as stream:
             thought = ""
             for event in until_length(stream):
@@ -203,10 +203,10 @@ def test_a_stream(theatre: Stage, recording: Recording) -> None:
 
 @pytest.mark.parametrize("include_usage", [False, True])
 @each_recording(CHAT_PATH, status=200, streamed=True)
-def test_every_chunk(theatre: Stage, recording: Recording, include_usage: bool) -> None:
-    theatre.plays(played(recording))
+def test_every_chunk(harness: Harness, recording: Recording, include_usage: bool) -> None:
+    harness.respond_with(recorded_script(recording))
     body = openai_request(recording) | {"stream": True, "stream_options": {"include_usage": include_usage}}
-    seen = theatre.gateway.post(body)
+    seen = harness.gateway.post(body)
     assert seen.frames[-1] == "[DONE]"
     assert len(seen.chunks) > 3
     for chunk in seen.chunks:
@@ -215,15 +215,15 @@ def test_every_chunk(theatre: Stage, recording: Recording, include_usage: bool) 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_no_fingerprint(theatre: Stage, stream: bool) -> None:
-    seen = theatre.asked(streamed() if stream else answered(), stream=stream)
+def test_no_fingerprint(harness: Harness, stream: bool) -> None:
+    seen = harness.chat_over(streamed() if stream else answered(), stream=stream)
     schema = "CreateChatCompletionStreamResponse" if stream else "CreateChatCompletionResponse"
     for body in seen.chunks if stream else [seen.body]:
         oracle.openai_validator(schema).check(body)
 
 
 @each_recording(CHAT_PATH, status=200, streamed=True)
-def test_how_a_stream_is_cut_does_not_matter(theatre: Stage, recording: Recording) -> None:
+def test_how_a_stream_is_cut_does_not_matter(harness: Harness, recording: Recording) -> None:
     """In one piece, by the event, at odd places: the same chunks, but for the time."""
     body = openai_request(recording) | {"stream": True}
     raw = recording.body
@@ -234,8 +234,8 @@ def test_how_a_stream_is_cut_does_not_matter(theatre: Stage, recording: Recordin
         event_stream([raw[at : at + 613] for at in range(0, len(raw), 613)], between=Pause(0)),
         event_stream(raw.replace(b"\n", b"\r\n")),
     ):
-        theatre.plays(script)
-        chunks = theatre.gateway.post(body).chunks
+        harness.respond_with(script)
+        chunks = harness.gateway.post(body).chunks
         each_projection.append([chunk | {"created": 0} for chunk in chunks])
     assert all(chunks == each_projection[0] for chunks in each_projection)
 
@@ -271,11 +271,11 @@ def as_stream(recording: Recording) -> bytes:
 
 
 @each_recording(CHAT_PATH, status=200, streamed=False)
-def test_whole_and_streamed_say_the_same(theatre: Stage, recording: Recording) -> None:
-    theatre.plays(played(recording))
-    whole = theatre.gateway.post(openai_request(recording)).body
-    theatre.plays(event_stream(as_stream(recording)))
-    seen = theatre.gateway.post(openai_request(recording) | {"stream": True, "stream_options": {"include_usage": True}})
+def test_whole_and_streamed_say_the_same(harness: Harness, recording: Recording) -> None:
+    harness.respond_with(recorded_script(recording))
+    whole = harness.gateway.post(openai_request(recording)).body
+    harness.respond_with(event_stream(as_stream(recording)))
+    seen = harness.gateway.post(openai_request(recording) | {"stream": True, "stream_options": {"include_usage": True}})
     folded: dict[str, Any] = {"content": "", "reasoning_content": "", "calls": {}, "finish": None}
     for chunk in seen.chunks[:-1]:
         (choice,) = chunk["choices"]
@@ -300,21 +300,21 @@ def test_whole_and_streamed_say_the_same(theatre: Stage, recording: Recording) -
 
 @pytest.mark.parametrize("stream", [False, True])
 @each_recording(CHAT_PATH, status=404)
-def test_a_refusal(theatre: Stage, recording: Recording, stream: bool) -> None:
-    theatre.plays(json_answer(recording.status, recording.body, dict(recording.headers)))
-    with theatre.gateway.client() as client, pytest.raises(openai.NotFoundError) as raised:
+def test_a_refusal(harness: Harness, recording: Recording, stream: bool) -> None:
+    harness.respond_with(json_answer(recording.status, recording.body, dict(recording.headers)))
+    with harness.gateway.client() as client, pytest.raises(openai.NotFoundError) as raised:
         client.chat.completions.create(**openai_request(recording), stream=stream)
     assert raised.value.code == "model_not_found"
     assert recording.json()["message"] in raised.value.message
 
 
 @each_recording(CHAT_PATH)
-def test_what_cohere_receives(theatre: Stage, recording: Recording) -> None:
+def test_what_cohere_receives(harness: Harness, recording: Recording) -> None:
     """Cohere's own document accepts the request that is sent, and it is in substance the recorded one."""
-    theatre.plays(played(recording))
+    harness.respond_with(recorded_script(recording))
     body = openai_request(recording) | ({"stream": True} if recording.streamed else {})
-    theatre.gateway.post(body)
-    request, *others = theatre.upstream.requests
+    harness.gateway.post(body)
+    request, *others = harness.upstream.requests
     assert (request.method, request.path) == ("POST", CHAT_PATH)
     # To suggest a model, the list is asked for.
     assert {(one.method, one.path.partition("?")[0]) for one in others} <= {("GET", "/v1/models")}

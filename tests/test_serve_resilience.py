@@ -84,7 +84,7 @@ def refused(status: int, message: str = "no", **more: Any) -> Script:
 
 
 @dataclass
-class Theatre:
+class RuleHarness:
     """A gateway over an upstream that answers by rule, and what was asked of it."""
 
     gateway: Gateway
@@ -101,19 +101,19 @@ class Theatre:
 
 
 @contextmanager
-def theatre(play: Callable[[Request], Script] | Sequence[Script], **settings: Any) -> Iterator[Theatre]:
+def run_rule_harness(answers: Callable[[Request], Script] | Sequence[Script], **settings: Any) -> Iterator[RuleHarness]:
     """Scripts in order, the last one for all that follow, or a rule; one key of the server's unless settings differ."""
-    if callable(play):
-        rule = play
+    if callable(answers):
+        rule = answers
     else:
-        scripts = list(play)
+        scripts = list(answers)
 
         def rule(request: Request) -> Script:
             return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     values = {"cohere_api_key": [SERVER_KEY], "retries": QUICK, **settings}
     with ScriptedUpstream(rule).run_in_thread() as upstream, gateway_over(upstream.url, **values) as gateway:
-        yield Theatre(gateway, upstream)
+        yield RuleHarness(gateway, upstream)
 
 
 OWN: dict[str, Any] = {"cohere_api_key": []}
@@ -158,37 +158,37 @@ MENDED_CELLS = [
 
 @pytest.mark.parametrize(("script", "why", "stream", "own"), MENDED_CELLS)
 def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) -> None:
-    with theatre([script, streamed() if stream else answered()], **(OWN if own else {})) as stage:
-        seen = stage.gateway.chat(stream=stream)
+    with run_rule_harness([script, streamed() if stream else answered()], **(OWN if own else {})) as harness:
+        seen = harness.gateway.chat(stream=stream)
         assert (seen.status, seen.text) == (200, "Hi there.")
         assert retry_note(seen) == f"asked Cohere again: {why}"
-        assert len(stage.upstream.requests) == 2
-        assert stage.upstream.requests[0].body == stage.upstream.requests[1].body
-        assert stage.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
-        assert stage.gateway.metrics()[f'gateway_upstream_retries_total{{reason="{why}"}}'] == 1
+        assert len(harness.upstream.requests) == 2
+        assert harness.upstream.requests[0].body == harness.upstream.requests[1].body
+        assert harness.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
+        assert harness.gateway.metrics()[f'gateway_upstream_retries_total{{reason="{why}"}}'] == 1
 
 
 @pytest.mark.parametrize("ask", ["chat", "stream", "embeddings", "passthrough"])
 def test_a_429_of_a_callers_own_key_is_not_retried(ask: str) -> None:
     """Their SDK does that. Other failures are retried, whosever the key is."""
     limited = refused(429, TRIAL, headers={"retry-after": "7"})
-    with theatre([limited, answered()], **OWN) as stage:
+    with run_rule_harness([limited, answered()], **OWN) as harness:
         if ask == "embeddings":
-            seen = stage.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+            seen = harness.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
         elif ask == "passthrough":
-            seen = stage.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
+            seen = harness.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
         else:
-            seen = stage.gateway.chat(stream=ask == "stream")
+            seen = harness.gateway.chat(stream=ask == "stream")
         assert (seen.status, seen.headers["retry-after"]) == (429, "7")
         assert "x-should-retry" not in seen.headers and "x-gateway-notes" not in seen.headers
-        assert len(stage.upstream.requests) == 1
+        assert len(harness.upstream.requests) == 1
 
 
 def test_a_whole_answer_that_breaks_off_is_retried() -> None:
     body = json.dumps(whole()).encode()
     broken = (Head(200, (("content-type", "application/json"),), "length", len(body)), Write(body[:40]), Cut())
-    with theatre([broken, broken, answered()]) as stage:
-        seen = stage.gateway.chat()
+    with run_rule_harness([broken, broken, answered()]) as harness:
+        seen = harness.gateway.chat()
         assert (seen.status, seen.text) == (200, "Hi there.")
         assert retry_note(seen) == "asked Cohere again: upstream_cut, upstream_cut"
 
@@ -202,25 +202,25 @@ FIRST_EVENTS: tuple[tuple[str, Script], ...] = (
 
 @pytest.mark.parametrize("script", [row[1] for row in FIRST_EVENTS], ids=[row[0] for row in FIRST_EVENTS])
 def test_a_stream_that_fails_before_its_first_event_is_retried(script: Script) -> None:
-    with theatre([script, script, streamed()]) as stage:
-        seen = stage.gateway.chat(stream=True)
+    with run_rule_harness([script, script, streamed()]) as harness:
+        seen = harness.gateway.chat(stream=True)
         assert (seen.status, seen.text) == (200, "Hi there.")
         assert retry_note(seen).startswith("asked Cohere again: upstream_")
-        assert len(stage.upstream.requests) == 3
+        assert len(harness.upstream.requests) == 3
 
 
 def test_a_whole_answer_that_says_error_is_retried() -> None:
-    with theatre([answered("", finish="ERROR"), answered()]) as stage:
-        seen = stage.gateway.chat()
+    with run_rule_harness([answered("", finish="ERROR"), answered()]) as harness:
+        seen = harness.gateway.chat()
         assert (seen.status, seen.text) == (200, "Hi there.")
         assert retry_note(seen) == "asked Cohere again: upstream_error"
 
 
 def test_after_the_first_event_nothing_is_retried() -> None:
-    with theatre([(Head(200, EVENTS), Chunk(BEGUN), Cut()), streamed()]) as stage:
-        seen = stage.gateway.chat(stream=True)
+    with run_rule_harness([(Head(200, EVENTS), Chunk(BEGUN), Cut()), streamed()]) as harness:
+        seen = harness.gateway.chat(stream=True)
         assert seen.status == 200 and "error" in seen.chunks[-1] and "[DONE]" not in seen.frames
-        assert len(stage.upstream.requests) == 1
+        assert len(harness.upstream.requests) == 1
 
 
 FINAL: tuple[tuple[str, Script, int], ...] = (
@@ -239,46 +239,46 @@ FINAL: tuple[tuple[str, Script, int], ...] = (
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("script", "status"), [row[1:] for row in FINAL], ids=[row[0] for row in FINAL])
 def test_what_is_final_is_requested_once(script: Script, status: int, stream: bool) -> None:
-    with theatre([script, answered()], **OWN) as stage:
-        assert stage.gateway.chat(stream=stream).status == status
-        assert len(stage.upstream.requests) == 1
+    with run_rule_harness([script, answered()], **OWN) as harness:
+        assert harness.gateway.chat(stream=stream).status == status
+        assert len(harness.upstream.requests) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_retries_come_to_an_end(stream: bool) -> None:
-    with theatre([refused(503)]) as stage:
-        seen = stage.gateway.chat(stream=stream)
+    with run_rule_harness([refused(503)]) as harness:
+        seen = harness.gateway.chat(stream=stream)
         assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
-        assert len(stage.upstream.requests) == 3
+        assert len(harness.upstream.requests) == 3
 
 
 def test_no_call_is_made_when_all_time_would_be_up() -> None:
     pauses = Retries(initial_backoff=60.0, max_backoff=60.0, budget=100.0)
-    with theatre([refused(503)], timeouts=Timeouts(total=20), retries=pauses) as stage:
-        seen = stage.gateway.chat()  # waits 10 s at most
+    with run_rule_harness([refused(503)], timeouts=Timeouts(total=20), retries=pauses) as harness:
+        seen = harness.gateway.chat()  # waits 10 s at most
         assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
 
 
 def test_a_silent_model_is_not_retried() -> None:
-    with theatre([(Pause(NEVER),)], timeouts=Timeouts(first_event=0.2)) as stage:
-        assert stage.gateway.chat().status == 504
-        assert len(stage.upstream.requests) == 1
+    with run_rule_harness([(Pause(NEVER),)], timeouts=Timeouts(first_event=0.2)) as harness:
+        assert harness.gateway.chat().status == 504
+        assert len(harness.upstream.requests) == 1
 
 
 def test_a_retry_after_beyond_the_budget_is_passed_on() -> None:
-    with theatre([refused(503, headers={"retry-after": "120"})]) as stage:
-        seen = stage.gateway.chat()
+    with run_rule_harness([refused(503, headers={"retry-after": "120"})]) as harness:
+        seen = harness.gateway.chat()
         assert (seen.status, seen.headers["retry-after"]) == (503, "120")
-        assert len(stage.upstream.requests) == 1
+        assert len(harness.upstream.requests) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_failed_generation_is_retried_once_if_the_setting_says_so(allowed: bool, stream: bool) -> None:
     failed = refused(422, error_type="NO_VALID_RESPONSE_GENERATED")
-    with theatre([failed], retries=Retries(invalid_generation=allowed)) as stage:
-        assert stage.gateway.chat(stream=stream).status == 422
-        assert len(stage.upstream.requests) == 1 + allowed
+    with run_rule_harness([failed], retries=Retries(invalid_generation=allowed)) as harness:
+        assert harness.gateway.chat(stream=stream).status == 422
+        assert len(harness.upstream.requests) == 1 + allowed
 
 
 def test_nobody_there() -> None:
@@ -292,25 +292,25 @@ def test_nobody_there() -> None:
 
 def test_other_routes_ask_again_as_well() -> None:
     models = json_answer(200, {"models": [{"name": A, "endpoints": ["chat"]}]})
-    with theatre([refused(503), models]) as stage:
-        assert stage.gateway.ask("GET", "/v1/models").status == 200
+    with run_rule_harness([refused(503), models]) as harness:
+        assert harness.gateway.ask("GET", "/v1/models").status == 200
     tokens = json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]})
-    with theatre([refused(503), tokens]) as stage:
-        seen = stage.gateway.ask("POST", "/v1/responses/input_tokens", {"model": A, "input": "Hello"})
+    with run_rule_harness([refused(503), tokens]) as harness:
+        seen = harness.gateway.ask("POST", "/v1/responses/input_tokens", {"model": A, "input": "Hello"})
         assert seen.status == 200
 
 
 def test_a_part_of_an_embeddings_request_is_retried() -> None:
     vectors = {"id": "x", "embeddings": {"float": [[0.5, 0.5]]}, "texts": ["a"], "response_type": "embeddings_by_type"}
-    with theatre([refused(503), json_answer(200, vectors)]) as stage:
-        seen = stage.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+    with run_rule_harness([refused(503), json_answer(200, vectors)]) as harness:
+        seen = harness.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
         assert seen.status == 200
         assert retry_note(seen) == "asked Cohere again: 503"
 
 
 def test_a_response_that_fails_first_is_reported_as_one() -> None:
-    with theatre([refused(500), streamed()]) as stage:
-        seen = stage.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
+    with run_rule_harness([refused(500), streamed()]) as harness:
+        seen = harness.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
         assert seen.status == 200 and b"response.completed" in seen.data
         assert retry_note(seen) == "asked Cohere again: 500"
 
@@ -342,11 +342,11 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
 def by_key(**scripts: Script) -> Callable[[Request], Script]:
     """Each key has its own answer; those that are not named get a proper one."""
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         usual = streamed() if request.json().get("stream") else answered()
         return scripts.get(_key(request), usual)
 
-    return play
+    return respond
 
 
 def _key(request: Request) -> str:
@@ -357,24 +357,24 @@ POOL = {"cohere_api_key": ["key-of-the-pool-a", "key-of-the-pool-b", "key-of-the
 
 
 def test_the_keys_share_the_calls() -> None:
-    with theatre(by_key(), **POOL) as stage:
+    with run_rule_harness(by_key(), **POOL) as harness:
         for _ in range(9):
-            assert stage.gateway.chat().status == 200
-        assert sorted(stage.keys) == [*"aaabbbccc"]
+            assert harness.gateway.chat().status == 200
+        assert sorted(harness.keys) == [*"aaabbbccc"]
 
 
 def test_a_callers_own_key_is_no_pools() -> None:
-    with theatre(by_key(), **OWN) as stage:
-        assert stage.gateway.chat().status == 200
-        assert stage.keys == [stage.gateway.key]
+    with run_rule_harness(by_key(), **OWN) as harness:
+        assert harness.gateway.chat().status == 200
+        assert harness.keys == [harness.gateway.key]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_key_that_is_limited_gives_way_to_another(stream: bool) -> None:
-    with theatre(by_key(a=refused(429, TRIAL)), **POOL, retries=Retries(count=0)) as stage:
+    with run_rule_harness(by_key(a=refused(429, TRIAL)), **POOL, retries=Retries(count=0)) as harness:
         for _ in range(4):
-            assert stage.gateway.chat(stream=stream).status == 200
-        assert stage.keys.count("a") == 1
+            assert harness.gateway.chat(stream=stream).status == 200
+        assert harness.keys.count("a") == 1
 
 
 PARKING = (("401", 401, "invalid api token"), ("402", 402, "Please add your payment method"), ("month", 429, MONTH))
@@ -382,69 +382,73 @@ PARKING = (("401", 401, "invalid api token"), ("402", 402, "Please add your paym
 
 @pytest.mark.parametrize(("status", "message"), [row[1:] for row in PARKING], ids=[row[0] for row in PARKING])
 def test_a_refused_key_is_disabled_and_logged(status: int, message: str) -> None:
-    with theatre(by_key(a=refused(status, message)), **POOL, retries=Retries(count=0)) as stage:
-        answers = [stage.gateway.chat() for _ in range(6)]
+    with run_rule_harness(by_key(a=refused(status, message)), **POOL, retries=Retries(count=0)) as harness:
+        answers = [harness.gateway.chat() for _ in range(6)]
         assert [seen.status for seen in answers] == [200] * 6
-        assert stage.keys.count("a") == 1
-        line = stage.gateway.log.wait(lambda line: "is disabled" in line.get("message", ""))
+        assert harness.keys.count("a") == 1
+        line = harness.gateway.log.wait(lambda line: "is disabled" in line.get("message", ""))
         assert line["message"].startswith("Cohere key 1 of 3 (sha256 6fba72b6) is disabled: ")
-        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
+        assert harness.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
         assert sum(bool(retry_note(seen)) for seen in answers) == 1
 
 
 def test_all_keys_refused_is_the_operators_trouble() -> None:
-    with theatre([refused(401, "invalid api token")], **POOL) as stage:
-        seen = stage.gateway.chat()
+    with run_rule_harness([refused(401, "invalid api token")], **POOL) as harness:
+        seen = harness.gateway.chat()
         assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
-        assert sorted(stage.keys) == ["a", "b", "c"]
-        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 3
+        assert sorted(harness.keys) == ["a", "b", "c"]
+        assert harness.gateway.metrics()["gateway_upstream_keys_disabled"] == 3
 
 
 def test_the_last_key_is_never_given_up() -> None:
     """Parked or not, it is all there is, and the bill may have been paid."""
-    with theatre([refused(402, "Please add your payment method"), answered()]) as stage:
-        assert stage.gateway.chat().status == 429
-        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
-        assert stage.gateway.chat().status == 200
-        assert stage.gateway.metrics()["gateway_upstream_keys_disabled"] == 0
-        stage.gateway.log.wait(lambda line: "serves again" in line.get("message", ""))
+    with run_rule_harness([refused(402, "Please add your payment method"), answered()]) as harness:
+        assert harness.gateway.chat().status == 429
+        assert harness.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
+        assert harness.gateway.chat().status == 200
+        assert harness.gateway.metrics()["gateway_upstream_keys_disabled"] == 0
+        harness.gateway.log.wait(lambda line: "serves again" in line.get("message", ""))
 
 
 def test_when_every_key_is_limited_the_error_has_a_retry_after() -> None:
     limited = refused(429, TRIAL, headers={"retry-after": "50"})
-    with theatre([limited], **POOL) as stage:
-        seen = stage.gateway.chat()
+    with run_rule_harness([limited], **POOL) as harness:
+        seen = harness.gateway.chat()
         assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
-        assert len(stage.keys) == 3
-        seen = stage.gateway.chat()
+        assert len(harness.keys) == 3
+        seen = harness.gateway.chat()
         assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
         assert 40 <= int(seen.headers["retry-after"]) <= 50
-        assert len(stage.keys) == 3, "Cohere was asked although every key rests"
+        assert len(harness.keys) == 3, "Cohere was asked although every key rests"
 
 
 def test_a_call_waits_for_the_next_free_key() -> None:
-    with theatre([refused(429, TRIAL, headers={"retry-after": "0.3"}), answered()], retries=Retries(count=0)) as stage:
-        assert stage.gateway.chat().status == 429
-        assert stage.gateway.chat().status == 200
+    with run_rule_harness(
+        [refused(429, TRIAL, headers={"retry-after": "0.3"}), answered()], retries=Retries(count=0)
+    ) as harness:
+        assert harness.gateway.chat().status == 429
+        assert harness.gateway.chat().status == 200
 
 
 def test_a_call_does_not_wait_if_the_setting_says_so() -> None:
-    with theatre(
+    with run_rule_harness(
         [refused(429, TRIAL, headers={"retry-after": "5"}), answered()],
         retries=Retries(count=0),
         pool=PoolSettings(queue_timeout=0),
-    ) as stage:
-        assert [stage.gateway.chat().status for _ in range(2)] == [429, 429]
-        assert len(stage.keys) == 1
+    ) as harness:
+        assert [harness.gateway.chat().status for _ in range(2)] == [429, 429]
+        assert len(harness.keys) == 1
 
 
 def test_a_429_that_names_no_time_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cohere's names none. How long the only key rests is a guess then, and Cohere is asked before it is over."""
     monkeypatch.setattr(key_pool, "PROBE_INTERVAL", 0.0)
     limited = refused(429, TRIAL)
-    with theatre([limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(queue_timeout=0)) as stage:
-        assert [stage.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
-        assert len(stage.keys) == 4
+    with run_rule_harness(
+        [limited, limited, answered()], retries=Retries(count=0), pool=PoolSettings(queue_timeout=0)
+    ) as harness:
+        assert [harness.gateway.chat().status for _ in range(4)] == [429, 429, 200, 200]
+        assert len(harness.keys) == 4
 
 
 def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,14 +456,14 @@ def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(key_pool, "PROBE_INTERVAL", 0.05)
     received, all_are_here = itertools.count(1), Signal()
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         number = next(received)
         if number == 6:
             all_are_here.set()
         return answered() if number > 8 else (Pause(all_are_here), *refused(429, TRIAL))
 
-    with theatre(play, retries=Retries(count=2, initial_backoff=0.05, max_backoff=0.1)) as stage:
-        rush = Rush(stage.gateway)
+    with run_rule_harness(respond, retries=Retries(count=2, initial_backoff=0.05, max_backoff=0.1)) as harness:
+        rush = Rush(harness.gateway)
         for _ in range(6):
             rush.asks()
         # Of the two tries that fail both may be one caller's, who then has had all three.
@@ -468,10 +472,10 @@ def test_to_wait_for_the_only_key_is_no_retry(monkeypatch: pytest.MonkeyPatch) -
 
 def test_trial_headers_are_learnt() -> None:
     spent = json_answer(200, whole(), {"x-trial-endpoint-call-limit": "20", "x-trial-endpoint-call-remaining": "0"})
-    with theatre(by_key(a=spent), cohere_api_key=POOL["cohere_api_key"][:2]) as stage:
+    with run_rule_harness(by_key(a=spent), cohere_api_key=POOL["cohere_api_key"][:2]) as harness:
         for _ in range(6):
-            assert stage.gateway.chat().status == 200
-        assert stage.keys.count("a") == 1
+            assert harness.gateway.chat().status == 200
+        assert harness.keys.count("a") == 1
 
 
 EMBED: dict[str, Any] = {"model": "embed-v4.0", "input_type": "search_query"}
@@ -513,11 +517,11 @@ FIRST, SECOND, THIRD = A, "command-r7b-12-2024", "command-r-08-2024"
 
 
 def by_model(scripts: Mapping[str, Script]) -> Callable[[Request], Script]:
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         body = request.json()
         return scripts.get(body["model"], streamed() if body.get("stream") else answered())
 
-    return play
+    return respond
 
 
 FALLBACKS = Models(fallbacks={FIRST: [SECOND, THIRD], SECOND: [FIRST]})
@@ -535,64 +539,64 @@ FAILING: tuple[tuple[str, Script, str], ...] = (
 @pytest.mark.parametrize(("script", "code"), [row[1:] for row in FAILING], ids=[row[0] for row in FAILING])
 def test_another_model_answers(script: Script, code: str, stream: bool) -> None:
     settings = {"models": FALLBACKS, "retries": Retries(count=0), "timeouts": Timeouts(first_event=0.3)}
-    with theatre(by_model({FIRST: script}), **settings) as stage:
-        seen = stage.gateway.chat(model=f"cohere/{FIRST}", stream=stream)
+    with run_rule_harness(by_model({FIRST: script}), **settings) as harness:
+        seen = harness.gateway.chat(model=f"cohere/{FIRST}", stream=stream)
         assert (seen.status, seen.text) == (200, "Hi there.")
         body = seen.chunks[0] if stream else seen.body
         assert body["model"] == f"cohere/{FIRST}", "the caller sees the name they asked for"
         assert seen.headers["x-gateway-notes"] == f"model {FIRST} -> {SECOND}; fallback from {FIRST} ({code})"
-        assert stage.models == [FIRST, SECOND]
-        assert stage.gateway.metrics()[f'gateway_fallbacks_total{{model="{FIRST}"}}'] == 1
+        assert harness.models == [FIRST, SECOND]
+        assert harness.gateway.metrics()[f'gateway_fallbacks_total{{model="{FIRST}"}}'] == 1
 
 
 def test_one_fallback_after_the_other() -> None:
-    with theatre(
+    with run_rule_harness(
         by_model({FIRST: refused(503), SECOND: refused(500)}), models=FALLBACKS, retries=Retries(count=0)
-    ) as stage:
-        assert stage.gateway.chat(model=FIRST).status == 200
-        assert stage.models == [FIRST, SECOND, THIRD]
+    ) as harness:
+        assert harness.gateway.chat(model=FIRST).status == 200
+        assert harness.models == [FIRST, SECOND, THIRD]
 
 
 def test_the_last_fallbacks_failure_is_reported() -> None:
     failing = {FIRST: refused(503), SECOND: refused(500), THIRD: refused(404, f"model '{THIRD}' not found")}
-    with theatre(by_model(failing), models=FALLBACKS, retries=Retries(count=0)) as stage:
-        assert stage.gateway.chat(model=FIRST).error["code"] == "model_not_found"
-        assert stage.models == [FIRST, SECOND, THIRD]
+    with run_rule_harness(by_model(failing), models=FALLBACKS, retries=Retries(count=0)) as harness:
+        assert harness.gateway.chat(model=FIRST).error["code"] == "model_not_found"
+        assert harness.models == [FIRST, SECOND, THIRD]
 
 
 def test_the_setting_may_use_any_of_a_models_names() -> None:
     models = Models(aliases={"ours": FIRST}, fallbacks={"ours": [f"cohere/{FIRST}", "command-r"]})
-    with theatre(by_model({FIRST: refused(503)}), models=models, retries=Retries(count=0)) as stage:
-        assert stage.gateway.chat(model=FIRST).status == 200
-        assert stage.models == [FIRST, THIRD]
+    with run_rule_harness(by_model({FIRST: refused(503)}), models=models, retries=Retries(count=0)) as harness:
+        assert harness.gateway.chat(model=FIRST).status == 200
+        assert harness.models == [FIRST, THIRD]
 
 
 @pytest.mark.parametrize("status", [400, 422, 498])
 def test_what_the_caller_did_needs_no_other_model(status: int) -> None:
-    with theatre(by_model({FIRST: refused(status)}), models=FALLBACKS) as stage:
-        assert stage.gateway.chat(model=FIRST).status >= 400
-        assert stage.models == [FIRST]
+    with run_rule_harness(by_model({FIRST: refused(status)}), models=FALLBACKS) as harness:
+        assert harness.gateway.chat(model=FIRST).status >= 400
+        assert harness.models == [FIRST]
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_no_fallback_where_the_servers_key_is_refused(status: int) -> None:
-    with theatre(by_model({FIRST: refused(status)}), models=FALLBACKS) as stage:
-        seen = stage.gateway.chat(model=FIRST)
+    with run_rule_harness(by_model({FIRST: refused(status)}), models=FALLBACKS) as harness:
+        seen = harness.gateway.chat(model=FIRST)
         assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
-        assert stage.models == [FIRST]
+        assert harness.models == [FIRST]
 
 
 def test_a_callers_own_quota_is_theirs() -> None:
-    with theatre(by_model({FIRST: refused(429, MONTH)}), models=FALLBACKS, **OWN) as stage:
-        assert stage.gateway.chat(model=FIRST).error["code"] == "insufficient_quota"
-        assert stage.models == [FIRST]
+    with run_rule_harness(by_model({FIRST: refused(429, MONTH)}), models=FALLBACKS, **OWN) as harness:
+        assert harness.gateway.chat(model=FIRST).error["code"] == "insufficient_quota"
+        assert harness.models == [FIRST]
 
 
 def test_after_the_first_byte_no_other_model_answers() -> None:
     script = (Head(200, EVENTS), Chunk(BEGUN), Cut())
-    with theatre(by_model({FIRST: script}), models=FALLBACKS) as stage:
-        assert "error" in stage.gateway.chat(model=FIRST, stream=True).chunks[-1]
-        assert stage.models == [FIRST]
+    with run_rule_harness(by_model({FIRST: script}), models=FALLBACKS) as harness:
+        assert "error" in harness.gateway.chat(model=FIRST, stream=True).chunks[-1]
+        assert harness.models == [FIRST]
 
 
 # --- breakers -----------------------------------------------------------------------------------------------
@@ -601,54 +605,56 @@ TOUCHY: dict[str, Any] = {"breaker": BreakerSettings(failures=3, open_seconds=60
 
 
 def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
-    with theatre(by_model({FIRST: refused(503)}), **TOUCHY) as stage:
-        assert [stage.gateway.chat().status for _ in range(3)] == [503] * 3
-        seen = stage.gateway.chat()
+    with run_rule_harness(by_model({FIRST: refused(503)}), **TOUCHY) as harness:
+        assert [harness.gateway.chat().status for _ in range(3)] == [503] * 3
+        seen = harness.gateway.chat()
         assert (seen.status, seen.error["code"]) == (503, "circuit_open")
         assert 50 <= int(seen.headers["retry-after"]) <= 60
-        assert len(stage.upstream.requests) == 3
-        assert stage.gateway.chat(model=SECOND).status == 200
-        assert stage.gateway.metrics()[f'gateway_circuit_breaker_open{{model="{A}"}}'] == 1
-        stage.gateway.log.wait(lambda line: line.get("message") == f"the circuit breaker of Cohere's model {A} is open")
+        assert len(harness.upstream.requests) == 3
+        assert harness.gateway.chat(model=SECOND).status == 200
+        assert harness.gateway.metrics()[f'gateway_circuit_breaker_open{{model="{A}"}}'] == 1
+        harness.gateway.log.wait(
+            lambda line: line.get("message") == f"the circuit breaker of Cohere's model {A} is open"
+        )
 
 
 def test_a_probe_closes_the_breaker() -> None:
     settings = {**TOUCHY, "breaker": BreakerSettings(failures=3, open_seconds=0.2)}
-    with theatre([refused(503), refused(503), refused(503), answered()], **settings) as stage:
+    with run_rule_harness([refused(503), refused(503), refused(503), answered()], **settings) as harness:
         for _ in range(3):
-            stage.gateway.chat()
-        stage.gateway.log.wait(lambda line: line.get("message", "").endswith("is open"))
-        seen = stage.gateway.chat()
+            harness.gateway.chat()
+        harness.gateway.log.wait(lambda line: line.get("message", "").endswith("is open"))
+        seen = harness.gateway.chat()
         while seen.status != 200:
             assert seen.error["code"] == "circuit_open"
-            seen = stage.gateway.chat()
-        stage.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
-        assert len(stage.upstream.requests) == 4
+            seen = harness.gateway.chat()
+        harness.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
+        assert len(harness.upstream.requests) == 4
 
 
 def test_a_probe_whose_caller_leaves_lets_the_next_call_probe() -> None:
     probed = Signal()
 
-    def play(request: Request) -> Script:
-        if len(stage.upstream.requests) <= 3:
+    def respond(request: Request) -> Script:
+        if len(harness.upstream.requests) <= 3:
             return refused(503)
-        if len(stage.upstream.requests) == 4:
+        if len(harness.upstream.requests) == 4:
             probed.set()
             return (Pause(NEVER),)
         return answered()
 
     settings = {**TOUCHY, "breaker": BreakerSettings(failures=3, open_seconds=0.1)}
-    with theatre(play, **settings) as stage:
+    with run_rule_harness(respond, **settings) as harness:
         for _ in range(3):
-            stage.gateway.chat()
+            harness.gateway.chat()
         while not probed.is_set():
-            with socket.create_connection(stage.gateway.address, 30) as connection:
+            with socket.create_connection(harness.gateway.address, 30) as connection:
                 connection.sendall(request_bytes("prober"))
                 until_probed_or_refused(connection, probed)
-        stage.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
-        seen = stage.gateway.chat()
+        harness.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
+        seen = harness.gateway.chat()
         assert (seen.status, seen.text) == (200, "Hi there.")
-        stage.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
+        harness.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
 
 
 def until_probed_or_refused(connection: socket.socket, probed: Signal) -> None:
@@ -677,10 +683,10 @@ def test_the_breaker_of_the_connection_opens_for_every_model() -> None:
 
 
 def test_an_open_breaker_makes_another_model_answer() -> None:
-    with theatre(by_model({FIRST: refused(503)}), **TOUCHY, models=FALLBACKS) as stage:
+    with run_rule_harness(by_model({FIRST: refused(503)}), **TOUCHY, models=FALLBACKS) as harness:
         for _ in range(5):
-            assert stage.gateway.chat(model=FIRST).status == 200
-        assert stage.models.count(FIRST) == 3
+            assert harness.gateway.chat(model=FIRST).status == 200
+        assert harness.models.count(FIRST) == 3
 
 
 # --- places -------------------------------------------------------------------------------------------------
@@ -708,74 +714,74 @@ class Rush:
 def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() -> None:
     go_on, received = Signal(), Signal()
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         received.set()
         return (Pause(go_on), *answered())
 
     concurrency = ConcurrencySettings(max_in_flight=1, queue_size=1)
-    with theatre(play, concurrency=concurrency) as stage:
-        rush = Rush(stage.gateway)
+    with run_rule_harness(respond, concurrency=concurrency) as harness:
+        rush = Rush(harness.gateway)
         rush.asks()
         received.wait_in_thread()
         rush.asks()
-        awaited(lambda: stage.gateway.metrics()["gateway_requests_in_flight"] == 3)  # with this look
-        stage.gateway.ask("GET", "/health/live")  # the second one has been read by now, and waits
-        refused_one = stage.gateway.chat()
+        awaited(lambda: harness.gateway.metrics()["gateway_requests_in_flight"] == 3)  # with this look
+        harness.gateway.ask("GET", "/health/live")  # the second one has been read by now, and waits
+        refused_one = harness.gateway.chat()
         assert (refused_one.status, refused_one.error["code"]) == (503, "too_many_calls")
         assert refused_one.headers["retry-after"] == "1"
-        assert len(stage.upstream.requests) == 1
+        assert len(harness.upstream.requests) == 1
         go_on.set()
         assert rush.ends() == [200, 200]
-        assert stage.gateway.metrics()["gateway_upstream_queue_duration_seconds_count"] >= 1
+        assert harness.gateway.metrics()["gateway_upstream_queue_duration_seconds_count"] >= 1
 
 
 def test_a_stream_gives_its_place_back() -> None:
     # One may wait: the last bytes are there a moment before the place is given back.
-    with theatre([streamed()], concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as stage:
+    with run_rule_harness([streamed()], concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as harness:
         for _ in range(5):
-            seen = stage.gateway.chat(stream=True)
+            seen = harness.gateway.chat(stream=True)
             assert (seen.status, seen.text) == (200, "Hi there.")
 
 
 @pytest.mark.parametrize("script", [refused(503), refused(400), (Cut(),), refused(401)], ids=str)
 def test_a_failure_gives_its_place_back(script: Script) -> None:
-    with theatre(
+    with run_rule_harness(
         [script], concurrency=ConcurrencySettings(max_in_flight=1, queue_size=0), retries=Retries(count=0)
-    ) as stage:
-        codes = {stage.gateway.chat().error["code"] for _ in range(4)}
+    ) as harness:
+        codes = {harness.gateway.chat().error["code"] for _ in range(4)}
         assert "too_many_calls" not in codes
 
 
 def test_who_leaves_the_queue_leaves_no_trace() -> None:
     go_on, received = Signal(), Signal()
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         received.set()
         return (Pause(go_on), *answered())
 
-    with theatre(play, concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as stage:
-        rush = Rush(stage.gateway)
+    with run_rule_harness(respond, concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as harness:
+        rush = Rush(harness.gateway)
         rush.asks()
         received.wait_in_thread()
         for identity in ("one", "two", "three"):
-            with socket.create_connection(stage.gateway.address, 30) as connection:
+            with socket.create_connection(harness.gateway.address, 30) as connection:
                 connection.sendall(request_bytes(identity))
-                stage.gateway.ask("GET", "/health/live")  # it has been read by now, and waits
-            assert stage.gateway.log.line_of(identity)["outcome"] == "client_closed"
+                harness.gateway.ask("GET", "/health/live")  # it has been read by now, and waits
+            assert harness.gateway.log.line_of(identity)["outcome"] == "client_closed"
         go_on.set()
         assert rush.ends() == [200]
-        assert stage.gateway.chat().status == 200
-        assert len(stage.upstream.requests) == 2
+        assert harness.gateway.chat().status == 200
+        assert len(harness.upstream.requests) == 2
 
 
 def test_for_a_caller_who_left_between_two_calls_nothing_is_retried() -> None:
-    with theatre([refused(503)], retries=Retries(initial_backoff=20.0, max_backoff=20.0)) as stage:
-        with socket.create_connection(stage.gateway.address, 30) as connection:
+    with run_rule_harness([refused(503)], retries=Retries(initial_backoff=20.0, max_backoff=20.0)) as harness:
+        with socket.create_connection(harness.gateway.address, 30) as connection:
             connection.sendall(request_bytes("leaver"))
-            awaited(lambda: bool(stage.upstream.exchanges))
-            stage.upstream.exchanges[0].finished.wait_in_thread()
-        assert stage.gateway.log.line_of("leaver")["outcome"] == "client_closed"
-        assert len(stage.upstream.requests) == 1
+            awaited(lambda: bool(harness.upstream.exchanges))
+            harness.upstream.exchanges[0].finished.wait_in_thread()
+        assert harness.gateway.log.line_of("leaver")["outcome"] == "client_closed"
+        assert len(harness.upstream.requests) == 1
 
 
 # --- answers without end ------------------------------------------------------------------------------------
@@ -786,7 +792,7 @@ def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytes
     for module in (response, streaming):
         monkeypatch.setattr(module, "MAX_RESPONSE_BYTES", 100_000)
     script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
-    with theatre([script], retries=Retries(count=0)) as stage:
-        seen = stage.gateway.chat(stream=stream)
+    with run_rule_harness([script], retries=Retries(count=0)) as harness:
+        seen = harness.gateway.chat(stream=stream)
         error = seen.chunks[-1]["error"] if seen.status == 200 else seen.error
         assert error["code"] == "upstream_cut" and "too large" in error["message"]

@@ -15,7 +15,7 @@ from support.app import CHAT, CLOSED, A, end, piece, start, streamed
 from support.app import opened as begun
 from support.process import awaited
 from support.scripted_upstream import Chunk, End, Pause, Script, Signal, transcript
-from support.virtual_keys import BY, key_of, keyed_stage, secret_of, write
+from support.virtual_keys import BY, key_of, run_keyed_harness, secret_of, write
 from test_serve_websocket import opened
 
 REVOCATIONS: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -34,10 +34,10 @@ REVOCATIONS: dict[str, tuple[Callable[[Any], object], str]] = {
 @pytest.mark.parametrize("name", REVOCATIONS)
 def test_the_next_request_on_an_open_socket_is_refused(name: str) -> None:
     work, code = REVOCATIONS[name]
-    with keyed_stage(Team(team_id="t"), key_of("k", team_id="t")) as (staged, url):
-        staged.plays(streamed())
+    with run_keyed_harness(Team(team_id="t"), key_of("k", team_id="t")) as (harness, url):
+        harness.respond_with(streamed())
         headers = {"authorization": f"Bearer {secret_of('k')}"}
-        with opened(staged.gateway, headers) as caller:
+        with opened(harness.gateway, headers) as caller:
             assert caller.ask()[-1]["type"] == "response.completed"
             write(url, work)
             for _ in range(2000):
@@ -61,12 +61,15 @@ def test_a_running_stream_ends_well_and_its_successor_is_refused(name: str) -> N
     headers = {"authorization": f"Bearer {secret_of('k')}", "content-type": "application/json"}
     body = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
     script, go_on = interrupted()
-    with keyed_stage(Team(team_id="t"), key_of("k", team_id="t")) as (staged, url), ThreadPoolExecutor(1) as callers:
-        staged.plays(script, streamed())
-        gateway = staged.gateway
+    with (
+        run_keyed_harness(Team(team_id="t"), key_of("k", team_id="t")) as (harness, url),
+        ThreadPoolExecutor(1) as callers,
+    ):
+        harness.respond_with(script, streamed())
+        gateway = harness.gateway
         running = callers.submit(gateway.ask, "POST", CHAT, {**body, "stream": True}, headers, 120)
         try:
-            awaited(lambda: len(staged.upstream.exchanges) == 1)
+            awaited(lambda: len(harness.upstream.exchanges) == 1)
             write(url, work)
             awaited(lambda: gateway.ask("GET", "/v1/nothing", None, headers).status in (401, 403))
         finally:
@@ -74,21 +77,21 @@ def test_a_running_stream_ends_well_and_its_successor_is_refused(name: str) -> N
         assert running.result().text == "Hi there."
         seen = gateway.ask("POST", CHAT, body, headers)
         assert seen.error["code"] == code, seen
-        assert len(staged.upstream.exchanges) == 1
+        assert len(harness.upstream.exchanges) == 1
 
 
 def test_a_running_response_on_a_socket_ends_well() -> None:
     work, code = REVOCATIONS["blocked"]
     script, go_on = interrupted()
-    with keyed_stage(key_of("k")) as (staged, url):
-        staged.plays(script, streamed())
+    with run_keyed_harness(key_of("k")) as (harness, url):
+        harness.respond_with(script, streamed())
         headers = {"authorization": f"Bearer {secret_of('k')}"}
-        with opened(staged.gateway, headers) as caller:
+        with opened(harness.gateway, headers) as caller:
             caller.say()
             while caller.hear()["type"] != "response.output_text.delta":
                 pass
             write(url, work)
-            awaited(lambda: staged.gateway.ask("GET", "/v1/nothing", None, headers).status == 403)
+            awaited(lambda: harness.gateway.ask("GET", "/v1/nothing", None, headers).status == 403)
             go_on.set()
             assert caller.answer()[-1]["type"] == "response.completed"
             assert caller.ask()[-1]["error"]["code"] == code

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Seen, Stage, answered, stage
+from support.app import A, Harness, Seen, answered, run_harness
 from support.scripted_upstream import Script, json_answer
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -105,16 +105,16 @@ LAW = [
 
 @pytest.fixture(scope="module")
 def on() -> Any:
-    with stage() as one:
+    with run_harness() as one:
         yield one
 
 
-def cohere_requests(on: Stage) -> list[dict[str, Any]]:
+def cohere_requests(on: Harness) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
-def ask(on: Stage, path: str, case: dict[str, Any], scripts: tuple[Script, ...], streamed: bool) -> Seen:
-    on.plays(*(script for script in scripts for _ in range(case.get("n", 1))))
+def ask(on: Harness, path: str, case: dict[str, Any], scripts: tuple[Script, ...], streamed: bool) -> Seen:
+    on.respond_with(*(script for script in scripts for _ in range(case.get("n", 1))))
     body = {"model": A, "messages": [USER], **case, "stream": streamed}
     return on.gateway.ask("POST", path, _as_responses(body) if path == RESPONSES else body)
 
@@ -188,7 +188,7 @@ def _response(body: Any) -> Any:
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @pytest.mark.parametrize(("case", "scripts"), [row[2:] for row in LAW], ids=[f"{row[0]}, {row[1]}" for row in LAW])
 def test_a_stream_says_what_a_whole_answer_says(
-    on: Stage, path: str, case: dict[str, Any], scripts: tuple[Script, ...]
+    on: Harness, path: str, case: dict[str, Any], scripts: tuple[Script, ...]
 ) -> None:
     if path == RESPONSES and "n" in case:
         pytest.skip("a response is one choice")
@@ -203,7 +203,7 @@ def test_a_stream_says_what_a_whole_answer_says(
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_documents_and_tools_give_way_to_the_schema_the_second_time(on: Stage, path: str, streamed: bool) -> None:
+def test_documents_and_tools_give_way_to_the_schema_the_second_time(on: Harness, path: str, streamed: bool) -> None:
     """Cohere compiles a schema only where neither stands beside it: the documents move into the prompt."""
     case = requests()["a schema beside documents and tools"]
     seen = ask(on, path, case, (BAD, GOOD), streamed)
@@ -217,7 +217,7 @@ def test_documents_and_tools_give_way_to_the_schema_the_second_time(on: Stage, p
 
 
 @pytest.mark.parametrize("model", [A, R])
-def test_tools_that_the_history_calls_stay_the_second_time_where_they_must(on: Stage, model: str) -> None:
+def test_tools_that_the_history_calls_stay_the_second_time_where_they_must(on: Harness, model: str) -> None:
     """Some models refuse a history that calls a tool which is not defined: there the instruction is repeated."""
     case = {**requests()["json beside a history of calls"], "model": model}
     ask(on, CHAT, case, (BAD, GOOD), False)

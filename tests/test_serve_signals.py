@@ -64,11 +64,11 @@ class Served:
 
 @contextmanager
 def served(
-    folder: Path, play: Callable[[Request], Script], text: str = "", *arguments: str, **environment: str
+    folder: Path, respond: Callable[[Request], Script], text: str = "", *arguments: str, **environment: str
 ) -> Iterator[Served]:
     file = folder / "gateway.toml"
     file.write_text(text)
-    with ScriptedUpstream(play).run_in_thread() as upstream:
+    with ScriptedUpstream(respond).run_in_thread() as upstream:
         values = {"COHERE_BASE_URL": upstream.url, "GATEWAY_CONFIG": str(file), **environment}
         if "cohere_api_key" not in text:
             values["COHERE_API_KEY"] = "server-key"
@@ -97,10 +97,10 @@ def rest(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize("path", ["", RESPONSES], ids=["chat", "responses"])
 def test_a_stream_that_has_no_time_left_is_an_error(path: str, stop: signal.Signals, tmp_path: Path) -> None:
     shutdown = {"GATEWAY_TIMEOUTS_SHUTDOWN": "0.3", "GATEWAY_DATABASE_URL": f"sqlite:///{tmp_path}/kept"}
-    with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **shutdown) as stage:
-        with asking(stage.server, path, stream=True, **({"input": "Hi"} if path else {})) as connection:
+    with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **shutdown) as harness:
+        with asking(harness.server, path, stream=True, **({"input": "Hi"} if path else {})) as connection:
             received = reads_until(connection, b"Hi")
-            stage.server.signal(stop)
+            harness.server.signal(stop)
             received += rest(connection)
         assert received.endswith(b"0\r\n\r\n"), "the body was cut"
         assert b"The gateway is stopping" in received
@@ -108,8 +108,8 @@ def test_a_stream_that_has_no_time_left_is_an_error(path: str, stop: signal.Sign
             assert b"event: response.failed" in received and b"data: [DONE]" in received
         else:
             assert b'data: {"error":' in received and b"[DONE]" not in received
-        assert stage.server.ends() == 0
-        (line,) = [line for line in stage.server.errors() if line["operation"] != "health"]
+        assert harness.server.ends() == 0
+        (line,) = [line for line in harness.server.errors() if line["operation"] != "health"]
         assert (line["outcome"], line["error"]) == ("error", "gateway_stopping")
 
 
@@ -118,47 +118,47 @@ def test_a_stream_that_has_no_time_left_is_an_error(path: str, stop: signal.Sign
 def test_who_has_heard_nothing_gets_an_ordinary_error(script: Script, stream: bool, tmp_path: Path) -> None:
     requested = Signal()
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         requested.set()
         return script
 
-    with served(tmp_path, play, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as stage:
-        with asking(stage.server, stream=stream) as connection:
+    with served(tmp_path, respond, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as harness:
+        with asking(harness.server, stream=stream) as connection:
             requested.wait_in_thread()
-            stage.server.signal(signal.SIGTERM)
+            harness.server.signal(signal.SIGTERM)
             received = rest(connection)
         assert received.startswith(b"HTTP/1.1 503") and b"gateway_stopping" in received
-        assert stage.server.ends() == 0
+        assert harness.server.ends() == 0
 
 
 def test_who_waits_in_the_queue_gets_one_too(tmp_path: Path) -> None:
     settings = {"GATEWAY_TIMEOUTS_SHUTDOWN": "0.5", "GATEWAY_CONCURRENCY_MAX_IN_FLIGHT": "1"}
-    with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **settings) as stage:
-        with asking(stage.server, stream=True) as first, asking(stage.server, stream=True) as second:
-            awaited(lambda: b"gateway_requests_in_flight 3.0" in stage.server.get("/metrics"))
-            stage.server.signal(signal.SIGTERM)
+    with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(NEVER)), **settings) as harness:
+        with asking(harness.server, stream=True) as first, asking(harness.server, stream=True) as second:
+            awaited(lambda: b"gateway_requests_in_flight 3.0" in harness.server.get("/metrics"))
+            harness.server.signal(signal.SIGTERM)
             answers = sorted((rest(first), rest(second)))
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200", b"HTTP/1.1 503"]
         assert all(b"gateway_stopping" in answer for answer in answers)
-        assert len(stage.upstream.requests) == 1
-        assert stage.server.ends() == 0
+        assert len(harness.upstream.requests) == 1
+        assert harness.server.ends() == 0
 
 
 def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
     go_on = Signal()
-    with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(go_on), Chunk(REST), End())) as stage:
+    with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(go_on), Chunk(REST), End())) as harness:
         with (
-            asking(stage.server, stream=True) as connection,
-            socket.create_connection(("127.0.0.1", stage.server.port), 30) as watcher,
+            asking(harness.server, stream=True) as connection,
+            socket.create_connection(("127.0.0.1", harness.server.port), 30) as watcher,
         ):
             reads_until(connection, b'"Hi"')
             asks = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n"
             watcher.sendall(asks)
             assert b" 200 " in reads_until(watcher, b"}")
-            stage.server.signal(signal.SIGTERM)
+            harness.server.signal(signal.SIGTERM)
             go_on.set()
             assert b"[DONE]" in rest(connection)
-        assert stage.server.ends() == 0
+        assert harness.server.ends() == 0
 
 
 def test_what_runs_in_the_background_ends_in_good_order_too() -> None:
@@ -187,43 +187,43 @@ SECOND = 'cohere_api_key = ["second"]\n[models.aliases]\n"gpt-4o" = "command-a-0
 def test_settings_are_read_again_and_no_stream_is_dropped(workers: int, tmp_path: Path) -> None:
     go_on = Signal()
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         if request.json().get("stream"):
             return (EVENTS, Chunk(BEGUN), Pause(go_on), Chunk(REST), End())
         return answered()
 
-    with served(tmp_path, play, FIRST, "--workers", str(workers)) as stage:
+    with served(tmp_path, respond, FIRST, "--workers", str(workers)) as harness:
         if workers > 1:
-            stage.server.settle(workers)
-        with asking(stage.server, stream=True) as connection:
+            harness.server.settle(workers)
+        with asking(harness.server, stream=True) as connection:
             reads_until(connection, b'"Hi"')
-            result = stage.hangs_up(SECOND)
+            result = harness.hangs_up(SECOND)
             assert result["message"] == "the settings were read again: cohere_api_key, models changed"
-            awaited(lambda: len(stage.troubles) == workers)
-            assert b"HTTP/1.1 200" in stage.server.chat(model="gpt-4o")
-            assert stage.upstream.requests[-1].json()["model"] == A
-            assert stage.keys == ["first", "second"]
+            awaited(lambda: len(harness.troubles) == workers)
+            assert b"HTTP/1.1 200" in harness.server.chat(model="gpt-4o")
+            assert harness.upstream.requests[-1].json()["model"] == A
+            assert harness.keys == ["first", "second"]
             go_on.set()
             assert b"there." in reads_until(connection, b"[DONE]")
-        stage.server.signal(signal.SIGTERM)
-        assert stage.server.ends() == 0
+        harness.server.signal(signal.SIGTERM)
+        assert harness.server.ends() == 0
 
 
 def test_who_waits_for_a_key_is_served_with_a_new_one(tmp_path: Path) -> None:
     limited = json_answer(429, {"message": "Trial key"}, {"retry-after": "40"})
     wait = "[retries]\ncount = 0\n[pool]\nqueue_timeout = 60\n"
 
-    def play(request: Request) -> Script:
+    def respond(request: Request) -> Script:
         return limited if request.headers.first("authorization") == "Bearer first" else answered()
 
-    with served(tmp_path, play, FIRST + wait) as stage:
-        assert b"HTTP/1.1 429" in stage.server.chat()
-        with asking(stage.server) as connection:
+    with served(tmp_path, respond, FIRST + wait) as harness:
+        assert b"HTTP/1.1 429" in harness.server.chat()
+        with asking(harness.server) as connection:
             # It is one of two by then: the other one asks.
-            awaited(lambda: b"gateway_requests_in_flight 2.0" in stage.server.get("/metrics"))
-            stage.hangs_up('cohere_api_key = ["second"]\n' + wait)
+            awaited(lambda: b"gateway_requests_in_flight 2.0" in harness.server.get("/metrics"))
+            harness.hangs_up('cohere_api_key = ["second"]\n' + wait)
             assert b"HTTP/1.1 200" in reads_until(connection, b"there.")
-        assert stage.keys == ["first", "second"]
+        assert harness.keys == ["first", "second"]
 
 
 BAD: tuple[tuple[str, str, str], ...] = (
@@ -236,11 +236,11 @@ BAD: tuple[tuple[str, str, str], ...] = (
 
 @pytest.mark.parametrize(("text", "says"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_settings_are_refused_and_the_old_ones_stay(text: str, says: str, tmp_path: Path) -> None:
-    with served(tmp_path, lambda _: answered(), FIRST) as stage:
-        result = stage.hangs_up(text)["message"]
+    with served(tmp_path, lambda _: answered(), FIRST) as harness:
+        result = harness.hangs_up(text)["message"]
         assert result.startswith("the new settings cannot be used, the old ones stay: ") and says in result
-        assert b"HTTP/1.1 200" in stage.server.chat()
-        assert stage.keys == ["first"]
+        assert b"HTTP/1.1 200" in harness.server.chat()
+        assert harness.keys == ["first"]
         assert "first" not in result
 
 
@@ -248,24 +248,24 @@ NOWHERE = ("default", "")
 
 
 def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
-    with served(tmp_path, lambda _: answered(), FIRST) as stage:
-        result = stage.hangs_up('cohere_api_key = ["third"]\nworkers = 7\n[timeouts]\nconnect = 3\n')
+    with served(tmp_path, lambda _: answered(), FIRST) as harness:
+        result = harness.hangs_up('cohere_api_key = ["third"]\nworkers = 7\n[timeouts]\nconnect = 3\n')
         assert result["message"] == (
             "the settings were read again: cohere_api_key changed; workers, timeouts changed, too, and need a restart"
         )
-        seen = json.loads(stage.server.get("/gateway/settings"))
+        seen = json.loads(harness.server.get("/gateway/settings"))
         rows = {row["name"]: row for row in seen["data"]}
         origins = {name: (row["origin"]["kind"], row["origin"]["name"]) for name, row in rows.items()}
-        assert origins["cohere_api_key"] == ("file", str(stage.file))
+        assert origins["cohere_api_key"] == ("file", str(harness.file))
         assert origins["port"] == ("start", "a free port")
         assert (rows["workers"]["value"], origins["workers"], origins["timeouts.connect"]) == (1, NOWHERE, NOWHERE)
 
 
 def test_the_file_is_read_again_only_after_sighup(tmp_path: Path) -> None:
-    with served(tmp_path, lambda _: answered(), FIRST) as stage:
-        stage.file.write_text(SECOND)
-        assert b"HTTP/1.1 200" in stage.server.chat()
-        assert stage.keys == ["first"]
+    with served(tmp_path, lambda _: answered(), FIRST) as harness:
+        harness.file.write_text(SECOND)
+        assert b"HTTP/1.1 200" in harness.server.chat()
+        assert harness.keys == ["first"]
 
 
 def test_the_emulator_stays_where_it_is() -> None:

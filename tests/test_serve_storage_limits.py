@@ -17,7 +17,18 @@ from gateway.pipeline.accepted_keys import PROOF_PATH
 from gateway.state import conversation_state
 from gateway.store import database, store
 from gateway.store.usage import PROBE_BYTES
-from support.app import MASTER_KEY, SERVER_KEY, A, Gateway, Seen, Stage, answered, demonstration, gateway_over, stage
+from support.app import (
+    MASTER_KEY,
+    SERVER_KEY,
+    A,
+    Gateway,
+    Harness,
+    Seen,
+    answered,
+    demonstration,
+    gateway_over,
+    run_harness,
+)
 from support.scripted_upstream import Script, ScriptedUpstream, json_answer
 
 RESPONSES, CONVERSATIONS = "/v1/responses", "/v1/conversations"
@@ -89,25 +100,25 @@ def test_nothing_is_stored_for_a_key_that_cohere_refuses(
 
 
 def test_a_key_is_proven_once(tmp_path: Path) -> None:
-    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
-        staged.plays(answered())
+    with run_harness(database_url=f"sqlite:///{tmp_path}/store.db") as harness:
+        harness.respond_with(answered())
         for _ in range(2):
-            assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 200
-        assert [request.path for request in staged.upstream.requests] == [PROOF_PATH]
+            assert harness.gateway.ask("POST", CONVERSATIONS, {}).status == 200
+        assert [request.path for request in harness.upstream.requests] == [PROOF_PATH]
 
 
 def test_a_call_that_cohere_answered_is_a_proof(tmp_path: Path) -> None:
-    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
-        assert staged.asked(answered()).status == 200
-        assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 200
-        assert [request.path for request in staged.upstream.requests] == ["/v2/chat"]
+    with run_harness(database_url=f"sqlite:///{tmp_path}/store.db") as harness:
+        assert harness.chat_over(answered()).status == 200
+        assert harness.gateway.ask("POST", CONVERSATIONS, {}).status == 200
+        assert [request.path for request in harness.upstream.requests] == ["/v2/chat"]
 
 
 def test_the_servers_own_key_needs_no_proof() -> None:
-    with stage(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as staged:
-        staged.plays(answered())
-        assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 200
-        assert not staged.upstream.requests
+    with run_harness(key=MASTER_KEY, cohere_api_key=[SERVER_KEY], master_key=MASTER_KEY) as harness:
+        harness.respond_with(answered())
+        assert harness.gateway.ask("POST", CONVERSATIONS, {}).status == 200
+        assert not harness.upstream.requests
 
 
 # --- background responses that Cohere refuses ---------------------------------------------------------------
@@ -117,21 +128,21 @@ def test_the_servers_own_key_needs_no_proof() -> None:
 def test_a_refused_background_response_keeps_nothing_of_its_request(tmp_path: Path, streams: bool) -> None:
     secret = "a long story " * 100
     tool = {"type": "function", "name": "tell", "description": secret, "parameters": {"type": "object"}}
-    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
-        staged.plays(json_answer(422, {"message": "the request is invalid"}))
+    with run_harness(database_url=f"sqlite:///{tmp_path}/store.db") as harness:
+        harness.respond_with(json_answer(422, {"message": "the request is invalid"}))
         fields = {"instructions": secret, "tools": [tool], "metadata": {"topic": "stories"}, "stream": streams}
-        seen = respond(staged.gateway, secret, background=True, **fields)
+        seen = respond(harness.gateway, secret, background=True, **fields)
         assert seen.status == 200
         data = seen.data.decode()
         id = data[data.index("resp_") :].partition('"')[0]
-        final = ended(staged.gateway, id)
+        final = ended(harness.gateway, id)
         assert (final["status"], final["instructions"], final["tools"]) == ("failed", None, [])
         assert "invalid" in final["error"]["message"]
         if streams:
-            replay = staged.gateway.ask("GET", f"{RESPONSES}/{id}?stream=true").data
+            replay = harness.gateway.ask("GET", f"{RESPONSES}/{id}?stream=true").data
             assert replay.count(b"event: ") == 1 and b"response.failed" in replay and b"long story" not in replay
             assert b"long story" in seen.data and b"response.failed" in seen.data  # the caller of the request saw all
-        assert staged.gateway.ask("GET", f"{RESPONSES}/{id}/input_items").body["data"] == []
+        assert harness.gateway.ask("GET", f"{RESPONSES}/{id}/input_items").body["data"] == []
     with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
         columns = connection.execute("SELECT body, items, output FROM responses").fetchall()
         bodies = connection.execute("SELECT body FROM events").fetchall()
@@ -173,13 +184,13 @@ def test_what_is_stored_is_bounded(limit: str) -> None:
 
 
 def test_one_caller_does_not_fill_the_share_of_another() -> None:
-    with stage(max_stored_bytes_per_caller=20_000) as staged:
-        staged.plays(answered())
+    with run_harness(max_stored_bytes_per_caller=20_000) as harness:
+        harness.respond_with(answered())
         large = {"items": [{"role": "user", "content": "x" * 15_000}]}
-        assert staged.gateway.ask("POST", CONVERSATIONS, large).status == 200
-        assert staged.gateway.ask("POST", CONVERSATIONS, large).status == 507
-        staged.gateway.key = "another-caller"
-        assert staged.gateway.ask("POST", CONVERSATIONS, large).status == 200
+        assert harness.gateway.ask("POST", CONVERSATIONS, large).status == 200
+        assert harness.gateway.ask("POST", CONVERSATIONS, large).status == 507
+        harness.gateway.key = "another-caller"
+        assert harness.gateway.ask("POST", CONVERSATIONS, large).status == 200
 
 
 # --- a full disk --------------------------------------------------------------------------------------------
@@ -188,8 +199,8 @@ def test_one_caller_does_not_fill_the_share_of_another() -> None:
 class Disk:
     """A database file that may not grow beyond the pages that it has: what SQLite says of a full disk."""
 
-    def __init__(self, staged: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._staged, self._monkeypatch = staged, monkeypatch
+    def __init__(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._staged, self._monkeypatch = harness, monkeypatch
         self._pragmas = database._PRAGMAS
 
     def fill(self, spare_pages: int = 0) -> None:
@@ -215,7 +226,7 @@ class Disk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stage, Disk]]:
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Harness, Disk]]:
     executors: list[database.SqliteExecutor] = []
     make = database.SqliteExecutor.__init__
 
@@ -225,46 +236,46 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stag
 
     monkeypatch.setattr(database.SqliteExecutor, "__init__", remember)
     monkeypatch.setattr(conversation_state, "SAVE_RETRY_SECONDS", (0.05,))
-    with stage(database_url=f"sqlite:///{tmp_path}/store.db") as staged:
-        full = Disk(staged, monkeypatch)
+    with run_harness(database_url=f"sqlite:///{tmp_path}/store.db") as harness:
+        full = Disk(harness, monkeypatch)
         full.file, full.executors = tmp_path / "store.db", executors
-        yield staged, full
+        yield harness, full
 
 
-def test_a_full_disk_is_found_before_cohere_is_paid(disk: tuple[Stage, Disk]) -> None:
-    staged, full = disk
-    staged.plays(answered())
-    assert respond(staged.gateway).status == 200
+def test_a_full_disk_is_found_before_cohere_is_paid(disk: tuple[Harness, Disk]) -> None:
+    harness, full = disk
+    harness.respond_with(answered())
+    assert respond(harness.gateway).status == 200
     full.fill()
-    paid = len(staged.upstream.requests)
+    paid = len(harness.upstream.requests)
     for field in ("store", "background", "stream"):
-        seen = respond(staged.gateway, **{field: True})
+        seen = respond(harness.gateway, **{field: True})
         assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
-    assert staged.gateway.ask("POST", CONVERSATIONS, {}).status == 503
-    assert len(staged.upstream.requests) == paid
-    assert respond(staged.gateway, store=False).status == 200
-    line = staged.gateway.log.wait(lambda line: "message" in line)
+    assert harness.gateway.ask("POST", CONVERSATIONS, {}).status == 503
+    assert len(harness.upstream.requests) == paid
+    assert respond(harness.gateway, store=False).status == 200
+    line = harness.gateway.log.wait(lambda line: "message" in line)
     assert "storage: the database failed" in line["message"] and "full" in line["message"]
     full.free()
-    assert respond(staged.gateway).status == 200
+    assert respond(harness.gateway).status == 200
 
 
-def test_what_was_acknowledged_on_a_full_disk_is_stored_before_anything_new(disk: tuple[Stage, Disk]) -> None:
+def test_what_was_acknowledged_on_a_full_disk_is_stored_before_anything_new(disk: tuple[Harness, Disk]) -> None:
     """The probe fits, the response does not: it is kept in memory, and no other is taken until it is stored."""
-    staged, full = disk
+    harness, full = disk
     large = "x" * 20 * PROBE_BYTES
-    staged.plays(answered())
-    assert respond(staged.gateway).status == 200
+    harness.respond_with(answered())
+    assert respond(harness.gateway).status == 200
     full.fill(spare_pages=2 * PROBE_BYTES // 4096)
-    acknowledged = respond(staged.gateway, large)
+    acknowledged = respond(harness.gateway, large)
     assert acknowledged.status == 200
-    staged.gateway.log.wait(lambda line: "is not stored yet" in line.get("message", ""))
-    paid = len(staged.upstream.requests)
-    seen = respond(staged.gateway)
+    harness.gateway.log.wait(lambda line: "is not stored yet" in line.get("message", ""))
+    paid = len(harness.upstream.requests)
+    seen = respond(harness.gateway)
     assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
-    assert len(staged.upstream.requests) == paid
+    assert len(harness.upstream.requests) == paid
     full.free()
     until = time.monotonic() + 10
-    while respond(staged.gateway).status != 200:
+    while respond(harness.gateway).status != 200:
         assert time.monotonic() < until
-    assert staged.gateway.ask("GET", f"{RESPONSES}/{acknowledged.body['id']}").body == acknowledged.body
+    assert harness.gateway.ask("GET", f"{RESPONSES}/{acknowledged.body['id']}").body == acknowledged.body

@@ -20,7 +20,7 @@ from gateway.state import conversation_state
 from gateway.store.errors import StoreUnavailable
 from gateway.store.store import Store
 from support import oracle
-from support.app import A, Gateway, Stage, answered, demonstration, emulator, gateway_over, stage
+from support.app import A, Gateway, Harness, answered, demonstration, emulator, gateway_over, run_harness
 from support.databases import KINDS, throwaway
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nothing"
@@ -51,11 +51,11 @@ def sdk(gateway: Gateway) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def own(database: str) -> Iterator[Stage]:
+def own(database: str) -> Iterator[Harness]:
     """Callers with keys of their own."""
-    with stage(database_url=database) as staged:
-        staged.plays(answered())
-        yield staged
+    with run_harness(database_url=database) as harness:
+        harness.respond_with(answered())
+        yield harness
 
 
 @pytest.fixture(scope="module")
@@ -465,8 +465,8 @@ def test_a_method_that_a_path_does_not_take(gateway: Gateway) -> None:
 # --- whose it is --------------------------------------------------------------------------------------------
 
 
-def test_nobody_finds_what_somebody_else_owns(own: Stage) -> None:
-    own.plays(answered())
+def test_nobody_finds_what_somebody_else_owns(own: Harness) -> None:
+    own.respond_with(answered())
     with own.gateway.client() as mine, own.gateway.client(OTHER_KEY) as theirs:
         response = mine.responses.create(model=A, input="Hello")
         conversation = mine.conversations.create(items=[message("Hello", id="msg_1")], metadata={"topic": "mine"})
@@ -493,7 +493,7 @@ def test_nobody_finds_what_somebody_else_owns(own: Stage) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/responses/resp_1", "/v1/conversations/conv_1/items"])
-def test_nobody_reads_without_a_key(own: Stage, path: str) -> None:
+def test_nobody_reads_without_a_key(own: Harness, path: str) -> None:
     assert own.gateway.ask("GET", path, headers={}).status == 401
 
 

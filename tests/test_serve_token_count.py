@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.emulator.tokens import split as split_tokens
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
-from support.app import REASONING, A, Gateway, Seen, Stage, demonstration, gateway_over, stage
+from support.app import REASONING, A, Gateway, Harness, Seen, demonstration, gateway_over, run_harness
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from translators.core.errors import UpstreamProtocolError
 from translators.operations.responses_token_count import MOST_CHARACTERS, token_count, tokenize_requests
@@ -42,8 +42,8 @@ def counting() -> Iterator[tuple[Gateway, ScriptedUpstream]]:
 
 
 @pytest.fixture(scope="module")
-def staged() -> Iterator[Stage]:
-    with stage() as result:
+def harness() -> Iterator[Harness]:
+    with run_harness() as result:
         yield result
 
 
@@ -200,15 +200,15 @@ def test_bodies_that_are_not_json_are_refused(counting: tuple[Gateway, ScriptedU
     assert counting[0].ask("POST", PATH, b"{").error["code"] == "invalid_json"
 
 
-def test_a_refusal_is_reported(staged: Stage) -> None:
-    staged.plays(json_answer(401, {"message": "invalid api token"}))
-    seen = count(staged.gateway, model=A, input="a " * 200_000)
+def test_a_refusal_is_reported(harness: Harness) -> None:
+    harness.respond_with(json_answer(401, {"message": "invalid api token"}))
+    seen = count(harness.gateway, model=A, input="a " * 200_000)
     assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
 
 
-def test_a_broken_answer_is_no_count(staged: Stage) -> None:
-    staged.plays(json_answer(200, b"<html>"))
-    seen = count(staged.gateway, model=A, input="a")
+def test_a_broken_answer_is_no_count(harness: Harness) -> None:
+    harness.respond_with(json_answer(200, b"<html>"))
+    seen = count(harness.gateway, model=A, input="a")
     assert (seen.status, seen.error["code"]) == (502, "upstream_protocol_error")
 
 

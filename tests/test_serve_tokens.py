@@ -24,9 +24,9 @@ from gateway.auth import signing_keys
 from gateway.settings.loading import load
 from gateway.settings.schema import JwtClaims, JwtSettings, SettingError, Settings
 from gateway.virtual_keys import Team
-from support.app import CHAT, MASTER_KEY, A, Seen, Stage, answered
+from support.app import CHAT, MASTER_KEY, A, Harness, Seen, answered
 from support.certificates import Certificates, issued_in
-from support.virtual_keys import key_of, keyed_stage, secret_of
+from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
 ISSUER, AUDIENCE = "https://issuer.example", "cohere-gateway"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -143,7 +143,7 @@ def forged(header: Mapping[str, Any], key: bytes | None, **claims: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Stage, Issuer]]:
+def served() -> Iterator[tuple[Harness, Issuer]]:
     claims = JwtClaims("org.team", "preferred_username", "roles", "https://gateway.example/permissions", "models")
     records = (
         Team(team_id="search", models=("command-a-*",)),
@@ -153,27 +153,27 @@ def served() -> Iterator[tuple[Stage, Issuer]]:
     )
     with issuer() as keys:
         settings = JwtSettings(keys.url, audience=AUDIENCE, issuer=ISSUER, leeway=5, claims=claims)
-        with keyed_stage(*records, jwt=settings) as (staged, _):
-            staged.plays(answered())
-            yield staged, keys
+        with run_keyed_harness(*records, jwt=settings) as (harness, _):
+            harness.respond_with(answered())
+            yield harness, keys
 
 
-def call(staged: Stage, secret: str, path: str = CHAT, body: Any = HELLO) -> Seen:
+def call(harness: Harness, secret: str, path: str = CHAT, body: Any = HELLO) -> Seen:
     headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
-    return staged.gateway.ask("POST", path, body, headers)
+    return harness.gateway.ask("POST", path, body, headers)
 
 
 @pytest.mark.parametrize(("key", "kid"), [(RSA, "rsa"), (EC, "ec"), (ED, "ed")], ids=["RS256", "ES256", "EdDSA"])
-def test_a_token_is_as_good_as_a_key(served: tuple[Stage, Issuer], key: Any, kid: str) -> None:
-    staged, _ = served
+def test_a_token_is_as_good_as_a_key(served: tuple[Harness, Issuer], key: Any, kid: str) -> None:
+    harness, _ = served
     signed = token(key, kid)
     for path in (CHAT, "/cohere/v2/chat", "/litellm/cohere/v2/chat"):
-        staged.plays(answered())
-        seen = call(staged, signed, path)
+        harness.respond_with(answered())
+        seen = call(harness, signed, path)
         assert seen.status == 200, seen
-        assert staged.upstream.requests[-1].headers["authorization"] == ["Bearer server-key-0002"]
-        assert staged.gateway.log.line_of(seen.headers["x-request-id"])["caller"] == "jwt:somebody"
-    assert call(staged, secret_of("usual"), "/litellm/cohere/v2/chat").status == 200
+        assert harness.upstream.requests[-1].headers["authorization"] == ["Bearer server-key-0002"]
+        assert harness.gateway.log.line_of(seen.headers["x-request-id"])["caller"] == "jwt:somebody"
+    assert call(harness, secret_of("usual"), "/litellm/cohere/v2/chat").status == 200
 
 
 BAD: Mapping[str, Any] = {
@@ -221,27 +221,27 @@ BAD: Mapping[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_refused_says_nothing_of_why(served: tuple[Stage, Issuer], name: str) -> None:
-    staged, _ = served
-    staged.plays(answered())
-    seen = call(staged, BAD[name]())
+def test_what_is_refused_says_nothing_of_why(served: tuple[Harness, Issuer], name: str) -> None:
+    harness, _ = served
+    harness.respond_with(answered())
+    seen = call(harness, BAD[name]())
     assert (seen.status, seen.body) == (401, REFUSED), seen
-    assert not staged.upstream.exchanges
+    assert not harness.upstream.exchanges
 
 
-def test_unknown_key_ids_cost_one_request_a_minute(served: tuple[Stage, Issuer]) -> None:
-    staged, keys = served
-    call(staged, token(ELSE, "first"))
+def test_unknown_key_ids_cost_one_request_a_minute(served: tuple[Harness, Issuer]) -> None:
+    harness, keys = served
+    call(harness, token(ELSE, "first"))
     before = keys.requests
     for number in range(30):
-        assert call(staged, token(ELSE, f"id-{number}")).status == 401
+        assert call(harness, token(ELSE, f"id-{number}")).status == 401
     assert keys.requests <= before + 1
-    assert call(staged, token()).status == 200
+    assert call(harness, token()).status == 200
 
 
-def test_claims_decide_what_a_token_may_do(served: tuple[Stage, Issuer]) -> None:
-    staged, _ = served
-    staged.plays(answered())
+def test_claims_decide_what_a_token_may_do(served: tuple[Harness, Issuer]) -> None:
+    harness, _ = served
+    harness.respond_with(answered())
     small = {**HELLO, "model": "command-r7b-12-2024"}
     for secret, body, expected in (
         (token(org={"team": "search"}), HELLO, 200),
@@ -258,18 +258,18 @@ def test_claims_decide_what_a_token_may_do(served: tuple[Stage, Issuer]) -> None
         (token(org={"team": "shut"}), HELLO, 403),
         (token(org="no object"), HELLO, 200),
     ):
-        assert call(staged, secret, body=body).status == expected, jwt.decode(
+        assert call(harness, secret, body=body).status == expected, jwt.decode(
             secret, options={"verify_signature": False}
         )
 
 
-def test_what_a_token_stores_is_its_subjects(served: tuple[Stage, Issuer]) -> None:
-    staged, _ = served
-    staged.plays(answered())
-    stored = call(staged, token(sub="a"), "/v1/responses", {"model": A, "input": "Hi"}).body["id"]
+def test_what_a_token_stores_is_its_subjects(served: tuple[Harness, Issuer]) -> None:
+    harness, _ = served
+    harness.respond_with(answered())
+    stored = call(harness, token(sub="a"), "/v1/responses", {"model": A, "input": "Hi"}).body["id"]
     for secret, status in ((token(sub="a", jti="2"), 200), (token(sub="b"), 404), (secret_of("usual"), 404)):
         headers = {"authorization": f"Bearer {secret}"}
-        assert staged.gateway.ask("GET", f"/v1/responses/{stored}", None, headers).status == status
+        assert harness.gateway.ask("GET", f"/v1/responses/{stored}", None, headers).status == status
 
 
 @pytest.fixture(scope="module")
@@ -283,20 +283,20 @@ def test_a_changed_signing_key_is_taken_over(
 ) -> None:
     monkeypatch.setattr(signing_keys, "RELOAD_SECONDS", 0.0)
     tls, ca_file = (certificates.tls(), str(certificates.ca)) if scheme == "https" else (None, "")
-    with issuer(tls) as keys, keyed_stage(jwt=JwtSettings(keys.url, ca_file=ca_file)) as (staged, _):
-        staged.plays(answered())
+    with issuer(tls) as keys, run_keyed_harness(jwt=JwtSettings(keys.url, ca_file=ca_file)) as (harness, _):
+        harness.respond_with(answered())
         new = token(ELSE, "new", aud=None)
-        assert call(staged, new).status == 401
+        assert call(harness, new).status == 401
         keys.keys.append(described(ELSE, "new"))
-        assert call(staged, new).status == 200
+        assert call(harness, new).status == 200
         old = token(aud=None)
-        assert call(staged, old).status == 200
+        assert call(harness, old).status == 200
         keys.keys = [described(ELSE, "newest")]
-        assert call(staged, token(ELSE, "newest", aud=None)).status == 200
-        assert call(staged, old).status == 401, "a token that was checked by a key that is gone is checked again"
+        assert call(harness, token(ELSE, "newest", aud=None)).status == 200
+        assert call(harness, old).status == 401, "a token that was checked by a key that is gone is checked again"
         keys.status = 500
-        assert call(staged, token(RSA, "other", aud=None)).status == 401
-        assert call(staged, token(ELSE, "newest", aud=None)).status == 200, "the last set that could be read counts"
+        assert call(harness, token(RSA, "other", aud=None)).status == 401
+        assert call(harness, token(ELSE, "newest", aud=None)).status == 200, "the last set that could be read counts"
 
 
 def _is_moved(keys: Issuer, elsewhere: str) -> None:
@@ -333,23 +333,23 @@ def test_a_set_of_keys_that_cannot_be_had(
     monkeypatch.setattr(signing_keys, "TIMEOUT_SECONDS", 1.0)
     with issuer() as keys, issuer() as elsewhere:
         misbehaves(keys, elsewhere.url)
-        with keyed_stage(key_of("usual"), jwt=JwtSettings(keys.url)) as (staged, _):
-            staged.plays(answered())
+        with run_keyed_harness(key_of("usual"), jwt=JwtSettings(keys.url)) as (harness, _):
+            harness.respond_with(answered())
             signed = token(aud=None)
-            assert call(staged, signed).body == REFUSED
-            assert call(staged, secret_of("usual")).status == 200, "keys do not depend on it"
-            assert any(text in line.get("message", "") for line in staged.gateway.log.lines)
+            assert call(harness, signed).body == REFUSED
+            assert call(harness, secret_of("usual")).status == 200, "keys do not depend on it"
+            assert any(text in line.get("message", "") for line in harness.gateway.log.lines)
             assert elsewhere.requests == 0, "whoever may redirect would name the keys that are trusted"
             keys.moved_to, keys.padding, keys.length, keys.dripping = "", 0, 0, False
-            assert call(staged, signed).status == 200
+            assert call(harness, signed).status == 200
 
 
 def test_keys_of_a_server_that_nobody_vouches_for(certificates: Certificates) -> None:
-    with issuer(certificates.tls()) as keys, keyed_stage(jwt=JwtSettings(keys.url)) as (staged, _):
-        staged.plays(answered())
-        assert call(staged, token(aud=None)).body == REFUSED
+    with issuer(certificates.tls()) as keys, run_keyed_harness(jwt=JwtSettings(keys.url)) as (harness, _):
+        harness.respond_with(answered())
+        assert call(harness, token(aud=None)).body == REFUSED
         assert keys.requests == 0
-        assert any("CERTIFICATE_VERIFY_FAILED" in line.get("message", "") for line in staged.gateway.log.lines)
+        assert any("CERTIFICATE_VERIFY_FAILED" in line.get("message", "") for line in harness.gateway.log.lines)
 
 
 @pytest.mark.parametrize("file", ["nowhere.pem", __file__])
@@ -380,8 +380,8 @@ def test_keys_without_a_server(tmp_path: Path, kind: str) -> None:
     else:
         file.write_bytes(public_pem(RSA))
         settings = JwtSettings(public_key=str(file) if kind == "file with a key" else public_pem(RSA).decode())
-    with keyed_stage(jwt=settings, master_key="") as (staged, _):
-        staged.plays(answered())
-        assert call(staged, token(aud=None)).status == 200
-        assert call(staged, token(ELSE, aud=None)).status == 401
-        assert call(staged, forged({"alg": "HS256", "kid": "shared"}, b"secret")).status == 401
+    with run_keyed_harness(jwt=settings, master_key="") as (harness, _):
+        harness.respond_with(answered())
+        assert call(harness, token(aud=None)).status == 200
+        assert call(harness, token(ELSE, aud=None)).status == 401
+        assert call(harness, forged({"alg": "HS256", "kid": "shared"}, b"secret")).status == 401

@@ -61,13 +61,13 @@ class Two:
     vault: ScriptedUpstream
     scripts: dict[str, Script]
 
-    def plays(self, default: Script | None = None, vault: Script | None = None) -> None:
+    def respond_with(self, default: Script | None = None, vault: Script | None = None) -> None:
         """What both answer from now on."""
         self.scripts.update(default=default or answered(), vault=vault or answered())
         self.default.exchanges.clear()
         self.vault.exchanges.clear()
 
-    def asked(self) -> tuple[int, int]:
+    def request_counts(self) -> tuple[int, int]:
         """How many requests each has had, but for those of the list of models: the default upstream, the vault."""
         default, vault = (
             sum(not request.path.startswith("/v1/models") for request in upstream.requests)
@@ -85,19 +85,19 @@ def two(vault: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Two
     """vault: what its table says beside address and key."""
     scripts: dict[str, Script] = {}
 
-    def playing(name: str) -> Any:
+    def respond_as(name: str) -> Any:
         return lambda request: scripts[name]
 
     with (
-        ScriptedUpstream(playing("default")).run_in_thread() as default,
-        ScriptedUpstream(playing("vault")).run_in_thread() as second,
+        ScriptedUpstream(respond_as("default")).run_in_thread() as default,
+        ScriptedUpstream(respond_as("vault")).run_in_thread() as second,
     ):
         table = {"models": ["command-a-*", "embed-v4.0"], "fall_back_to_default": True, **(vault or {})}
         named = NamedUpstream(base_url=second.url, api_key=[VAULT_KEY], **table)
         values = {"cohere_api_key": [SERVER_KEY], "upstreams": {"vault": named}, **settings}
         with gateway_over(default.url, **values) as gateway:
             made = Two(gateway, default, second, scripts)
-            made.plays()
+            made.respond_with()
             yield made
 
 
@@ -125,9 +125,9 @@ CALLS: tuple[tuple[str, Any], ...] = (
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
 def test_a_model_goes_where_it_is_served(served: Two, path: str, body: Any) -> None:
-    served.plays()
+    served.respond_with()
     seen = served.ask(path, body)
-    assert seen.status == 200 and served.asked() == (0, 1), seen
+    assert seen.status == 200 and served.request_counts() == (0, 1), seen
     assert seen.headers["x-gateway-upstream"] == "vault"
     request = sent(served.vault)
     assert request.json()["model"] == "our-deployment-7", "the vault's own name of it"
@@ -139,9 +139,9 @@ def test_a_model_goes_where_it_is_served(served: Two, path: str, body: Any) -> N
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
 def test_other_models_go_to_the_default(served: Two, path: str, body: Any) -> None:
-    served.plays()
+    served.respond_with()
     seen = served.ask(path, {**body, "model": R})
-    assert seen.status == 200 and served.asked() == (1, 0), seen
+    assert seen.status == 200 and served.request_counts() == (1, 0), seen
     assert seen.headers["x-gateway-upstream"] == "default"
     request = sent(served.default)
     assert request.json()["model"] == R and request.headers["authorization"] == [f"Bearer {SERVER_KEY}"]
@@ -149,12 +149,12 @@ def test_other_models_go_to_the_default(served: Two, path: str, body: Any) -> No
 
 
 def test_streams_and_embeddings_are_routed(served: Two) -> None:
-    served.plays(vault=streamed("Hi", " from the vault."))
+    served.respond_with(vault=streamed("Hi", " from the vault."))
     seen = served.ask(body={**BODY, "stream": True})
     assert seen.text == "Hi from the vault." and seen.headers["x-gateway-upstream"] == "vault"
-    served.plays(vault=json_answer(200, {"id": "e", "embeddings": {"float": [[0.5]]}, "texts": ["Hi"]}))
+    served.respond_with(vault=json_answer(200, {"id": "e", "embeddings": {"float": [[0.5]]}, "texts": ["Hi"]}))
     assert served.ask("/v1/embeddings", EMBED).status == 200
-    assert served.asked() == (0, 1) and sent(served.vault).json()["model"] == "embed-v4.0"
+    assert served.request_counts() == (0, 1) and sent(served.vault).json()["model"] == "embed-v4.0"
 
 
 FORM = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n--x--\r\n'
@@ -165,7 +165,7 @@ def test_recordings_are_routed_at_both_doors() -> None:
     with two({"models": ["cohere-transcribe-*"]}) as made:
         for path in ("/cohere/v2/audio/transcriptions", "/v1/audio/transcriptions"):
             for model, asked in ((b"cohere-transcribe-03-2026", (0, 1)), (b"another", (1, 0))):
-                made.plays(transcribed, transcribed)
+                made.respond_with(transcribed, transcribed)
                 file = (
                     b'--x\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
                     b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
@@ -173,18 +173,18 @@ def test_recordings_are_routed_at_both_doors() -> None:
                 form = file + FORM % model if path.startswith("/cohere") else FORM.removesuffix(b"--x--\r\n") % model
                 form = form if path.startswith("/cohere") else form + file + b"--x--\r\n"
                 seen = made.ask(path, form, **{"content-type": "multipart/form-data; boundary=x"})
-                assert seen.status == 200 and made.asked() == asked, (path, model, seen)
+                assert seen.status == 200 and made.request_counts() == asked, (path, model, seen)
 
 
 @pytest.mark.parametrize(
     "body", [b'{"model": "command-r7b-12-2024", "Model": "command-a-03-2025", "messages": []}', b"[]", b"\xff"]
 )
 def test_a_native_body_whose_model_may_be_another_is_refused(served: Two, body: bytes) -> None:
-    served.plays()
+    served.respond_with()
     seen = served.ask("/cohere/v2/chat", body)
     assert seen.status == 400 and "it is routed by that" in seen.body["message"]
     assert served.ask("/cohere/v2/chat", BODY, **{"content-encoding": "gzip"}).status == 400
-    assert served.asked() == (0, 0)
+    assert served.request_counts() == (0, 0)
 
 
 STORED: tuple[tuple[str, str, Any], ...] = (
@@ -205,10 +205,10 @@ def test_what_is_stored_is_all_at_one_of_them(holds: bool) -> None:
         for verb, path, body in STORED:
             for status in (200, 503):
                 script = json_answer(status, {"message": "x"})
-                made.plays(script, script)
+                made.respond_with(script, script)
                 content_type = {"content-type": "multipart/form-data; boundary=x"} if isinstance(body, bytes) else {}
                 assert made.ask(path, body, verb, **content_type).status == status
-                assert made.asked() == ((0, 1) if holds else (1, 0)), (verb, path)
+                assert made.request_counts() == ((0, 1) if holds else (1, 0)), (verb, path)
 
 
 # --- which one after it ---------------------------------------------------------------------------------------
@@ -243,9 +243,9 @@ def test_another_upstream_answers_for_one_that_fails(served: Two, name: str) -> 
         with ExitStack() as stack:
             made = stack.enter_context(two(names)) if name in LASTING else served
             before = made.gateway.metrics()
-            made.plays(streamed() if stream else answered(), script)
+            made.respond_with(streamed() if stream else answered(), script)
             seen = made.ask(path, {**BODY, "stream": stream})
-            assert made.asked() == (int(moves), 1), (path, stream)
+            assert made.request_counts() == (int(moves), 1), (path, stream)
             assert (seen.status == 200) is moves, seen
             assert seen.headers["x-gateway-upstream"] == ("default" if moves else "vault")
             assert seen.headers["x-gateway-attempts"] == ("2" if moves else "1")
@@ -273,9 +273,9 @@ def test_nobody_listens_there() -> None:
 def test_without_leave_nothing_goes_to_the_default() -> None:
     """Whoever routes a model to a place of their own may have to: its requests leave it only where they say so."""
     with two({"fall_back_to_default": False}) as made:
-        made.plays(vault=json_answer(503, {"message": "later"}))
+        made.respond_with(vault=json_answer(503, {"message": "later"}))
         seen = made.ask()
-        assert (seen.status, made.asked()) == (503, (0, 1))
+        assert (seen.status, made.request_counts()) == (503, (0, 1))
 
 
 def test_named_upstreams_are_asked_in_their_order() -> None:
@@ -298,9 +298,9 @@ def test_named_upstreams_are_asked_in_their_order() -> None:
 def test_a_stream_that_has_begun_is_not_begun_again() -> None:
     with two() as made:
         script = event_stream(transcript(start(), begun(), piece("Hi"), done=False), ending=Cut())
-        made.plays(streamed(), script)
+        made.respond_with(streamed(), script)
         seen = made.ask(body={**BODY, "stream": True})
-        assert seen.status == 200 and made.asked() == (0, 1)
+        assert seen.status == 200 and made.request_counts() == (0, 1)
         assert "upstream_cut" in seen.data.decode()
 
 
@@ -308,10 +308,10 @@ def test_no_pause_is_made_where_another_can_answer() -> None:
     """Retries are for the last one: it has nobody behind it."""
     retries = Retries(count=2, initial_backoff=0.01, max_backoff=0.02)
     with two(retries=retries) as made:
-        made.plays(answered(), json_answer(503, {"message": "later"}))
-        assert made.ask().status == 200 and made.asked() == (1, 1)
-        made.plays(json_answer(503, {"message": "later"}), json_answer(503, {"message": "later"}))
-        assert made.ask().status == 503 and made.asked() == (3, 1)
+        made.respond_with(answered(), json_answer(503, {"message": "later"}))
+        assert made.ask().status == 200 and made.request_counts() == (1, 1)
+        made.respond_with(json_answer(503, {"message": "later"}), json_answer(503, {"message": "later"}))
+        assert made.ask().status == 503 and made.request_counts() == (3, 1)
 
 
 def test_other_keys_come_before_other_upstreams() -> None:
@@ -332,10 +332,10 @@ def test_other_keys_come_before_other_upstreams() -> None:
 
 def test_a_breaker_is_one_upstreams_own() -> None:
     with two(breaker=BreakerSettings(failures=3, window=60.0, open_seconds=60.0)) as made:
-        made.plays(answered(), json_answer(503, {"message": "later"}))
+        made.respond_with(answered(), json_answer(503, {"message": "later"}))
         for _ in range(6):
             assert made.ask().status == 200
-        assert made.asked() == (6, 3), "an open breaker is not asked"
+        assert made.request_counts() == (6, 3), "an open breaker is not asked"
         assert made.gateway.metrics()[f'gateway_circuit_breaker_open{{model="vault/{A}"}}'] == 1.0
         assert any("(upstream vault)" in line.get("message", "") for line in made.gateway.log.lines)
 
@@ -343,9 +343,9 @@ def test_a_breaker_is_one_upstreams_own() -> None:
 def test_what_a_caller_allows_holds_for_all_of_them_together() -> None:
     with two() as made:
         for headers, asked in (({"cf-aig-max-attempts": "1"}, (0, 1)), ({"cf-aig-max-attempts": "2"}, (1, 1))):
-            made.plays(answered(), json_answer(503, {"message": "later"}))
+            made.respond_with(answered(), json_answer(503, {"message": "later"}))
             assert made.ask(**headers).status == (503 if asked == (0, 1) else 200)
-            assert made.asked() == asked
+            assert made.request_counts() == asked
 
 
 # --- the list of models -----------------------------------------------------------------------------------------
@@ -362,13 +362,13 @@ def ids(seen: Seen) -> list[str]:
 def test_the_list_has_the_models_of_all() -> None:
     table = {"models": ["command-*", "only-here", "renamed"], "names": {"renamed": "deployment"}}
     with two(table) as made:
-        made.plays(listing(R, A), listing(A, "command-x", "deployment", "not-served"))
+        made.respond_with(listing(R, A), listing(A, "command-x", "deployment", "not-served"))
         listed = made.ask("/v1/models", None, "GET")
         assert ids(listed) == [R, A, "command-x", "renamed", "only-here"]
         assert made.ask("/v1/models/only-here", None, "GET").status == 200
         assert made.ask("/v1/models/not-served", None, "GET").status == 404
     with two(table) as made:
-        made.plays(listing(R), json_answer(404, {"message": "no such path"}))
+        made.respond_with(listing(R), json_answer(404, {"message": "no such path"}))
         listed = made.ask("/v1/models", None, "GET")
         assert ids(listed) == [R, "only-here", "renamed"]
         assert "upstreams without a list of models: vault" in listed.headers["x-gateway-notes"]

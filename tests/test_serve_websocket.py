@@ -39,10 +39,10 @@ from support.app import (
     REASONING,
     A,
     Gateway,
-    Stage,
+    Harness,
     demonstration,
     gateway_over,
-    stage,
+    run_harness,
     story,
     streamed,
 )
@@ -130,10 +130,10 @@ def caller(served: Gateway) -> Iterator[Caller]:
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     file = tmp_path_factory.mktemp("storage") / "responses.sqlite3"
-    with stage(database_url=f"sqlite:///{file}") as staged:
-        yield staged
+    with run_harness(database_url=f"sqlite:///{file}") as harness:
+        yield harness
 
 
 # --- the law ------------------------------------------------------------------------------------------------
@@ -222,9 +222,9 @@ def test_requests_that_come_at_once_are_answered_in_turn(caller: Caller) -> None
     assert [caller.answer()[-1]["response"]["output"][0]["content"][0]["text"] for _ in words] == words
 
 
-def upstream_texts(theatre: Stage) -> list[tuple[str, str]]:
+def upstream_texts(harness: Harness) -> list[tuple[str, str]]:
     """Role and text of what Cohere was last sent."""
-    request = theatre.upstream.exchanges[-1].request.json()["messages"]
+    request = harness.upstream.exchanges[-1].request.json()["messages"]
     return [
         (
             message["role"],
@@ -238,19 +238,19 @@ CHAIN = [("user", "One"), ("assistant", "Hi there."), ("user", "Two"), ("assista
 
 
 @pytest.mark.parametrize("stores", ["nnn", "snn", "nsn", "nns", "sss"])
-def test_a_conversation_goes_on_whatever_is_stored(theatre: Stage, stores: str) -> None:
+def test_a_conversation_goes_on_whatever_is_stored(harness: Harness, stores: str) -> None:
     """n: store false, s: true. What is not stored is remembered by the socket, and goes with what is."""
-    theatre.plays(streamed())
-    with opened(theatre.gateway) as caller:
+    harness.respond_with(streamed())
+    with opened(harness.gateway) as caller:
         previous: Any = None
         for text, store in zip(("One", "Two", "Three"), stores, strict=True):
             previous = caller.response(input=text, store=store == "s", previous_response_id=previous)["id"]
-        assert upstream_texts(theatre) == CHAIN
-    with opened(theatre.gateway) as caller:
+        assert upstream_texts(harness) == CHAIN
+    with opened(harness.gateway) as caller:
         last = caller.ask(input="Four", previous_response_id=previous)[-1]
         if stores[-1] == "s":
             assert last["type"] == "response.completed"
-            assert upstream_texts(theatre) == [*CHAIN, ("assistant", "Hi there."), ("user", "Four")]
+            assert upstream_texts(harness) == [*CHAIN, ("assistant", "Hi there."), ("user", "Four")]
         else:
             assert last["error"]["code"] == "previous_response_not_found"
 
@@ -302,15 +302,15 @@ def test_calls_and_their_results(caller: Caller) -> None:
     assert "22" in second["output"][-1]["content"][0]["text"]
 
 
-def test_items_of_the_socket_may_be_named(theatre: Stage) -> None:
-    theatre.plays(streamed())
-    with opened(theatre.gateway) as caller:
+def test_items_of_the_socket_may_be_named(harness: Harness) -> None:
+    harness.respond_with(streamed())
+    with opened(harness.gateway) as caller:
         first = caller.response(input="One", store=False)
         reference = {"type": "item_reference", "id": first["output"][0]["id"]}
         caller.response(input=[reference, {"role": "user", "content": "Two"}], store=False)
-        assert upstream_texts(theatre) == [("assistant", "Hi there."), ("user", "Two")]
+        assert upstream_texts(harness) == [("assistant", "Hi there."), ("user", "Two")]
     # No response of another socket has this id: the script's ids are all the same, so what was stored may.
-    with opened(theatre.gateway, {"authorization": "Bearer somebody-else"}) as caller:
+    with opened(harness.gateway, {"authorization": "Bearer somebody-else"}) as caller:
         error = caller.error(input=[reference])
         assert (error["status"], error["error"]["param"]) == (404, "input[0].id")
 
@@ -339,9 +339,9 @@ def test_without_a_storage_a_socket_works_for_what_is_not_stored(tmp_path: Path)
 
 @pytest.mark.parametrize("value", [..., [], "", "One", [{"role": "user", "content": "One"}]], ids=repr)
 @pytest.mark.parametrize("store", [True, False])
-def test_a_response_may_be_prepared(theatre: Stage, value: Any, store: bool) -> None:
-    theatre.plays(streamed())
-    with opened(theatre.gateway) as caller:
+def test_a_response_may_be_prepared(harness: Harness, value: Any, store: bool) -> None:
+    harness.respond_with(streamed())
+    with opened(harness.gateway) as caller:
         response = caller.ask(generate=False, input=value, store=store, instructions="Be brief.")
         assert [event["type"] for event in response] == [
             "response.created",
@@ -350,11 +350,11 @@ def test_a_response_may_be_prepared(theatre: Stage, value: Any, store: bool) -> 
         ]
         prepared = response[-1]["response"]
         assert (prepared["status"], prepared["output"], prepared["usage"]["total_tokens"]) == ("completed", [], 0)
-        assert not theatre.upstream.exchanges, "Cohere is not asked"
+        assert not harness.upstream.exchanges, "Cohere is not asked"
         for event in response:
             _check(event)
         caller.response(input="Two", previous_response_id=prepared["id"], store=store)
-        assert upstream_texts(theatre) == [("user", "One")] * (value not in (..., [], "")) + [("user", "Two")]
+        assert upstream_texts(harness) == [("user", "One")] * (value not in (..., [], "")) + [("user", "Two")]
 
 
 def test_a_response_cannot_be_steered(caller: Caller) -> None:
@@ -382,11 +382,11 @@ def test_what_is_wrong_with_a_prepared_response_is_reported(caller: Caller) -> N
 # --- lanes --------------------------------------------------------------------------------------------------
 
 
-def test_lanes_do_not_wait_for_each_other(theatre: Stage) -> None:
-    theatre.plays(
+def test_lanes_do_not_wait_for_each_other(harness: Harness) -> None:
+    harness.respond_with(
         (STREAM_HEAD, Chunk(BEGUN), Pause(go_on := Signal()), Chunk(transcript(*story()[3:])), End()), streamed()
     )
-    with opened(theatre.gateway) as caller:
+    with opened(harness.gateway) as caller:
         caller.say(stream_id="slow")
         while caller.hear()["type"] != "response.output_text.delta":
             pass
@@ -409,7 +409,7 @@ def test_errors_name_their_stream(caller: Caller) -> None:
 @contextlib.contextmanager
 def stalled(**settings: Any) -> Iterator[Caller]:
     """A socket whose requests are answered by nobody."""
-    with waiting((Pause(NEVER),), **settings) as scene, opened(scene.gateway) as caller:
+    with waiting((Pause(NEVER),), **settings) as harness, opened(harness.gateway) as caller:
         yield caller
 
 
@@ -484,13 +484,13 @@ def test_what_the_transport_implies_may_be_in_the_request(caller: Caller) -> Non
         assert caller.response(**fields)["status"] == "completed"
 
 
-def test_a_refusal_of_coheres_is_passed_on_with_what_clients_obey(theatre: Stage) -> None:
-    theatre.plays(json_answer(429, {"message": "slow down"}, (("retry-after", "7"),)), streamed())
-    with opened(theatre.gateway) as caller:
+def test_a_refusal_of_coheres_is_passed_on_with_what_clients_obey(harness: Harness) -> None:
+    harness.respond_with(json_answer(429, {"message": "slow down"}, (("retry-after", "7"),)), streamed())
+    with opened(harness.gateway) as caller:
         error = caller.error()
         assert (error["status"], error["error"]["code"]) == (429, "rate_limit_exceeded")
         assert error["error"]["headers"].items() >= {"retry-after": "7"}.items()
-        line = theatre.gateway.log.line_of(error["error"]["headers"]["x-request-id"])
+        line = harness.gateway.log.line_of(error["error"]["headers"]["x-request-id"])
         assert (line["status"], line["error"]) == (429, "rate_limit_exceeded")
         oracle.openai_validator("ResponseWsError").check(error)
         assert caller.response()["status"] == "completed"
@@ -551,18 +551,18 @@ def test_what_breaks_the_protocol_is_closed_with_its_code(served: Gateway, name:
     assert line["fault"] == "caller_request"
 
 
-def test_messages_of_a_socket_that_is_closed_for_what_came_fail_with_it(theatre: Stage) -> None:
+def test_messages_of_a_socket_that_is_closed_for_what_came_fail_with_it(harness: Harness) -> None:
     """The answer that was under way has not been given, and the caller has not left."""
-    theatre.plays((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
-    with opened(theatre.gateway) as caller:
+    harness.respond_with((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER)))
+    with opened(harness.gateway) as caller:
         caller.say(input="Hi", store=False)
         caller.hear()
         caller.connection.socket.sendall(frame(3))
         request_id = caller.connection.response.headers["x-request-id"]
-        line = theatre.gateway.log.wait(lambda line: line.get("request") == f"{request_id}.1")
+        line = harness.gateway.log.wait(lambda line: line.get("request") == f"{request_id}.1")
         assert (line["outcome"], line["status"], line["error"]) == ("error", 400, "bad_request")
         numbers = [f"{request_id}.1", request_id]
-        rows = wait_for_rows(theatre.gateway.database_url, lambda row: row["request_id"] in numbers, 2)
+        rows = wait_for_rows(harness.gateway.database_url, lambda row: row["request_id"] in numbers, 2)
         assert [row["outcome"] for row in rows] == ["error", "error"]
 
 
@@ -632,29 +632,29 @@ KEYS: tuple[tuple[dict[str, str], int], ...] = (
 
 
 @pytest.mark.parametrize(("headers", "status"), KEYS)
-def test_keys_are_those_of_http(theatre: Stage, headers: dict[str, str], status: int) -> None:
-    theatre.plays(streamed())
+def test_keys_are_those_of_http(harness: Harness, headers: dict[str, str], status: int) -> None:
+    harness.respond_with(streamed())
     if status != 101:
-        assert refused(theatre.gateway, headers)[0] == status
+        assert refused(harness.gateway, headers)[0] == status
         return
-    with opened(theatre.gateway, headers) as caller:
+    with opened(harness.gateway, headers) as caller:
         assert caller.response()["status"] == "completed"
-    assert theatre.upstream.exchanges[-1].request.headers["authorization"] == [f"Bearer {CALLER_KEY}"]
+    assert harness.upstream.exchanges[-1].request.headers["authorization"] == [f"Bearer {CALLER_KEY}"]
 
 
 def test_a_wrong_key_of_a_virtual_one() -> None:
-    with stage(cohere_api_key=["server-key"], master_key=MASTER_KEY, key=MASTER_KEY) as staged:
-        staged.plays(streamed())
-        assert refused(staged.gateway, {"authorization": "Bearer wrong"})[1]["code"] == "invalid_api_key"
-        with opened(staged.gateway) as caller:
+    with run_harness(cohere_api_key=["server-key"], master_key=MASTER_KEY, key=MASTER_KEY) as harness:
+        harness.respond_with(streamed())
+        assert refused(harness.gateway, {"authorization": "Bearer wrong"})[1]["code"] == "invalid_api_key"
+        with opened(harness.gateway) as caller:
             assert caller.response(store=False)["status"] == "completed"
 
 
-def test_nobody_continues_what_is_somebody_elses(theatre: Stage) -> None:
-    theatre.plays(streamed())
-    with opened(theatre.gateway) as caller:
+def test_nobody_continues_what_is_somebody_elses(harness: Harness) -> None:
+    harness.respond_with(streamed())
+    with opened(harness.gateway) as caller:
         first = caller.response()["id"]
-    with opened(theatre.gateway, {"authorization": "Bearer somebody-else"}) as caller:
+    with opened(harness.gateway, {"authorization": "Bearer somebody-else"}) as caller:
         error = caller.error(previous_response_id=first)
         assert error["error"]["code"] == "previous_response_not_found"
 
@@ -676,30 +676,30 @@ ORIGINS: tuple[tuple[str, str, bool, bool], ...] = (
 
 
 @pytest.fixture(scope="module")
-def open_theatre() -> Iterator[Stage]:
-    with stage(cohere_api_key=["server-key"], cors_origins=["https://page.example"]) as staged:
-        yield staged
+def open_mode_harness() -> Iterator[Harness]:
+    with run_harness(cohere_api_key=["server-key"], cors_origins=["https://page.example"]) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def keyed_theatre() -> Iterator[Stage]:
-    with stage(cors_origins=["https://page.example"]) as staged:
-        yield staged
+def keyed_harness() -> Iterator[Harness]:
+    with run_harness(cors_origins=["https://page.example"]) as harness:
+        yield harness
 
 
 @pytest.mark.parametrize(("origin", "host", "without", "with_key"), ORIGINS)
 def test_pages_of_other_origins_stay_out(
-    open_theatre: Stage, keyed_theatre: Stage, origin: str, host: str, without: bool, with_key: bool
+    open_mode_harness: Harness, keyed_harness: Harness, origin: str, host: str, without: bool, with_key: bool
 ) -> None:
-    for theatre, welcome in ((open_theatre, without), (keyed_theatre, with_key)):
-        gateway = theatre.gateway
+    for harness, welcome in ((open_mode_harness, without), (keyed_harness, with_key)):
+        gateway = harness.gateway
         head = upgrade(gateway, {"origin": gateway.url if origin == OWN_ADDRESS else origin}, host)
         assert head.startswith(b"HTTP/1.1 101 " if welcome else b"HTTP/1.1 403 "), head
 
 
-def test_frames_before_the_handshake_leave_nothing_behind(open_theatre: Stage) -> None:
+def test_frames_before_the_handshake_leave_nothing_behind(open_mode_harness: Harness) -> None:
     """Who does not wait for the answer to the upgrade is refused, and has no WebSocket open for ever."""
-    with gateway_over(open_theatre.upstream.url, cohere_api_key=["k"], max_websockets_per_caller=2) as gateway:
+    with gateway_over(open_mode_harness.upstream.url, cohere_api_key=["k"], max_websockets_per_caller=2) as gateway:
         for early in (b"\x81\x80\0\0\0\0", b"\x01\x80\0\0\0\0" * 500, b"noise" * 500):
             with sockets.create_connection(gateway.address, 30) as connection:
                 connection.sendall(upgrade_request(gateway, {}) + early)
@@ -751,8 +751,8 @@ def test_sockets_are_bounded(served: Gateway) -> None:
             assert caller.response(store=False)["status"] == "completed"
 
 
-def test_one_caller_cannot_open_all_sockets(theatre: Stage) -> None:
-    with gateway_over(theatre.upstream.url, max_websockets=3, max_websockets_per_caller=2) as gateway:
+def test_one_caller_cannot_open_all_sockets(harness: Harness) -> None:
+    with gateway_over(harness.upstream.url, max_websockets=3, max_websockets_per_caller=2) as gateway:
         one, other = ({"authorization": f"Bearer {key}"} for key in ("one", "other"))
         with opened(gateway, one), opened(gateway, one):
             status, error = refused(gateway, one)
@@ -784,11 +784,11 @@ PHASES: tuple[tuple[str, Script], ...] = (
 @pytest.mark.parametrize("politely", [True, False], ids=["closed", "torn"])
 @pytest.mark.parametrize(("phase", "script"), PHASES, ids=[phase for phase, _ in PHASES])
 def test_when_the_caller_leaves_the_upstream_is_closed(phase: str, script: Script, politely: bool) -> None:
-    with waiting(script) as scene:
-        with opened(scene.gateway, {"x-request-id": "leaver", "authorization": "Bearer k"}) as caller:
+    with waiting(script) as harness:
+        with opened(harness.gateway, {"x-request-id": "leaver", "authorization": "Bearer k"}) as caller:
             caller.say(store=False)
             caller.say(store=False)
-            scene.asked.wait_in_thread()
+            harness.request_arrived.wait_in_thread()
             if phase == "after some text":
                 while caller.hear()["type"] != "response.output_text.delta":
                     pass
@@ -797,12 +797,12 @@ def test_when_the_caller_leaves_the_upstream_is_closed(phase: str, script: Scrip
                 caller.connection.close()
             else:
                 caller.connection.socket.shutdown(sockets.SHUT_RDWR)
-            scene.upstream.exchanges[0].closed.wait_in_thread()
+            harness.upstream.exchanges[0].closed.wait_in_thread()
             assert time.monotonic() - began < SOON
-        line = scene.gateway.log.line_of("leaver.1")
+        line = harness.gateway.log.line_of("leaver.1")
         assert (line["status"], line["outcome"]) == (499, "client_closed")
-        assert scene.gateway.log.line_of("leaver")["outcome"] == "ok"
-        assert len(scene.upstream.exchanges) == 1, "what still waited was not begun"
+        assert harness.gateway.log.line_of("leaver")["outcome"] == "ok"
+        assert len(harness.upstream.exchanges) == 1, "what still waited was not begun"
 
 
 def test_a_silent_socket_is_closed(served: Gateway) -> None:
@@ -817,7 +817,7 @@ def test_a_silent_socket_is_closed(served: Gateway) -> None:
 
 def test_a_socket_that_works_is_not_silent() -> None:
     script = (STREAM_HEAD, Chunk(BEGUN), Pause(go_on := Signal()), Chunk(transcript(*story()[3:])), End())
-    with waiting(script, timeouts=Timeouts(websocket_idle=0.2)) as scene, opened(scene.gateway) as caller:
+    with waiting(script, timeouts=Timeouts(websocket_idle=0.2)) as harness, opened(harness.gateway) as caller:
         caller.say(store=False)
         while caller.hear()["type"] != "response.output_text.delta":
             pass
@@ -893,15 +893,15 @@ def test_each_request_has_a_line_and_the_socket_has_one(served: Gateway) -> None
     assert after["gateway_requests_in_flight"] == 1.0, "the scrape itself"
 
 
-def test_no_word_and_no_key_is_logged(theatre: Stage) -> None:
-    theatre.plays(streamed())
-    with opened(theatre.gateway, {"authorization": "Bearer a-secret-key"}) as caller:
+def test_no_word_and_no_key_is_logged(harness: Harness) -> None:
+    harness.respond_with(streamed())
+    with opened(harness.gateway, {"authorization": "Bearer a-secret-key"}) as caller:
         caller.response(input="a-secret-prompt")
         caller.error(input=[{"type": "a-secret-type"}])
         caller.connection.send("a-secret-message")
         caller.hear()
-    theatre.gateway.log.wait(lambda line: line.get("operation") == "socket")
-    assert b"a-secret" not in theatre.gateway.log.getvalue()
+    harness.gateway.log.wait(lambda line: line.get("operation") == "socket")
+    assert b"a-secret" not in harness.gateway.log.getvalue()
 
 
 # --- the official SDK ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from gateway.observability import telemetry
 from gateway.settings.schema import NamedUpstream, Retries, TracingSettings
 from support import databases
-from support.app import CHAT, SERVER_KEY, A, Seen, Stage, answered, stage, streamed
+from support.app import CHAT, SERVER_KEY, A, Harness, Seen, answered, run_harness, streamed
 from support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
 from support.redis_server import free_port
 from support.scripted_upstream import json_answer
@@ -42,8 +42,8 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
 
 
 @pytest.fixture
-def theatre(receiver: OtlpReceiver) -> Iterator[Stage]:
-    with stage(cohere_api_key=[SERVER_KEY], retries=QUICK) as one:
+def harness(receiver: OtlpReceiver) -> Iterator[Harness]:
+    with run_harness(cohere_api_key=[SERVER_KEY], retries=QUICK) as one:
         yield one
 
 
@@ -57,8 +57,8 @@ def span_of(receiver: OtlpReceiver, seen: Seen) -> Any:
     return receiver.wait_for(find)
 
 
-def test_a_chat(theatre: Stage, receiver: OtlpReceiver) -> None:
-    seen = theatre.asked(answered("words of the answer"), SECRET_WORDS)
+def test_a_chat(harness: Harness, receiver: OtlpReceiver) -> None:
+    seen = harness.chat_over(answered("words of the answer"), SECRET_WORDS)
     span = span_of(receiver, seen)
     assert (span.name, span.kind) == (f"chat {A}", 2)  # SPAN_KIND_SERVER
     assert (
@@ -87,60 +87,60 @@ def test_a_chat(theatre: Stage, receiver: OtlpReceiver) -> None:
     assert receiver.headers["x-receiver-token"] == "abc"
 
 
-def test_a_stream(theatre: Stage, receiver: OtlpReceiver) -> None:
-    span = attributes(span_of(receiver, theatre.asked(streamed(), stream=True)))
+def test_a_stream(harness: Harness, receiver: OtlpReceiver) -> None:
+    span = attributes(span_of(receiver, harness.chat_over(streamed(), stream=True)))
     assert span["gen_ai.request.stream"] is True
     assert 0 < span["gen_ai.response.time_to_first_chunk"] < 60
 
 
-def test_attempts_are_events(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theatre.plays(json_answer(503, {"message": "x"}), answered())
-    span = span_of(receiver, theatre.gateway.chat())
+def test_attempts_are_events(harness: Harness, receiver: OtlpReceiver) -> None:
+    harness.respond_with(json_answer(503, {"message": "x"}), answered())
+    span = span_of(receiver, harness.gateway.chat())
     statuses = [attributes(event)["http.response.status_code"] for event in span.events]
     assert statuses == [503, 200]
     assert span.events[0].time_unix_nano <= span.events[1].time_unix_nano
     assert attributes(span)["cohere_gateway.retries"] == 1
 
 
-def test_a_failure_of_coheres_is_an_error_and_a_callers_is_none(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theirs = span_of(receiver, theatre.asked(json_answer(500, {"message": "x"})))
+def test_a_failure_of_coheres_is_an_error_and_a_callers_is_none(harness: Harness, receiver: OtlpReceiver) -> None:
+    theirs = span_of(receiver, harness.chat_over(json_answer(500, {"message": "x"})))
     assert (theirs.status.code, attributes(theirs)["error.type"]) == (2, "upstream_error")
-    ours = span_of(receiver, theatre.asked(answered(), temperature="hot"))
+    ours = span_of(receiver, harness.chat_over(answered(), temperature="hot"))
     assert (ours.status.code, attributes(ours)["http.response.status_code"]) == (0, 400)
     assert attributes(ours)["error.type"]
 
 
-def test_a_callers_trace_goes_on_here_and_not_at_cohere(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theatre.plays(answered())
+def test_a_callers_trace_goes_on_here_and_not_at_cohere(harness: Harness, receiver: OtlpReceiver) -> None:
+    harness.respond_with(answered())
     headers = {"traceparent": TRACEPARENT, "tracestate": "vendor=1"}
-    span = span_of(receiver, theatre.gateway.chat(headers=headers))
+    span = span_of(receiver, harness.gateway.chat(headers=headers))
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
-    native = {**headers, "content-type": "application/json", "authorization": f"Bearer {theatre.gateway.key}"}
+    native = {**headers, "content-type": "application/json", "authorization": f"Bearer {harness.gateway.key}"}
     body = b'{"model": "%s", "messages": [{"role": "user", "content": "x"}]}' % A.encode()
-    theatre.gateway.ask("POST", "/cohere/v2/chat", body, native)
-    sent = [exchange.request.headers for exchange in theatre.upstream.exchanges]
+    harness.gateway.ask("POST", "/cohere/v2/chat", body, native)
+    sent = [exchange.request.headers for exchange in harness.upstream.exchanges]
     assert len(sent) == 2
     assert not [one for one in sent if {"traceparent", "tracestate"} & {*one}]
 
 
 def test_cohere_gets_our_trace_if_that_is_wanted(receiver: OtlpReceiver) -> None:
-    with stage(cohere_api_key=[SERVER_KEY], tracing=TracingSettings(propagate=True)) as theatre:
-        theatre.plays(answered())
-        span = span_of(receiver, theatre.gateway.chat(headers={"traceparent": TRACEPARENT}))
-        headers = theatre.upstream.exchanges[0].request.headers
+    with run_harness(cohere_api_key=[SERVER_KEY], tracing=TracingSettings(propagate=True)) as harness:
+        harness.respond_with(answered())
+        span = span_of(receiver, harness.gateway.chat(headers={"traceparent": TRACEPARENT}))
+        headers = harness.upstream.exchanges[0].request.headers
     assert headers["traceparent"] == [f"00-{TRACE}-{span.span_id.hex()}-01"]
 
 
-def test_a_trace_that_is_not_sampled_is_not_exported(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theatre.plays(answered())
-    silent = theatre.gateway.chat(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
-    span_of(receiver, theatre.gateway.chat())
+def test_a_trace_that_is_not_sampled_is_not_exported(harness: Harness, receiver: OtlpReceiver) -> None:
+    harness.respond_with(answered())
+    silent = harness.gateway.chat(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+    span_of(receiver, harness.gateway.chat())
     assert TRACE not in [span.trace_id.hex() for span in receiver.spans]
-    assert "trace" not in theatre.gateway.log.line_of(silent.headers["x-request-id"])
+    assert "trace" not in harness.gateway.log.line_of(silent.headers["x-request-id"])
 
 
-def test_metrics(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theatre.asked(streamed(), stream=True)
+def test_metrics(harness: Harness, receiver: OtlpReceiver) -> None:
+    harness.chat_over(streamed(), stream=True)
     expected = {
         *("gen_ai.client.operation.duration", "gen_ai.client.token.usage", "gen_ai.server.request.duration"),
         *("gen_ai.server.time_to_first_token", "gen_ai.server.time_per_output_token", "http.server.request.duration"),
@@ -159,8 +159,8 @@ def test_metrics(theatre: Stage, receiver: OtlpReceiver) -> None:
     assert receiver.metrics["gateway_requests_total"].sum.is_monotonic
 
 
-def test_logs_have_the_trace(theatre: Stage, receiver: OtlpReceiver) -> None:
-    seen = theatre.asked(answered())
+def test_logs_have_the_trace(harness: Harness, receiver: OtlpReceiver) -> None:
+    seen = harness.chat_over(answered())
     span = span_of(receiver, seen)
     wanted = seen.headers["x-request-id"]
     record = receiver.wait_for(
@@ -168,42 +168,42 @@ def test_logs_have_the_trace(theatre: Stage, receiver: OtlpReceiver) -> None:
     )
     assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
     assert record.body.string_value == f"POST {CHAT} 200"
-    assert theatre.gateway.log.line_of(wanted)["trace"] == span.trace_id.hex()
+    assert harness.gateway.log.line_of(wanted)["trace"] == span.trace_id.hex()
 
 
-def test_no_words_of_anybody_are_exported(theatre: Stage, receiver: OtlpReceiver) -> None:
-    seen = theatre.asked(answered("words of the answer"), SECRET_WORDS, user="somebody@example.com")
+def test_no_words_of_anybody_are_exported(harness: Harness, receiver: OtlpReceiver) -> None:
+    seen = harness.chat_over(answered("words of the answer"), SECRET_WORDS, user="somebody@example.com")
     span_of(receiver, seen)
     receiver.wait_for(lambda: receiver.logs and receiver.metrics)
     for secret in (SECRET_WORDS, "words of the answer", SERVER_KEY, "somebody@example.com", "127.0.0.1"):
         assert secret not in receiver.raw
 
 
-def test_exemplars_lead_from_a_metric_to_its_trace(theatre: Stage, receiver: OtlpReceiver) -> None:
-    span = span_of(receiver, theatre.asked(answered()))
-    theatre.gateway.settle()
+def test_exemplars_lead_from_a_metric_to_its_trace(harness: Harness, receiver: OtlpReceiver) -> None:
+    span = span_of(receiver, harness.chat_over(answered()))
+    harness.gateway.settle()
     accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-    seen = theatre.gateway.ask("GET", "/metrics", headers=accept)
+    seen = harness.gateway.ask("GET", "/metrics", headers=accept)
     assert seen.headers["content-type"].startswith("application/openmetrics-text")
     assert f'# {{trace_id="{span.trace_id.hex()}"}}' in seen.data.decode()
     assert seen.data.endswith(b"# EOF\n")
-    assert "trace_id" not in theatre.gateway.ask("GET", "/metrics", headers={}).data.decode()
+    assert "trace_id" not in harness.gateway.ask("GET", "/metrics", headers={}).data.decode()
 
 
 def test_a_span_names_the_upstreams(receiver: OtlpReceiver) -> None:
     vault = NamedUpstream(
         base_url=f"http://127.0.0.1:{free_port()}", api_key=["k"], models=["command-a-*"], fall_back_to_default=True
     )
-    with stage(cohere_api_key=[SERVER_KEY], retries=QUICK, upstreams={"vault": vault}) as one:
-        span = span_of(receiver, one.asked(answered()))
+    with run_harness(cohere_api_key=[SERVER_KEY], retries=QUICK, upstreams={"vault": vault}) as one:
+        span = span_of(receiver, one.chat_over(answered()))
     names = [attributes(event)["cohere_gateway.attempt.upstream"] for event in span.events]
     assert names[0] == "vault" and names[-1] == "default"
     assert attributes(span)["cohere_gateway.attempt.upstream"] == "default"
 
 
 def test_a_response_in_the_background_has_a_span_of_its_own(receiver: OtlpReceiver, tmp_path: Path) -> None:
-    with stage(cohere_api_key=[SERVER_KEY], retries=QUICK, database_url=databases.sqlite(tmp_path)) as one:
-        one.plays(streamed("words"))
+    with run_harness(cohere_api_key=[SERVER_KEY], retries=QUICK, database_url=databases.sqlite(tmp_path)) as one:
+        one.respond_with(streamed("words"))
         body = {"model": A, "input": "Hi", "background": True, "stream": True}
         seen = one.gateway.ask("POST", "/v1/responses", body)
         request = seen.headers["x-request-id"]
@@ -220,10 +220,10 @@ def test_a_response_in_the_background_has_a_span_of_its_own(receiver: OtlpReceiv
     )
 
 
-def test_a_message_on_a_websocket_has_a_span(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theatre.plays(streamed("words"))
-    headers = {"authorization": f"Bearer {theatre.gateway.key}", "x-request-id": "socket"}
-    url = theatre.gateway.url.replace("http://", "ws://")
+def test_a_message_on_a_websocket_has_a_span(harness: Harness, receiver: OtlpReceiver) -> None:
+    harness.respond_with(streamed("words"))
+    headers = {"authorization": f"Bearer {harness.gateway.key}", "x-request-id": "socket"}
+    url = harness.gateway.url.replace("http://", "ws://")
     with connect(f"{url}/v1/responses", additional_headers=headers, proxy=None) as connection:
         connection.send(json.dumps({"type": "response.create", "model": A, "input": "Hi"}))
         while json.loads(connection.recv(30))["type"] != "response.completed":
@@ -237,10 +237,10 @@ def test_a_message_on_a_websocket_has_a_span(theatre: Stage, receiver: OtlpRecei
     assert (span["gen_ai.request.model"], span["gen_ai.usage.output_tokens"]) == (A, 3)
 
 
-def test_probes_have_no_span(theatre: Stage, receiver: OtlpReceiver) -> None:
-    theatre.gateway.ask("GET", "/health/live", headers={})
-    theatre.gateway.ask("GET", "/metrics", headers={})
-    span_of(receiver, theatre.asked(answered()))
+def test_probes_have_no_span(harness: Harness, receiver: OtlpReceiver) -> None:
+    harness.gateway.ask("GET", "/health/live", headers={})
+    harness.gateway.ask("GET", "/metrics", headers={})
+    span_of(receiver, harness.chat_over(answered()))
     assert [span.name for span in receiver.spans] == [f"chat {A}"]
 
 
@@ -251,9 +251,9 @@ def test_a_receiver_that_is_away_disturbs_nobody(monkeypatch: pytest.MonkeyPatch
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    with stage(cohere_api_key=[SERVER_KEY]) as theatre:
-        assert theatre.asked(answered()).status == 200
-        assert theatre.gateway.log.wait(lambda line: "OpenTelemetry" in line.get("message", ""))
+    with run_harness(cohere_api_key=[SERVER_KEY]) as harness:
+        assert harness.chat_over(answered()).status == 200
+        assert harness.gateway.log.wait(lambda line: "OpenTelemetry" in line.get("message", ""))
 
 
 # --- off, and not installed -----------------------------------------------------------------------------------

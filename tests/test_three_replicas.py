@@ -141,7 +141,7 @@ class Cohere:
     def __init__(self) -> None:
         self.words = {"short": Signal(), "never": Signal()}
 
-    def play(self, request: Request) -> Script:
+    def respond(self, request: Request) -> Script:
         body = request.json()
         word = self.words.get(str(body["messages"][-1]["content"]))
         if not body.get("stream"):
@@ -173,7 +173,7 @@ def replicas(folder: Path, upstream: str) -> Iterator[Replicas]:
 
 def test_three_replicas(tmp_path: Path) -> None:
     cohere = Cohere()
-    with ScriptedUpstream(cohere.play).run_in_thread() as upstream, replicas(tmp_path, upstream.url) as shared:
+    with ScriptedUpstream(cohere.respond).run_in_thread() as upstream, replicas(tmp_path, upstream.url) as shared:
         shared.launch(3)
         try:
             began = limits_hold(shared)

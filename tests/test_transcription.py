@@ -22,7 +22,7 @@ from gateway.errors import CallerError
 from gateway.http import multipart as forms
 from gateway.http.multipart import Form
 from support import transcripts
-from support.app import CALLER_KEY, SERVER_KEY, Gateway, Seen, Stage, demonstration, gateway_over, stage
+from support.app import CALLER_KEY, SERVER_KEY, Gateway, Harness, Seen, demonstration, gateway_over, run_harness
 from support.asgi_server import serve
 from support.scripted_upstream import Request, json_answer
 from translators.core.errors import InvalidField, UpstreamProtocolError
@@ -257,20 +257,20 @@ def send(gateway: Gateway, *parts: Part, path: str = PATH, headers: Mapping[str,
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Stage]:
-    with stage(audio_limit=1_000_000) as theatre:
-        yield theatre
+def shared() -> Iterator[Harness]:
+    with run_harness(audio_limit=1_000_000) as harness:
+        yield harness
 
 
 @pytest.fixture
-def theatre(shared: Stage) -> Stage:
-    shared.plays(HEARD)
+def harness(shared: Harness) -> Harness:
+    shared.respond_with(HEARD)
     return shared
 
 
-def at_cohere(theatre: Stage) -> tuple[list[tuple[str, bytes]], Request]:
+def at_cohere(harness: Harness) -> tuple[list[tuple[str, bytes]], Request]:
     """The form that Cohere got, in its order."""
-    (request,) = theatre.upstream.requests
+    (request,) = harness.upstream.requests
     kind = request.headers.first("content-type") or ""
     boundary = kind.partition("boundary=")[2].encode()
     assert kind.startswith("multipart/form-data") and request.body.endswith(b"--" + boundary + b"--\r\n")
@@ -293,43 +293,43 @@ ORDERS: tuple[tuple[Part, ...], ...] = (
 
 
 @pytest.mark.parametrize("parts", ORDERS, ids=lambda parts: " ".join(part[0] for part in parts))
-def test_the_file_is_the_last_part_wherever_it_came(theatre: Stage, parts: tuple[Part, ...]) -> None:
-    seen = send(theatre.gateway, *parts)
+def test_the_file_is_the_last_part_wherever_it_came(harness: Harness, parts: tuple[Part, ...]) -> None:
+    seen = send(harness.gateway, *parts)
     assert (seen.status, seen.body) == (200, {"text": "Good morning."})
-    sent_body, request = at_cohere(theatre)
+    sent_body, request = at_cohere(harness)
     assert (request.method, request.path) == ("POST", "/v2/audio/transcriptions")
     assert request.headers.first("authorization") == f"Bearer {CALLER_KEY}"
     assert sent_body == [("model", MODEL.encode()), ("language", b"en"), ("file", WAV)]
     assert "x-gateway-notes" not in seen.headers
 
 
-def test_what_comes_behind_the_file_in_time_and_too_late(theatre: Stage) -> None:
+def test_what_comes_behind_the_file_in_time_and_too_late(harness: Harness) -> None:
     late: tuple[Part, ...] = (("response_format", None, b"text"), ("temperature", None, b"0.5"))
-    seen = send(theatre.gateway, FILE, *FIRST, *late)
+    seen = send(harness.gateway, FILE, *FIRST, *late)
     assert (seen.data, "x-gateway-notes" in seen.headers) == (b"Good morning.\n", False)
-    assert ("temperature", b"0.5") in at_cohere(theatre)[0]
-    theatre.plays(HEARD)
+    assert ("temperature", b"0.5") in at_cohere(harness)[0]
+    harness.respond_with(HEARD)
     long: Part = ("file", "a b.wav", bytes(500_000))
     late = (late[0], ("temperature", None, b"1.5"))  # not said to be adjusted, as it is not sent
-    seen = send(theatre.gateway, *FIRST, long, *late)
+    seen = send(harness.gateway, *FIRST, long, *late)
     assert (seen.status, seen.data) == (200, b"Good morning.\n")
-    assert at_cohere(theatre)[0] == [("model", MODEL.encode()), ("language", b"en"), ("file", long[2])]
+    assert at_cohere(harness)[0] == [("model", MODEL.encode()), ("language", b"en"), ("file", long[2])]
     assert seen.headers["x-gateway-notes"] == "temperature ignored (it came after the file)"
-    seen = send(theatre.gateway, *FIRST, long, *late, headers={"x-gateway-strict": "true"})
+    seen = send(harness.gateway, *FIRST, long, *late, headers={"x-gateway-strict": "true"})
     assert (seen.status, seen.error["param"]) == (400, "temperature")
 
 
-def test_names_that_would_break_a_head_are_escaped(theatre: Stage) -> None:
-    seen = send(theatre.gateway, *FIRST, ("file", r"a\"; name=\"model\r\n.wav", WAV))
+def test_names_that_would_break_a_head_are_escaped(harness: Harness) -> None:
+    seen = send(harness.gateway, *FIRST, ("file", r"a\"; name=\"model\r\n.wav", WAV))
     assert seen.status == 200
-    (request,) = theatre.upstream.requests
+    (request,) = harness.upstream.requests
     assert request.body.count(b'name="model"') == 1 and b"%22; name=%22model" in request.body
 
 
-def test_the_shapes_of_the_answer(theatre: Stage) -> None:
-    plain = send(theatre.gateway, *FIRST, ("response_format", None, b"text"), FILE)
+def test_the_shapes_of_the_answer(harness: Harness) -> None:
+    plain = send(harness.gateway, *FIRST, ("response_format", None, b"text"), FILE)
     assert (plain.headers["content-type"], plain.data) == ("text/plain; charset=utf-8", b"Good morning.\n")
-    result = send(theatre.gateway, *FIRST, ("stream", None, b"true"), FILE)
+    result = send(harness.gateway, *FIRST, ("stream", None, b"true"), FILE)
     assert result.frames == [
         '{"type":"transcript.text.delta","delta":"Good morning."}',
         '{"type":"transcript.text.done","text":"Good morning."}',
@@ -348,25 +348,25 @@ REFUSALS: tuple[tuple[str, tuple[Part, ...], str | None], ...] = (
 
 
 @pytest.mark.parametrize(("parts", "param"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
-def test_refused(theatre: Stage, parts: tuple[Part, ...], param: str | None) -> None:
-    seen = send(theatre.gateway, *parts)
+def test_refused(harness: Harness, parts: tuple[Part, ...], param: str | None) -> None:
+    seen = send(harness.gateway, *parts)
     assert (seen.status, seen.error["type"], seen.error["param"]) == (400, "invalid_request_error", param)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "audio/wav", ""])
-def test_other_content_types(theatre: Stage, kind: str) -> None:
-    seen = theatre.gateway.ask("POST", PATH, b"{}", MULTIPART | {"content-type": kind})
+def test_other_content_types(harness: Harness, kind: str) -> None:
+    seen = harness.gateway.ask("POST", PATH, b"{}", MULTIPART | {"content-type": kind})
     assert seen.status == (400 if kind == "multipart/form-data" else 415)
-    assert not theatre.upstream.requests
+    assert not harness.upstream.requests
 
 
-def test_a_form_that_says_it_is_too_large_is_not_read(theatre: Stage) -> None:
-    seen = theatre.gateway.ask("POST", PATH, None, MULTIPART | {"content-length": "2000000"})
+def test_a_form_that_says_it_is_too_large_is_not_read(harness: Harness) -> None:
+    seen = harness.gateway.ask("POST", PATH, None, MULTIPART | {"content-length": "2000000"})
     assert (seen.status, seen.error["code"]) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize("parts", [FIRST, ()], ids=["sent on", "kept"])
-def test_a_form_that_is_too_large_is_given_up(theatre: Stage, parts: tuple[Part, ...]) -> None:
+def test_a_form_that_is_too_large_is_given_up(harness: Harness, parts: tuple[Part, ...]) -> None:
     """In chunks, so that nothing says how much will come."""
     body = encoded([*parts, ("file", "a.wav", bytes(1_200_000)), *(() if parts else FIRST)])
 
@@ -375,43 +375,43 @@ def test_a_form_that_is_too_large_is_given_up(theatre: Stage, parts: tuple[Part,
             yield body[start : start + 65_536]
 
     with httpx.Client(trust_env=False, verify=False) as client:
-        answer = client.post(theatre.gateway.url + PATH, content=chunks(), headers=MULTIPART)
+        answer = client.post(harness.gateway.url + PATH, content=chunks(), headers=MULTIPART)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
-def test_a_form_that_ends_early_is_a_400(theatre: Stage) -> None:
-    seen = theatre.gateway.ask("POST", PATH, encoded([*FIRST, FILE])[:-200], MULTIPART)
+def test_a_form_that_ends_early_is_a_400(harness: Harness) -> None:
+    seen = harness.gateway.ask("POST", PATH, encoded([*FIRST, FILE])[:-200], MULTIPART)
     assert (seen.status, seen.error["code"]) == (400, "bad_request")
-    seen = theatre.gateway.ask("POST", PATH, encoded([FILE, *FIRST])[:-200], MULTIPART)
+    seen = harness.gateway.ask("POST", PATH, encoded([FILE, *FIRST])[:-200], MULTIPART)
     assert (seen.status, seen.error["code"]) == (400, "bad_request")
 
 
 def test_coheres_error_is_passed_on_by_both_methods() -> None:
     refused = json_answer(401, {"message": "invalid api token"})
-    with stage() as own:
-        own.plays(refused)
+    with run_harness() as own:
+        own.respond_with(refused)
         assert send(own.gateway, *FIRST, FILE).error["code"] == "invalid_api_key"
-    with stage(cohere_api_key=[SERVER_KEY]) as served:
-        served.plays(refused)
+    with run_harness(cohere_api_key=[SERVER_KEY]) as served:
+        served.respond_with(refused)
         assert send(served.gateway, *FIRST, FILE).error["code"] == "upstream_auth"
 
 
-def test_a_caller_who_leaves_in_the_middle_is_no_failure_of_cohere(theatre: Stage) -> None:
+def test_a_caller_who_leaves_in_the_middle_is_no_failure_of_cohere(harness: Harness) -> None:
     body = encoded([*FIRST, ("file", "a.wav", bytes(500_000))])
-    with socket.create_connection(theatre.gateway.address, 30) as connection:
+    with socket.create_connection(harness.gateway.address, 30) as connection:
         head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nx-request-id: gone\r\ncontent-length: {len(body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in MULTIPART.items())
         connection.sendall(head.encode() + b"\r\n" + body[:200_000])
-    line = theatre.gateway.log.line_of("gone")
+    line = harness.gateway.log.line_of("gone")
     assert (line["status"], line["outcome"]) == (499, "client_closed")
 
 
-def test_at_azure_the_deployment_is_the_model(theatre: Stage) -> None:
+def test_at_azure_the_deployment_is_the_model(harness: Harness) -> None:
     path = f"/openai/deployments/{MODEL}/audio/transcriptions?api-version=2024-10-21"
-    assert send(theatre.gateway, FIRST[1], FILE, path=path).status == 200
-    assert at_cohere(theatre)[0][0] == ("model", MODEL.encode())
-    theatre.plays(HEARD)
-    seen = send(theatre.gateway, ("model", None, b"whisper"), FIRST[1], FILE, path=path)
+    assert send(harness.gateway, FIRST[1], FILE, path=path).status == 200
+    assert at_cohere(harness)[0][0] == ("model", MODEL.encode())
+    harness.respond_with(HEARD)
+    seen = send(harness.gateway, ("model", None, b"whisper"), FIRST[1], FILE, path=path)
     assert seen.headers["x-gateway-notes"] == f"model whisper -> {MODEL} (the deployment in the URL)"
 
 

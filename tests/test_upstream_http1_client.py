@@ -37,36 +37,36 @@ async def whole(client: Http1Client, **options: Any) -> bytes:
         response.release()
 
 
-def over(script: Script, play: Callable[[Http1Client, ScriptedUpstream], Awaitable[None]]) -> None:
-    """Plays with a client of a server that answers each request so."""
+def over(script: Script, check: Callable[[Http1Client, ScriptedUpstream], Awaitable[None]]) -> None:
+    """Runs `check` with a client of a server that answers each request so."""
 
     async def main() -> None:
         async with ScriptedUpstream(script) as upstream:
             client = Http1Client("127.0.0.1", int(upstream.url.rpartition(":")[2]), None, 5)
-            await play(client, upstream)
+            await check(client, upstream)
             await client.close()
 
     asyncio.run(main())
 
 
 def test_one_connection_serves_calls_in_sequence() -> None:
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         for _ in range(3):
             assert await whole(client) == b'{"fine":true}'
         assert upstream.open_connections == 1
 
-    over(OK, play)
+    over(OK, check)
 
 
 def test_informational_responses_come_before_the_response() -> None:
     hints = Write(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
 
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         response = await ask(client)
         assert (response.status, response.headers.get("link", "")) == (200, "")
         assert await response.content.read() == b'{"fine":true}'
 
-    over((hints, *OK), play)
+    over((hints, *OK), check)
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "while idle"])
@@ -81,35 +81,35 @@ def test_a_response_behind_the_response_is_nobodys(later: bool) -> None:
         Pause(5.0),
     )
 
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         for number in range(2):
             assert await whole(client) == b'{"fine":true}'
             while not upstream.closed or not upstream.closed[number].is_set():
                 await asyncio.sleep(0.005)
 
-    over(script, play)
+    over(script, check)
 
 
 def test_trailers_are_no_headers_and_are_bounded() -> None:
     trailers = b"x-later: " + b"y" * 1_000 + b"\r\n"
 
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         with pytest.raises(Broken):
             await whole(client)
 
-    over((Head(200), Chunk(b"x"), Write(b"0\r\n" + trailers * 100 + b"\r\n")), play)
+    over((Head(200), Chunk(b"x"), Write(b"0\r\n" + trailers * 100 + b"\r\n")), check)
 
 
 def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1_client, "IDLE_SECONDS", 0.02)
 
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         await asyncio.gather(*(whole(client) for _ in range(3)))
         while upstream.open_connections:
             await asyncio.sleep(0.005)
         assert await whole(client) == b'{"fine":true}'
 
-    over(OK, play)
+    over(OK, check)
 
 
 def test_new_connections_go_where_the_name_points_now(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_new_connections_go_where_the_name_points_now(monkeypatch: pytest.Monkey
 
 
 def test_the_name_is_looked_up_once_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         count, resolve = 0, client.loop.getaddrinfo
 
         async def counted(*arguments: Any, **options: Any) -> Any:
@@ -151,7 +151,7 @@ def test_the_name_is_looked_up_once_for_all_who_wait(monkeypatch: pytest.MonkeyP
         await asyncio.gather(*(whole(client) for _ in range(20)))
         assert count == 1
 
-    over(OK, play)
+    over(OK, check)
 
 
 def test_a_large_body_is_not_sent_on_once_it_is_refused() -> None:
@@ -182,7 +182,7 @@ def test_no_more_is_unpacked_than_is_read(packed: Callable[[bytes], bytes]) -> N
     data = bytes(5_000_000)
     encoding = "gzip" if packed is gzip.compress else "deflate"
 
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         response = await ask(client)
         pieces = []
         while piece := await response.content.read(8_192):
@@ -193,18 +193,18 @@ def test_no_more_is_unpacked_than_is_read(packed: Callable[[bytes], bytes]) -> N
         raw = await whole(client, decoded=False)
         assert len(raw) < 10_000
 
-    over(json_answer(200, packed(data), {"content-encoding": encoding}), play)
+    over(json_answer(200, packed(data), {"content-encoding": encoding}), check)
 
 
 def test_pieces_come_as_they_are_asked_for() -> None:
-    async def play(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         content = (await ask(client)).content
         while not content.complete:
             await asyncio.sleep(0.001)
         assert [content.read_nowait(2), content.read_nowait(3), content.read_nowait(100)] == [b"ab", b"cde", b"fgh"]
         assert content.at_eof() and content.read_nowait(1) == b"" == await content.read(5)
 
-    over((Head(200), Chunk(b"ab"), Chunk(b"cdefg"), Chunk(b"h"), End()), play)
+    over((Head(200), Chunk(b"ab"), Chunk(b"cdefg"), Chunk(b"h"), End()), check)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.lists(st.integers(1, 12), min_size=1, max_size=9))

@@ -1,6 +1,6 @@
 """What a fault does to a response: whether the model disobeys, and a script of sends and pauses, made without I/O.
 
-Without a fault the script is a single send. `faults.py` lists the faults; `app.py` plays the script; how a model
+Without a fault the script is a single send. `faults.py` lists the faults; `app.py` runs the script; how a model
 disobeys is in `response_text.py` and `tool_selection.py`.
 """
 

@@ -42,7 +42,7 @@ FAILED = json_answer(500, {"message": "no"})
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Limited]:
+def harness() -> Iterator[Limited]:
     prices = {**PRICES, "embed-v4.0": ModelPrice(input=1e6), REASONING: ModelPrice(input=1e6, output=1e6)}
     fallbacks = Models(fallbacks={REASONING: [R7B]}, cache_seconds=0)
     with limited(KEY, cache=CacheSettings("memory"), prices=prices, models=fallbacks) as running:
@@ -60,7 +60,7 @@ Way = Callable[[Limited, Caller], object]
 
 def ask(script: Sequence[Script], **fields: Any) -> Way:
     def way(limits: Limited, caller: Caller) -> object:
-        limits[0].plays(*script)
+        limits[0].respond_with(*script)
         return caller.chat(**{"temperature": 0.7, **fields})
 
     return way
@@ -68,7 +68,7 @@ def ask(script: Sequence[Script], **fields: Any) -> Way:
 
 def native(script: Script, stream: bool) -> Way:
     def way(limits: Limited, caller: Caller) -> object:
-        limits[0].plays(script)
+        limits[0].respond_with(script)
         body = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": stream, "max_tokens": 5}
         return caller.ask("POST", "/cohere/v2/chat", body)
 
@@ -81,7 +81,7 @@ def leaves(script: Script, stream: bool, sees: bytes) -> Way:
     id = f"leaver-{stream}"
 
     def way(limits: Limited, caller: Caller) -> None:
-        limits[0].plays(script)
+        limits[0].respond_with(script)
         body = json.dumps(
             {"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": stream, "max_tokens": 5}
         ).encode()
@@ -101,12 +101,12 @@ def leaves(script: Script, stream: bool, sees: bytes) -> Way:
 
 
 def cached(limits: Limited, caller: Caller) -> None:
-    limits[0].plays(answered())
+    limits[0].respond_with(answered())
     assert [caller.chat(temperature=0).headers["x-gateway-cache"] for _ in range(3)] == ["miss", "hit", "hit"]
 
 
 def embeds(limits: Limited, caller: Caller) -> None:
-    limits[0].plays(EMBEDDED)
+    limits[0].respond_with(EMBEDDED)
     seen = caller.ask(
         "POST", "/v1/embeddings", {"model": "embed-v4.0", "input": ["x"] * 200, "encoding_format": "float"}
     )
@@ -114,7 +114,7 @@ def embeds(limits: Limited, caller: Caller) -> None:
 
 
 def two_turns(limits: Limited, caller: Caller) -> None:
-    limits[0].plays(streamed())
+    limits[0].respond_with(streamed())
     address = caller.gateway.url.replace("http", "ws") + "/v1/responses"
     headers = {"authorization": f"Bearer {secret_of('k')}"}
     with connect(address, additional_headers=headers, compression=None, proxy=None) as connection:
@@ -143,13 +143,13 @@ WAYS: tuple[tuple[str, Way, float, float], ...] = (
 
 
 @pytest.mark.parametrize(("name", "way", "least", "most"), WAYS, ids=[row[0] for row in WAYS])
-def test_each_way_pays_what_it_took(scene: Limited, name: str, way: Way, least: float, most: float) -> None:
-    caller = scene[1]("k")
-    before = spent(scene)
-    way(scene, caller)
-    paid = spent(scene) - before
+def test_each_way_pays_what_it_took(harness: Limited, name: str, way: Way, least: float, most: float) -> None:
+    caller = harness[1]("k")
+    before = spent(harness)
+    way(harness, caller)
+    paid = spent(harness) - before
     assert least - 1e-6 <= paid <= most + 1e-6, f"{name}: {paid}"
-    scene[0].plays(answered())
+    harness[0].respond_with(answered())
     assert caller.chat(temperature=0.9).status == 200, "only one may be under way, so nothing of it is left"
 
 

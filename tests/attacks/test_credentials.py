@@ -18,10 +18,10 @@ from gateway.auth import directory
 from gateway.auth.addresses import caller_address, is_within
 from gateway.store import keys
 from gateway.virtual_keys import Team, VirtualKey, digest_of
-from support.app import CHAT, MASTER_KEY, SERVER_KEY, A, Seen, Stage, answered
+from support.app import CHAT, MASTER_KEY, SERVER_KEY, A, Harness, Seen, answered
 from support.asgi_server import raw_request
 from support.scripted_upstream import json_answer
-from support.virtual_keys import BY, key_of, keyed_stage, secret_of, write
+from support.virtual_keys import BY, key_of, run_keyed_harness, secret_of, write
 
 HEADERS = ("authorization", "x-api-key", "api-key", "x-litellm-api-key", "x-bf-vk", "cf-aig-authorization")
 BODY = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}]}).encode()
@@ -40,47 +40,47 @@ RECORDS = (
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Stage, str]]:
-    with keyed_stage(*RECORDS, trusted_proxies=["127.0.0.1", "10.0.0.0/8"]) as (staged, url):
-        staged.plays(answered())
-        yield staged, url
+def served() -> Iterator[tuple[Harness, str]]:
+    with run_keyed_harness(*RECORDS, trusted_proxies=["127.0.0.1", "10.0.0.0/8"]) as (harness, url):
+        harness.respond_with(answered())
+        yield harness, url
 
 
-def call(staged: Stage, headers: list[tuple[str, str]], path: str = CHAT) -> Seen:
-    return staged.gateway.ask("POST", path, BODY, [*headers, *JSON.items()])
+def call(harness: Harness, headers: list[tuple[str, str]], path: str = CHAT) -> Seen:
+    return harness.gateway.ask("POST", path, BODY, [*headers, *JSON.items()])
 
 
 # --- which credential counts ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_key_in_any_of_its_headers(served: tuple[Stage, str], name: str) -> None:
-    staged, _ = served
-    staged.plays(answered())
+def test_a_key_in_any_of_its_headers(served: tuple[Harness, str], name: str) -> None:
+    harness, _ = served
+    harness.respond_with(answered())
     values = [secret_of("good")]
     if name not in ("x-api-key", "api-key"):
         values += [f"Bearer {secret_of('good')}", f"token  {secret_of('good')}"]
     for value in values:
-        assert call(staged, [(name, value)]).status == 200
-    sent = json.dumps([dict(request.headers) for request in staged.upstream.requests], default=list)
+        assert call(harness, [(name, value)]).status == 200
+    sent = json.dumps([dict(request.headers) for request in harness.upstream.requests], default=list)
     assert secret_of("good") not in sent and SERVER_KEY in sent
-    assert call(staged, [(name, CANARY)]).status == 401
-    assert call(staged, [(name, "")]).error["code"] == "missing_api_key"
+    assert call(harness, [(name, CANARY)]).status == 401
+    assert call(harness, [(name, "")]).error["code"] == "missing_api_key"
 
 
 @pytest.mark.parametrize("name", ["x-litellm-api-key", "x-bf-vk", "cf-aig-authorization"])
-def test_a_key_for_the_gateway_beside_one_for_the_provider(served: tuple[Stage, str], name: str) -> None:
-    staged, _ = served
-    staged.plays(answered())
+def test_a_key_for_the_gateway_beside_one_for_the_provider(served: tuple[Harness, str], name: str) -> None:
+    harness, _ = served
+    harness.respond_with(answered())
     provider = ("authorization", "Bearer co-some-key-of-the-provider")
     for secret in (secret_of("good"), MASTER_KEY):
         for path in (CHAT, "/cohere/v2/chat"):
-            seen = call(staged, [provider, (name, f"Bearer {secret}")], path)
+            seen = call(harness, [provider, (name, f"Bearer {secret}")], path)
             assert seen.status == 200
             assert seen.headers["x-gateway-notes"] == "authorization ignored (another header has a key of this gateway)"
-    assert "x-gateway-notes" not in call(staged, [(name, secret_of("good"))]).headers
+    assert "x-gateway-notes" not in call(harness, [(name, secret_of("good"))]).headers
     same = [("authorization", f"Bearer {secret_of('good')}"), (name, secret_of("good"))]
-    assert "x-gateway-notes" not in call(staged, same).headers
+    assert "x-gateway-notes" not in call(harness, same).headers
     for headers in (
         [provider, (name, CANARY)],
         [provider, (name, secret_of("expired"))],
@@ -88,36 +88,36 @@ def test_a_key_for_the_gateway_beside_one_for_the_provider(served: tuple[Stage, 
         [("x-api-key", "one"), ("api-key", "two")],
         [provider, ("x-bf-vk", secret_of("good")), ("x-litellm-api-key", secret_of("caller"))],
     ):
-        assert call(staged, headers).error["code"] == "two_credentials"
+        assert call(harness, headers).error["code"] == "two_credentials"
 
 
-def test_a_digest_is_no_secret(served: tuple[Stage, str]) -> None:
+def test_a_digest_is_no_secret(served: tuple[Harness, str]) -> None:
     """Whoever reads the database, or a list of keys, has digests (LiteLLM's GHSA-69x8-hrgq-fjj8)."""
-    staged, _ = served
+    harness, _ = served
     digest = digest_of(secret_of("good"))
     for credential in (digest, f"sk-{digest}", "good", "sk-...0000", digest.upper()):
         for name in HEADERS:
-            assert call(staged, [(name, credential)]).status == 401, credential
+            assert call(harness, [(name, credential)]).status == 401, credential
 
 
-def test_a_part_of_a_secret_is_none(served: tuple[Stage, str]) -> None:
+def test_a_part_of_a_secret_is_none(served: tuple[Harness, str]) -> None:
     """Also where the whole was just seen (LiteLLM's CVE-2026-35030: a cache by the first 20 characters)."""
-    staged, _ = served
-    staged.plays(answered())
+    harness, _ = served
+    harness.respond_with(answered())
     secret = secret_of("good")
-    assert call(staged, [("authorization", f"Bearer {secret}")]).status == 200
+    assert call(harness, [("authorization", f"Bearer {secret}")]).status == 200
     for part in (secret[:-1], secret[:20], secret + "0", secret.upper(), secret[:-1] + "1"):
-        assert call(staged, [("authorization", f"Bearer {part}")]).status == 401, part
+        assert call(harness, [("authorization", f"Bearer {part}")]).status == 401, part
 
 
 # --- what nobody can tell apart -------------------------------------------------------------------------------
 
 
 def test_unknown_malformed_deleted_and_expired_are_one(
-    served: tuple[Stage, str], monkeypatch: pytest.MonkeyPatch
+    served: tuple[Harness, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same answer, and the same look at the database: once for each of them."""
-    staged, url = served
+    harness, url = served
     write(
         url,
         lambda c: keys.insert(c, [key_of("deleted")], BY, 1.0),
@@ -134,7 +134,7 @@ def test_unknown_malformed_deleted_and_expired_are_one(
     secrets = ("sk-" + "0" * 40, "malformed", "a.b.c", secret_of("expired"), secret_of("deleted"), "\u00e9" * 20)
     answers = set()
     for secret in secrets:
-        seen = call(staged, [("authorization", f"Bearer {secret}")])
+        seen = call(harness, [("authorization", f"Bearer {secret}")])
         for name in ("x-request-id", "x-gateway-log-id", "date"):
             del seen.headers[name]
         answers.add((seen.status, json.dumps(seen.headers, sort_keys=True), seen.data))
@@ -162,26 +162,26 @@ HOSTILE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_credentials_in_every_header(served: tuple[Stage, str], kind: str) -> None:
-    staged, _ = served
+def test_hostile_credentials_in_every_header(served: tuple[Harness, str], kind: str) -> None:
+    harness, _ = served
     value = HOSTILE[kind]
     for name in HEADERS:
         head = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" + name.encode() + b": " + value
-        answer = raw_request(*staged.gateway.address, head + b"\r\n\r\n", timeout=60)
+        answer = raw_request(*harness.gateway.address, head + b"\r\n\r\n", timeout=60)
         status = int(answer.split(b" ", 2)[1])
         assert status in ((400, 401) if len(value) < 20_000 else (400, 401, 431)), (name, answer[:200])
         assert value[:40] not in answer
         assert b"Traceback" not in answer and b"sqlite" not in answer.lower()
-    written = staged.gateway.log.getvalue()
+    written = harness.gateway.log.getvalue()
     assert b"storage:" not in written and b"Traceback" not in written and b"keys:" not in written
 
 
-def test_fifty_credentials(served: tuple[Stage, str]) -> None:
-    staged, _ = served
+def test_fifty_credentials(served: tuple[Harness, str]) -> None:
+    harness, _ = served
     for values, status in (([f"key-{number}" for number in range(50)], 400), ([secret_of("good")] * 50, 404)):
         lines = [f"authorization: Bearer {value}" for value in values]
         head = "\r\n".join(["GET /v1/responses/x HTTP/1.1", "host: localhost", "connection: close", *lines, "", ""])
-        answer = raw_request(*staged.gateway.address, head.encode(), timeout=60)
+        answer = raw_request(*harness.gateway.address, head.encode(), timeout=60)
         assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
 
 
@@ -200,45 +200,45 @@ def test_fifty_credentials(served: tuple[Stage, str]) -> None:
         f"/{MASTER_KEY}",
     ],
 )
-def test_the_master_key_in_a_url_is_refused_and_not_logged(served: tuple[Stage, str], target: str) -> None:
-    staged, _ = served
-    staged.plays(json_answer(200, {"models": []}))
-    seen = staged.gateway.ask("GET", target, None, {"authorization": f"Bearer {MASTER_KEY}"})
+def test_the_master_key_in_a_url_is_refused_and_not_logged(served: tuple[Harness, str], target: str) -> None:
+    harness, _ = served
+    harness.respond_with(json_answer(200, {"models": []}))
+    seen = harness.gateway.ask("GET", target, None, {"authorization": f"Bearer {MASTER_KEY}"})
     assert (seen.status, b"secret_in_url" in seen.data) == (400, True), seen
-    assert not staged.upstream.exchanges
-    line = staged.gateway.log.line_of(seen.headers["x-request-id"])
+    assert not harness.upstream.exchanges
+    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
     assert line["path"] == "/..."
-    assert MASTER_KEY not in staged.gateway.log.getvalue().decode()
+    assert MASTER_KEY not in harness.gateway.log.getvalue().decode()
 
 
-def test_a_websocket_with_the_master_key_in_its_url(served: tuple[Stage, str]) -> None:
-    staged, _ = served
+def test_a_websocket_with_the_master_key_in_its_url(served: tuple[Harness, str]) -> None:
+    harness, _ = served
     upgrade = (
         f"GET /v1/responses?key={MASTER_KEY} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {MASTER_KEY}\r\n"
         "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    with socket.create_connection(staged.gateway.address, 60) as connection:
+    with socket.create_connection(harness.gateway.address, 60) as connection:
         connection.sendall(upgrade.encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
-    assert MASTER_KEY not in staged.gateway.log.getvalue().decode()
+    assert MASTER_KEY not in harness.gateway.log.getvalue().decode()
 
 
-def test_no_canary_is_seen_again(served: tuple[Stage, str]) -> None:
+def test_no_canary_is_seen_again(served: tuple[Harness, str]) -> None:
     """The secret of a key, good or bad, at every place of a request and through every kind of failure."""
-    staged, url = served
-    staged.plays(json_answer(500, {"message": "it broke"}))
+    harness, url = served
+    harness.respond_with(json_answer(500, {"message": "it broke"}))
     secrets = (secret_of("good"), secret_of("expired"), CANARY)
     for secret in secrets:
         for path in (CHAT, "/v1/models", "/cohere/v2/chat", "/v1/nothing", f"/v1/models/{secret}", f"/key/{secret}/x"):
             for name in ("authorization", "x-litellm-api-key"):
-                seen = call(staged, [(name, f"Bearer {secret}")], path)
+                seen = call(harness, [(name, f"Bearer {secret}")], path)
                 assert secret.encode() not in seen.data or f"/models/{secret}" in path, (path, seen)
-                staged.gateway.log.line_of(seen.headers["x-request-id"])
+                harness.gateway.log.line_of(seen.headers["x-request-id"])
         headers = [("authorization", f"Bearer {secret}"), ("x-request-id", "leak-test"), ("user-agent", "x")]
-        call(staged, headers, f"/v1/models?key={secret}")
-    written = staged.gateway.log.getvalue().decode()
-    metrics = json.dumps(list(staged.gateway.metrics()))
+        call(harness, headers, f"/v1/models?key={secret}")
+    written = harness.gateway.log.getvalue().decode()
+    metrics = json.dumps(list(harness.gateway.metrics()))
     stored = b"".join(
         file.read_bytes() for file in Path(url.removeprefix("sqlite:///")).parent.iterdir() if file.is_file()
     )
@@ -282,12 +282,12 @@ def test_no_secret_is_in_a_representation() -> None:
     ],
 )
 def test_addresses_from_which_a_key_may_be_used(
-    served: tuple[Stage, str], name: str, forwarded: str | None, status: int
+    served: tuple[Harness, str], name: str, forwarded: str | None, status: int
 ) -> None:
-    staged, _ = served
-    staged.plays(answered())
+    harness, _ = served
+    harness.respond_with(answered())
     headers = [("authorization", f"Bearer {secret_of(name)}")]
-    seen = call(staged, headers + ([("x-forwarded-for", forwarded)] if forwarded else []))
+    seen = call(harness, headers + ([("x-forwarded-for", forwarded)] if forwarded else []))
     assert seen.status == status
     if status == 403:
         assert seen.error["code"] == "address_not_allowed"

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app import create_app
 from gateway.settings.schema import Settings
-from support.app import CHAT, SERVER_KEY, A, Stage, answered, stage
+from support.app import CHAT, SERVER_KEY, A, Harness, answered, run_harness
 from support.asgi_server import raw_request
 
 PAGE, EVIL = "https://app.example", "https://evil.example"
@@ -44,24 +44,24 @@ ROUTES: tuple[tuple[str, str, str, bytes], ...] = (
 
 
 @pytest.fixture(scope="module", params=["open", "demo"])
-def keyless(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def keyless(request: pytest.FixtureRequest) -> Iterator[Harness]:
     settings: dict[str, Any] = {"cohere_api_key": [SERVER_KEY]} if request.param == "open" else {"demo": True}
-    with stage(cors_origins=[PAGE], allowed_hosts=["gateway.internal"], **settings) as theatre:
-        yield theatre
+    with run_harness(cors_origins=[PAGE], allowed_hosts=["gateway.internal"], **settings) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def keyed() -> Iterator[Stage]:
-    with stage() as theatre:
-        yield theatre
+def keyed() -> Iterator[Harness]:
+    with run_harness() as harness:
+        yield harness
 
 
 def ask(
-    theatre: Stage, method: str, path: str, *headers: str, content_type: str = "", body: bytes = b"", host: str = ""
+    harness: Harness, method: str, path: str, *headers: str, content_type: str = "", body: bytes = b"", host: str = ""
 ) -> tuple[int, Any]:
     """Status and body of a request with these header lines."""
-    theatre.plays(answered())
-    address, port = theatre.gateway.address
+    harness.respond_with(answered())
+    address, port = harness.gateway.address
     lines = [f"{method} {path} HTTP/1.1", f"host: {host or f'localhost:{port}'}", "connection: close", *headers]
     if content_type:
         lines.append(f"content-type: {content_type}")
@@ -72,10 +72,10 @@ def ask(
     return int(head[9:12]), rest
 
 
-def refused(theatre: Stage, status: int, sentence: str, answer: tuple[int, Any]) -> None:
+def refused(harness: Harness, status: int, sentence: str, answer: tuple[int, Any]) -> None:
     assert answer[0] == status, answer
     assert sentence.encode() in answer[1]
-    assert not theatre.upstream.exchanges, "Cohere was called"
+    assert not harness.upstream.exchanges, "Cohere was called"
 
 
 FOREIGN: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -92,7 +92,7 @@ FOREIGN: tuple[tuple[str, tuple[str, ...]], ...] = (
 @pytest.mark.parametrize(("method", "path", "content_type", "body"), ROUTES, ids=[row[1] for row in ROUTES])
 @pytest.mark.parametrize("headers", [row[1] for row in FOREIGN], ids=[row[0] for row in FOREIGN])
 def test_a_foreign_page(
-    keyless: Stage, headers: tuple[str, ...], method: str, path: str, content_type: str, body: bytes
+    keyless: Harness, headers: tuple[str, ...], method: str, path: str, content_type: str, body: bytes
 ) -> None:
     answer = ask(keyless, method, path, *headers, content_type=content_type, body=body)
     refused(keyless, 403, "Pages of this origin may not call", answer)
@@ -103,7 +103,7 @@ def test_a_foreign_page(
     "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"]
 )
 def test_a_name_that_points_to_this_machine(
-    keyless: Stage, host: str, method: str, path: str, content_type: str, body: bytes
+    keyless: Harness, host: str, method: str, path: str, content_type: str, body: bytes
 ) -> None:
     """DNS rebinding: to the browser the page and the gateway are of one origin."""
     origin = (f"origin: http://{host}", "sec-fetch-site: same-origin") if method != "GET" else ()
@@ -113,7 +113,7 @@ def test_a_name_that_points_to_this_machine(
 
 @pytest.mark.parametrize("content_type", ["", PLAIN, "application/x-www-form-urlencoded", "image/png", "text/json-not"])
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/cohere/v2/chat", "/cohere/v2/unheard-of", "/metrics"])
-def test_a_body_that_needs_no_preflight(keyless: Stage, path: str, content_type: str) -> None:
+def test_a_body_that_needs_no_preflight(keyless: Harness, path: str, content_type: str) -> None:
     answer = ask(keyless, "POST", path, content_type=content_type, body=CHAT_BODY)
     refused(keyless, 415, "needs the content type", answer)
 
@@ -132,20 +132,20 @@ WELCOME: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 @pytest.mark.parametrize("path", [CHAT, "/cohere/v2/chat"])
 @pytest.mark.parametrize(("headers", "host"), [row[1:] for row in WELCOME], ids=[row[0] for row in WELCOME])
-def test_who_may_call(keyless: Stage, headers: tuple[str, ...], host: str, path: str) -> None:
+def test_who_may_call(keyless: Harness, headers: tuple[str, ...], host: str, path: str) -> None:
     status, _ = ask(keyless, "POST", path, *headers, content_type=JSON, body=CHAT_BODY, host=host)
     assert status == 200
 
 
 @pytest.mark.parametrize("headers", [row[1] for row in FOREIGN], ids=[row[0] for row in FOREIGN])
-def test_where_a_key_is_needed_it_is_enough(keyed: Stage, headers: tuple[str, ...]) -> None:
+def test_where_a_key_is_needed_it_is_enough(keyed: Harness, headers: tuple[str, ...]) -> None:
     """Unless a page is one of `cors_origins` it cannot read the answer; and it would need the key."""
     key = "authorization: Bearer caller-key"
     status, _ = ask(keyed, "POST", CHAT, *headers, key, content_type=JSON, body=CHAT_BODY, host="any.example")
     assert status == 200
 
 
-def test_a_preflight_is_answered_without_permission(keyless: Stage) -> None:
+def test_a_preflight_is_answered_without_permission(keyless: Harness) -> None:
     asks = ("access-control-request-method: POST", "access-control-request-headers: content-type")
     for origin in (EVIL, "http://localhost:3000"):
         assert ask(keyless, "OPTIONS", CHAT, f"origin: {origin}", *asks)[0] == 204
@@ -153,11 +153,11 @@ def test_a_preflight_is_answered_without_permission(keyless: Stage) -> None:
 
 @pytest.mark.parametrize("hosts", [["*"], ["any.example"]])
 def test_hosts_can_be_allowed(hosts: list[str]) -> None:
-    with stage(cohere_api_key=[SERVER_KEY], allowed_hosts=hosts) as theatre:
-        assert ask(theatre, "POST", CHAT, content_type=JSON, body=CHAT_BODY, host="any.example:80")[0] == 200
+    with run_harness(cohere_api_key=[SERVER_KEY], allowed_hosts=hosts) as harness:
+        assert ask(harness, "POST", CHAT, content_type=JSON, body=CHAT_BODY, host="any.example:80")[0] == 200
 
 
-def test_the_rule_is_one_for_all_routes(keyless: Stage) -> None:
+def test_the_rule_is_one_for_all_routes(keyless: Harness) -> None:
     """The middleware asks it before the routes; what it has not is a WebSocket, which asks it too."""
     app = create_app(Settings(demo=True))
     assert app._web_pages.keyless

@@ -1,4 +1,4 @@
-"""A stand-in for Cohere that costs next to nothing: a raw asyncio protocol that plays prepared bytes.
+"""A stand-in for Cohere that costs next to nothing: a raw asyncio protocol that sends prepared bytes.
 
 It knows as much HTTP/1.1 as aiohttp's client speaks (keep-alive, content-length) and nothing of Cohere's
 rules; the project's emulator is the one to test against. Answers: POST /v2/chat whole or streamed, as the

@@ -1,6 +1,6 @@
 """The gateway as callers meet it: on a real server, over an upstream that the test chooses, its log at hand.
 
-`gateway_over(url)` serves it over any upstream, `stage()` over a scripted one, `demonstration()` over the
+`gateway_over(url)` serves it over any upstream, `run_harness()` over a scripted one, `demonstration()` over the
 emulator. What comes back is a `Gateway`: `ask` and `chat` show an answer's bytes, `client` is the official
 SDK, `log` what was written. Nothing of the inside is used but `create_app` and the settings.
 
@@ -305,26 +305,26 @@ def demonstration(**settings: Any) -> Iterator[Gateway]:
 
 
 @dataclass
-class Stage:
+class Harness:
     """A gateway over a scripted upstream whose script each test sets."""
 
     gateway: Gateway
     upstream: ScriptedUpstream
     scripts: list[Script] = field(default_factory=list)
 
-    def plays(self, *scripts: Script) -> None:
+    def respond_with(self, *scripts: Script) -> None:
         """What answers the next requests, one script each; the last one answers all that follow."""
         self.scripts[:] = scripts
         self.upstream.exchanges.clear()
 
-    def asked(self, script: Script, content: Any = "Hello", **fields: Any) -> Seen:
+    def chat_over(self, script: Script, content: Any = "Hello", **fields: Any) -> Seen:
         """A chat request that is answered by this script."""
-        self.plays(script)
+        self.respond_with(script)
         return self.gateway.chat(content, **fields)
 
 
 @contextmanager
-def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings: Any) -> Iterator[Stage]:
+def run_harness(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings: Any) -> Iterator[Harness]:
     """A gateway over a scripted upstream. Without settings the caller brings a Cohere key of their own."""
     scripts: list[Script] = []
 
@@ -333,13 +333,13 @@ def stage(*, key: str = CALLER_KEY, timeouts: Timeouts | None = None, **settings
             return json_answer(200, {"models": []})  # the caller's key is good
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
-    # No list of models is kept, so that each request for it plays its own script.
+    # No list of models is kept, so that each request for it has its own script.
     values = {"models": Models(cache_seconds=0), **settings, "timeouts": timeouts or Timeouts()}
     with (
         ScriptedUpstream(next_script).run_in_thread() as upstream,
         gateway_over(upstream.url, key=key, **values) as gateway,
     ):
-        yield Stage(gateway, upstream, scripts)
+        yield Harness(gateway, upstream, scripts)
 
 
 # --- what Cohere would say ----------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def text(value: str) -> bytes:
 async def serve(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watch: Watch, elsewhere: str | None
 ) -> None:
-    """Play Cohere on one connection: to bystanders a stream that never ends."""
+    """Answer as Cohere on one connection: to bystanders a stream that never ends."""
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")

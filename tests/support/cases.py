@@ -147,17 +147,17 @@ def cases() -> list[tuple[str, dict[str, Any], str]]:
 
 
 def run(case: Mapping[str, Any], mode: str, on: RecordedGateway) -> None:
-    """Plays the steps of a case in this mode. Raises AssertionError for the first check that fails."""
+    """Runs the steps of a case in this mode. Raises AssertionError for the first check that fails."""
     saved: dict[str, Any] = {}
     for number, step in enumerate(case["steps"]):
-        result = _play(_filled(step, saved), mode, on)
+        result = _run_step(_filled(step, saved), mode, on)
         for name, expected in step.get("check", {}).items():
             holds = CHECKS[name](result, _filled(expected, saved))
             assert holds, f"step {number}: {name} {expected!r} does not hold\n{_report(result)}"
         saved |= {name: at(result.answer, path) for name, path in step.get("save", {}).items()}
 
 
-def _play(step: Mapping[str, Any], mode: str, on: RecordedGateway) -> Result:
+def _run_step(step: Mapping[str, Any], mode: str, on: RecordedGateway) -> Result:
     body = step.get("body")
     streamed = mode == "streamed" and _streamable(step)
     if streamed:

@@ -28,7 +28,7 @@ FOREIGN = re.compile(
 """What a page would request from elsewhere. Links that a reader may follow are none."""
 
 
-def stage() -> None:
+def copy_sources() -> None:
     """Copies the documents, and whatever they link to."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     for page in (*PAGES, *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))):
@@ -49,16 +49,16 @@ def _copy_page(page: Path) -> None:
 
     text = LINK.sub(linked, page.read_text(encoding="utf-8"))
     text = FENCE.sub(r"\1", text)
-    staged = SOURCE / page.relative_to(ROOT)
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    staged.write_text(text, encoding="utf-8")
+    copy = SOURCE / page.relative_to(ROOT)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(text, encoding="utf-8")
 
 
 def _copy(file: Path) -> str:
     """Copies a file that is no page; those that a server would run or hide get an ending that it shows."""
-    staged = SOURCE / file.relative_to(ROOT)
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, staged)
+    copy = SOURCE / file.relative_to(ROOT)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, copy)
     return file.name
 
 
@@ -82,7 +82,7 @@ def foreign_requests() -> list[str]:
 def main() -> None:
     """Builds the site. Exits with an error for a broken link, or for a page that would request what is elsewhere."""
     argparse.ArgumentParser(description="Build the documents as a site.").parse_args()
-    stage()
+    copy_sources()
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / ".mkdocs.yml")]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status:

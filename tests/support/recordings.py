@@ -20,7 +20,7 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 FOLDER = SHARED / "recordings"
 ABSENT = "shared recordings are absent"
 
-# How the recorded body was framed on the wire says nothing about how a test plays it back, and the recorder
+# How the recorded body was framed on the wire says nothing about how a test sends it again, and the recorder
 # kept both a content-length and a transfer-encoding, which together are not even legal.
 FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
 

@@ -1,4 +1,4 @@
-"""An upstream that does what a test tells it to, byte for byte: a loopback server that plays a script per
+"""An upstream that does what a test tells it to, byte for byte: a loopback server that runs a script per
 request.
 
 It is written on bare asyncio because the bytes are the point: half a header, a chunk that never comes, a
@@ -106,7 +106,7 @@ def event_stream(
     """A streamed answer: a raw transcript as one HTTP chunk, or as one per event, or the given pieces as they
     are cut.
 
-    `between` is played between two chunks; `ending` is the last step, None to leave the answer open.
+    `between` is run between two chunks; `ending` is the last step, None to leave the answer open.
     """
     if isinstance(body, bytes):
         pieces = [event + b"\n\n" for event in body.split(b"\n\n") if event] if per_event else [body]
@@ -230,7 +230,7 @@ class Request:
 class RequestRecord:
     """A request and what became of its answer: in the end one of the two signals is set.
 
-    `closed`: the peer closed the connection before the script was over. `finished`: it was played to its last
+    `closed`: the peer closed the connection before the script was over. `finished`: it was run to its last
     step, and if that ends the connection, the connection is closed: who waits for it and then makes another request
     cannot get one that is about to close.
     """
@@ -240,7 +240,7 @@ class RequestRecord:
     finished: Signal = field(default_factory=Signal)
 
 
-Play = Script | list[Script] | Callable[[Request], Script]
+ScriptSource = Script | list[Script] | Callable[[Request], Script]
 
 _NO_SCRIPT_LEFT = json_answer(500, {"message": "no script left for this request"})
 
@@ -248,11 +248,11 @@ _NO_SCRIPT_LEFT = json_answer(500, {"message": "no script left for this request"
 class ScriptedUpstream:
     """The server: a script answers every request, a list of scripts one request each, a callable decides."""
 
-    def __init__(self, play: Play, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, scripts: ScriptSource, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.exchanges: list[RequestRecord] = []
         self.connections = 0  # accepted so far
         self.errors: list[Exception] = []
-        self._play = play
+        self._scripts = scripts
         self._host = host
         self._tls = tls
         self._port = 0
@@ -335,23 +335,23 @@ class ScriptedUpstream:
 
     def script_for(self, request: Request) -> Script:
         """The script that answers this request."""
-        if callable(self._play):
-            return self._play(request)
-        if isinstance(self._play, tuple):
-            return self._play
+        if callable(self._scripts):
+            return self._scripts(request)
+        if isinstance(self._scripts, tuple):
+            return self._scripts
         turn = len(self.exchanges) - 1
-        if turn >= len(self._play):
+        if turn >= len(self._scripts):
             raise AssertionError(f"request {turn + 1} ({request.method} {request.path}), but no script left")
-        return self._play[turn]
+        return self._scripts[turn]
 
 
 # --- the wire -----------------------------------------------------------------------------------------------
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: reads requests, plays their scripts, notices at once when the peer leaves.
+    """One connection: reads requests, runs their scripts, notices at once when the peer leaves.
 
-    A protocol and not a StreamReader: while a script is playing somebody must watch for the end of the
+    A protocol and not a StreamReader: while a script runs somebody must watch for the end of the
     connection without swallowing the next request, and that is what `eof_received` is for.
     """
 
@@ -418,7 +418,7 @@ class _Connection(asyncio.Protocol):
                     # A fault of the test: answered, so that nobody hangs, and raised when the server ends.
                     self._upstream.errors.append(error)
                     script = _NO_SCRIPT_LEFT
-                if not (await self._play(script) and _wants_keep_alive(request, script)):
+                if not (await self._run(script) and _wants_keep_alive(request, script)):
                     self._ending = True
                     return
                 self._over()
@@ -477,10 +477,10 @@ class _Connection(asyncio.Protocol):
         del self._received[:size]
         return data
 
-    # The playing half
+    # The writing half
 
-    async def _play(self, script: Script) -> bool:
-        """Play the steps; whether the connection can serve another request."""
+    async def _run(self, script: Script) -> bool:
+        """Run the steps; whether the connection can serve another request."""
         framing: Framing = "none"
         for position, step in enumerate(script):
             match step:

@@ -13,7 +13,7 @@ from gateway.store.keys import ChangedBy
 from gateway.store.store import Store
 from gateway.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from support import databases
-from support.app import MASTER_KEY, SERVER_KEY, Stage, stage
+from support.app import MASTER_KEY, SERVER_KEY, Harness, run_harness
 from translators.operations.stored_responses import end_interrupted
 
 BY = ChangedBy("tests")
@@ -57,11 +57,11 @@ def insertion(records: Sequence[VirtualKey | Team | EndUser]) -> list[Callable[[
 
 
 @contextmanager
-def keyed_stage(*records: VirtualKey | Team | EndUser, **settings: Any) -> Iterator[tuple[Stage, str]]:
+def run_keyed_harness(*records: VirtualKey | Team | EndUser, **settings: Any) -> Iterator[tuple[Harness, str]]:
     """A gateway with these records over a scripted upstream, and the URL of its database."""
     with tempfile.TemporaryDirectory() as folder:
         url = databases.sqlite(folder)
         write(url, *insertion(records))
         values = {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY, **settings}
-        with stage(key=MASTER_KEY, database_url=url, **values) as staged:
-            yield staged, url
+        with run_harness(key=MASTER_KEY, database_url=url, **values) as harness:
+            yield harness, url
