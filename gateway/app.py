@@ -36,7 +36,14 @@ from gateway.endpoints.management import ManagementEndpoint
 from gateway.endpoints.models import ModelsEndpoint
 from gateway.endpoints.openapi import Description
 from gateway.endpoints.passthrough import PassthroughEndpoint
-from gateway.endpoints.reports import BODIES_PATH, REPORTS, BodiesEndpoint, ReportEndpoint
+from gateway.endpoints.reports import (
+    BODIES_PATH,
+    EXPORT_PATH,
+    REPORTS,
+    BodiesEndpoint,
+    ExportEndpoint,
+    ReportEndpoint,
+)
 from gateway.endpoints.split import SplitEndpoint
 from gateway.endpoints.stored import STORED, StoredEndpoint
 from gateway.endpoints.token_count import TokenCountEndpoint
@@ -274,6 +281,7 @@ def _routes(services: Services, background: Background, ledger: Ledger) -> list[
         *(Route(row.path, TokenCountEndpoint(row, services), methods=["POST"]) for row in COUNTS),
         *(Route(row.path, ModelsEndpoint(row, services), methods=["GET"]) for row in LOOKUPS),
         *(Route(row.path, ReportEndpoint(row, services, ledger), methods=["GET"]) for row in REPORTS),
+        Route(EXPORT_PATH, ExportEndpoint(services, ledger), methods=["GET"]),
         Route(BODIES_PATH, BodiesEndpoint(services, ledger), methods=["GET", "DELETE"]),
         *(
             Route(path, ManagementEndpoint(row, services, ledger), methods=[row.verb])

@@ -269,6 +269,13 @@ ERRORS: Mapping[str, Meaning] = {
         "a limit of the key, its team, the end user or the gateway is reached",
         Fault.POLICY_RATE_LIMIT,
     ),
+    "too_many_exports": Meaning(
+        429,
+        _LIMIT,
+        "too_many_exports",
+        "as many files of calls as one worker writes at a time are being written",
+        Fault.POLICY_CAPACITY,
+    ),
     "too_many_sign_ins": Meaning(
         429,
         _LIMIT,

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, event
 
-from gateway.ledger.entry import LedgerEntry, Tokens, timestamp
+from gateway.ledger.entry import LedgerEntry, Tokens, decode_entry, timestamp
 from gateway.ledger.spool import Spool
 from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import Flood, stored_row
@@ -96,6 +96,10 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
             oldest = Filter(id=old[0].id)
             assert len((await database.read(lambda c: ledger.page(c, oldest, None, 4))).entries) == 1
             assert not (await database.read(lambda c: ledger.page(c, replace(oldest, status=404), None, 4))).entries
+        assert await insert(database, [entry(41, notes=("a",)), entry(42, metadata={"a": 'b","notes":["'})]) == 2
+        for notes, ids in ((True, [41]), (False, [42, 40])):
+            few = await database.read(lambda c, notes=notes: ledger.page(c, Filter(notes=notes), None, 2))  # type: ignore[misc]
+            assert [one.request_id for one in map(decode_entry, few.entries)] == [f"req-{number}" for number in ids]
         position = Position(new[10].at, new[10].id)
         older = await database.read(lambda c: ledger.page(c, Filter(key_id="key_1"), position, 100))
         assert len(older.entries) == 100 and older.next is not None
@@ -104,9 +108,9 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         while await database.write(lambda c: ledger.delete_old(c, NOW - 5 * DAY)):
             pass
         left = await database.read(lambda c: ledger.page(c, Filter(), None, 5000))
-        assert len(left.entries) == 41
+        assert len(left.entries) == 43
         days = await database.read(lambda c: ledger.usage(c, ("day",), 0, (NOW // DAY + 1) * DAY, {}))
-        assert sum(row["calls"] for row in days) == 2541  # daily sums stay
+        assert sum(row["calls"] for row in days) == 2543  # daily sums stay
         await database.close()
         if kind == "sqlite":  # closing moves what is in the log to the file
             assert (tmp_path / "store.db").stat().st_size < size / 2 or size == 0
@@ -123,6 +127,8 @@ FILTERS: dict[str, Filter] = {
     "failures": Filter(failed=True),
     "a status": Filter(status=404),
     "a text": Filter(text="x"),
+    "with notes": Filter(notes=True),
+    "of a team, without notes": Filter(team_id="team_1", notes=False),
     "a tag": Filter(labels=["=nightly"]),
     "dear calls in a time": Filter(min_cost=1, since=1, until=NOW * MICROSECONDS),
 }

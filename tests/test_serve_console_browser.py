@@ -274,10 +274,16 @@ def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway
         expect(drawer.locator(".notes")).to_contain_text("temperature adjusted")
         drawer.get_by_role("button", name="Close").click()
         expect(drawer).to_have_count(0)
-        with page.expect_download() as download:
-            page.get_by_role("link", name="CSV").click()
-        text = download.value.path().read_text(encoding="utf-8")
-        assert text.startswith("id,time,") and len(text.splitlines()) == 1 + len(calls(gateway, key="agent"))
+        page.get_by_label("With notes").check()
+        expect(rows).to_have_count(len(calls(gateway, key="agent", notes="any")))
+        expect(page).to_have_url(re.compile(r"notes=any"))
+        page.get_by_label("With notes").uncheck()
+        expect(rows).to_have_count(len(calls(gateway, key="agent")))
+        for name, lines in (("CSV", 1 + rows.count()), ("JSON Lines", rows.count())):
+            with page.expect_download() as download:
+                page.get_by_role("link", name=name).click()
+            assert re.fullmatch(r"calls-\d{8}T\d{6}Z\.(csv|jsonl)", download.value.suggested_filename)
+            assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == lines
 
 
 def test_callers_words_are_only_texts(chromium: Browser, gateway: Gateway) -> None:

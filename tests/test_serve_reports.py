@@ -5,14 +5,18 @@ One gateway with virtual keys over the emulator, and some calls of two keys, of 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
+import http.client
 import io
 import json
 import re
 import shlex
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +24,10 @@ from typing import Any
 import pytest
 
 from gateway.cli.main import main
-from gateway.ledger.reports import as_csv
+from gateway.ledger import exports, reports
+from gateway.ledger.reports import Report, as_csv
 from gateway.settings.schema import LedgerSettings
+from gateway.store.errors import StoreUnavailable
 from support.app import MASTER_KEY, Gateway, Seen, demonstration
 from support.ledger import wait_for_rows
 
@@ -39,7 +45,7 @@ class Reported:
         self.other = self._manage("/key/generate", key_alias="other")
         self.viewer = self._manage("/key/generate", key_alias="watcher", role="viewer", permissions="none")
         self._manage("/key/update", key=self.other["key"], rpm_limit=500)
-        for fields in ({}, {"stream": True}, {"model": "no-such-model"}):
+        for fields in ({}, {"stream": True, "temperature": 1.4}, {"model": "no-such-model"}):
             self.ask("POST", "/v1/chat/completions", self.agent["key"], {**CHAT, **fields})
         self.ask("POST", "/v1/embeddings", self.agent["key"], {"model": "embed-v4.0", "input": "x", "user": "grace"})
         self.ask("DELETE", "/cohere/v1/datasets/d-1", self.agent["key"])
@@ -98,6 +104,8 @@ def test_a_row_has_every_name(reported: Reported) -> None:
         ("key=research-agent", 5),
         ("team=search", 5),
         ("key=other", 1),
+        ("notes=any", 5),
+        ("notes=none&kind=call", CALLS - 5),
         ("key=master", 2),
         ("status=401", 1),
         ("status=4xx", 3),
@@ -221,6 +229,96 @@ def test_csv(reported: Reported) -> None:
     assert {"key", "key_alias", "calls", "tokens.input"} <= set(rows[0])
     pages = reported.ask("GET", "/audit?format=csv&limit=3", MASTER_KEY)
     assert len(list(csv.DictReader(io.StringIO(pages.data.decode())))) == 3 and pages.headers["x-next-cursor"]
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_has_all_rows_of_a_filter(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written a page at a time, it has what the pages of /audit have; the columns of the CSV do not depend on them."""
+    monkeypatch.setattr(exports, "MAX_LIMIT", 2)
+    for query in ("", "key=research-agent&notes=none", "kind=change"):
+        rows = reported.get(f"/audit?{query}")["data"]
+        lines = reported.ask("GET", f"/audit/export?format=jsonl&{query}", MASTER_KEY)
+        assert lines.headers["content-type"] == "application/x-ndjson" and lines.headers["content-disposition"]
+        assert [json.loads(line) for line in lines.data.splitlines()] == rows
+        table = list(csv.DictReader(io.StringIO(exported(reported, query).decode())))
+        assert [row["id"] for row in table] == [row["id"] for row in rows]
+        assert tuple(table[0]) == exports.COLUMNS and None not in table[-1]
+        assert [row["sentence"] for row in table] == [row["sentence"] for row in rows]
+    first = table[0]
+    assert first["kind"] == "change" and json.loads(first["after"])["rpm_limit"] == 500
+    row = list(csv.DictReader(io.StringIO(exported(reported, "model=rerank-v3.5").decode())))[0]
+    assert float(row["units.search_units"]) == 1 and row["tokens.input"] == "0" and row["units.images"] == ""
+    own = exported(reported, "", reported.agent["key"]).decode()
+    assert {row["key_id"] for row in csv.DictReader(io.StringIO(own))} == {reported.agent["key_id"]}
+    for query in ("format=xml", "limit=3", "notes=some", "key=" + reported.other["key_id"]):
+        assert reported.ask("GET", f"/audit/export?{query}", reported.agent["key"]).status == 400, query
+
+
+def exported(reported: Reported, query: str, key: str = MASTER_KEY) -> bytes:
+    answer = reported.ask("GET", f"/audit/export?{query}", key)
+    assert answer.status == 200 and answer.headers["content-type"].startswith("text/csv"), answer
+    return answer.data
+
+
+def test_a_file_that_is_full_says_where_the_next_begins(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "MAX_ROWS", 6)
+    monkeypatch.setattr(exports, "MAX_LIMIT", 4)
+    rows = [row["id"] for row in reported.get("/audit?kind=call")["data"]]
+    *shown, more = [json.loads(line) for line in exported_lines(reported, "kind=call")]
+    assert [row["id"] for row in shown] == rows[:6] and more["kind"] == "more"
+    rest = [json.loads(line)["id"] for line in exported_lines(reported, f"kind=call&cursor={more['next_cursor']}")]
+    assert rest == rows[6:]
+    last = list(csv.DictReader(io.StringIO(exported(reported, "kind=call").decode())))[-1]
+    assert (last["kind"], last["next_cursor"], last["id"]) == ("more", more["next_cursor"], "")
+
+
+def exported_lines(reported: Reported, query: str) -> list[bytes]:
+    return reported.ask("GET", f"/audit/export?format=jsonl&{query}", MASTER_KEY).data.splitlines()
+
+
+def test_a_file_that_broke_off_does_not_look_whole(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything was sent it is an error like any other."""
+    pages, audit = 0, reports.audit
+
+    async def lost(report: Report) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            raise StoreUnavailable("the disk is gone")
+        return await audit(report)
+
+    monkeypatch.setattr(exports, "MAX_LIMIT", 2)
+    monkeypatch.setattr(reports, "audit", lost)
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        exported(reported, "kind=call")
+    assert len(cut.value.partial.splitlines()) == 3
+    pages = 1
+    answer = reported.ask("GET", "/audit/export?kind=call", MASTER_KEY)
+    assert (answer.status, answer.body["error"]["code"]) == (503, "storage_unavailable")
+    assert exported(reported, "kind=call").endswith(b"\r\n")
+
+
+def test_two_files_at_a_time(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, going_on, audit = threading.Semaphore(0), threading.Event(), reports.audit
+
+    async def slow(report: Report) -> Any:
+        begun.release()
+        await asyncio.to_thread(going_on.wait, 30)
+        return await audit(report)
+
+    monkeypatch.setattr(reports, "audit", slow)
+    with ThreadPoolExecutor(2) as threads:
+        files = [threads.submit(exported, reported, "kind=call") for _ in range(2)]
+        for _ in files:
+            assert begun.acquire(timeout=30)
+        refused = reported.ask("GET", "/audit/export", MASTER_KEY)
+        going_on.set()
+        assert all(len(one.result(30).splitlines()) == CALLS + 1 for one in files)
+    assert (refused.status, refused.body["error"]["code"]) == (429, "too_many_exports")
+    assert refused.headers["retry-after"]
+    assert exported(reported, "kind=call")
 
 
 def test_litellms_shapes(reported: Reported) -> None:

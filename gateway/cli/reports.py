@@ -56,6 +56,7 @@ AUDIT_OPTIONS = {
     "fault": "With this fault, such as provider_timeout; any for all failures.",
     "min_cost": "That cost this many US dollars or more.",
     "slower_than": "That took longer than so many milliseconds.",
+    "notes": "any: with notes on what was ignored, adjusted or emulated; none: without.",
     "text": "With this text in the sentence.",
     "limit": "Rows at most (default: 100).",
 }

@@ -17,10 +17,12 @@ from gateway.cohere_methods import METHODS
 from gateway.endpoints import translation
 from gateway.endpoints.health import DRAIN_PATH
 from gateway.endpoints.inspection import INSPECTIONS
-from gateway.endpoints.reports import BODIES_PATH, REPORTS
+from gateway.endpoints.reports import BODIES_PATH, EXPORT_PATH, REPORTS
 from gateway.endpoints.stored import STORED
 from gateway.http.error_responses import NATIVE_PREFIX
 from gateway.http.responses import send_json
+from gateway.ledger.exports import CONTENT_TYPES
+from gateway.ledger.report_query import EXPORT_PARAMETERS
 from gateway.management import field_table
 from gateway.management.operations import OPERATIONS, ManagementOperation
 from gateway.observability.record import record_of
@@ -181,10 +183,21 @@ def _open_operations(failed: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def _reports(failed: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for report in REPORTS:
         operation = _operation(report.name, report.path, failed, [{}])
-        operation["parameters"] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in report.query]
+        operation["parameters"] = _query_parameters(report.query)
         yield report.path, "GET", operation
+    export = _operation("audit_export", EXPORT_PATH, failed, [{}]) | {
+        "parameters": _query_parameters(EXPORT_PARAMETERS)
+    }
+    export["responses"]["200"]["content"] = {
+        kind.decode(): {"schema": {"type": "string"}} for kind in CONTENT_TYPES.values()
+    }
+    yield EXPORT_PATH, "GET", export
     for verb, name in (("GET", "audit_body"), ("DELETE", "audit_body_delete")):
         yield BODIES_PATH, verb, _operation(name, BODIES_PATH, failed, [{}])
+
+
+def _query_parameters(names: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 
 def _operation(

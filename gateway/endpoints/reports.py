@@ -1,10 +1,11 @@
-"""The endpoints of reports: a row of REPORTS as an ASGI application; and the bodies of one call.
+"""The endpoints of reports: a row of REPORTS as an ASGI application; files of rows; and the bodies of one call.
 
 The master key and keys with a role see everything; any other key or token sees itself. Who has no key of the gateway's
 sees everything where there is but one caller: in demo mode, and in open mode on this machine.
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,8 +21,8 @@ from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
+from gateway.ledger import exports, reports
 from gateway.ledger import litellm_reports as litellm
-from gateway.ledger import reports
 from gateway.ledger.entry import key_id_of
 from gateway.ledger.report_query import AUDIT_PARAMETERS, NEWER_PARAMETERS, USAGE_PARAMETERS, Names
 from gateway.ledger.reports import LedgerReader, Report
@@ -109,9 +110,7 @@ class ReportEndpoint:
         if operation.about_all and own_key_id is not None:
             raise CallerError(ALL_ONLY)
         query = _query(scope["query_string"])
-        directory = services.directory
-        names = Names(directory.keys, directory.teams, directory.key_id_of)
-        report = Report(self._reader, self._changes, names, query, time.time(), own_key_id)
+        report = _report(services, self._reader, query, own_key_id)
         try:
             answer = await operation.respond(report)
         except StoreUnavailable as error:
@@ -127,9 +126,73 @@ class ReportEndpoint:
         async with DisconnectWatcher(receive) as watcher:
             await send_json(send, msgspec.json.encode(answer), Notes(), watcher)
 
-    async def _changes(self, wanted: Filter, before: Position | None, limit: int) -> Sequence[Change]:
-        store = await self._services.state.open()
+
+EXPORT_PATH = "/audit/export"
+
+MAX_EXPORTS = 2
+"""Files that a worker writes at one time: each reads as fast as it is fetched, beside those who look at reports."""
+
+TOO_MANY_EXPORTS = failure(
+    "too_many_exports", f"{MAX_EXPORTS} files of calls are being written already: try again in a moment"
+)
+RETRY_EXPORT_AFTER = "10"
+
+
+class ExportEndpoint:
+    """Writes a file of all rows that a filter meets (`gateway/ledger/exports.py`), as fast as it is fetched.
+
+    Where the database is lost in the middle the connection is torn: the file must not look whole.
+    """
+
+    def __init__(self, services: Services, reader: LedgerReader) -> None:
+        self._services, self._reader = services, reader
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        record.operation, record.door, record.has_row = "audit_export", "management", False
+        own_key_id = own_key_id_of(record.principal, self._services.settings)
+        report = _report(self._services, self._reader, _query(scope["query_string"]), own_key_id)
+        form = exports.format_of(report.query)
+        if self._running >= MAX_EXPORTS:
+            raise CallerError(TOO_MANY_EXPORTS, RETRY_EXPORT_AFTER)
+        self._running += 1
+        try:
+            async with DisconnectWatcher(receive) as watcher:
+                await self._send(send, report, form, watcher)
+        except StoreUnavailable as error:
+            self._services.state.log_failure(error)
+            raise CallerError(UNAVAILABLE) from error
+        finally:
+            self._running -= 1
+
+    async def _send(self, send: Send, report: Report, form: str, watcher: DisconnectWatcher) -> None:
+        name = f"calls-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(report.now))}.{form}"
+        headers = [
+            (b"content-type", exports.CONTENT_TYPES[form]),
+            (b"content-disposition", f'attachment; filename="{name}"'.encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        async with contextlib.aclosing(exports.export(report)) as pages:
+            first = await anext(pages)  # before the head is sent, so that what is wrong by now has a status
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for page in pages:
+                await send({"type": "http.response.body", "body": page, "more_body": True})
+        watcher.over()
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _report(services: Services, reader: LedgerReader, query: Mapping[str, str], own_key_id: str | None) -> Report:
+    """Returns a report of the database as it is now. own_key_id: of who sees nothing else."""
+
+    async def page_of_changes(wanted: Filter, before: Position | None, limit: int) -> Sequence[Change]:
+        store = await services.state.open()
         return await store.read(lambda connection: changes(connection, wanted, before, limit))
+
+    directory = services.directory
+    names = Names(directory.keys, directory.teams, directory.key_id_of)
+    return Report(reader, page_of_changes, names, query, time.time(), own_key_id)
 
 
 def own_key_id_of(principal: Principal, settings: Settings) -> str | None:

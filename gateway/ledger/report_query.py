@@ -20,8 +20,8 @@ DEFAULT_DAYS = 30
 
 NANO = 1_000_000_000
 
-ANY = "any"
-"""As `fault`: whatever failed."""
+ANY, NONE = "any", "none"
+"""As `fault`, any: whatever failed. As `notes`: rows that have some, or none."""
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": HOUR, "d": DAY}
@@ -70,9 +70,10 @@ class Names(Struct, frozen=True):
 
 AUDIT_PARAMETERS = (
     *("kind", "key", "team", "user", "end_user", "tag", "metadata", "method", "model", "status", "fault"),
-    *("request_id", "id", "min_cost", "slower_than", "text", "since", "until", "cursor", "limit", "format"),
+    *("request_id", "id", "min_cost", "slower_than", "notes", "text", "since", "until", "cursor", "limit", "format"),
 )
 NEWER_PARAMETERS = tuple(name for name in AUDIT_PARAMETERS if name not in ("limit", "format"))
+EXPORT_PARAMETERS = tuple(name for name in AUDIT_PARAMETERS if name != "limit")
 USAGE_PARAMETERS = (
     *("by", "key", "team", "user", "end_user", "model", "method", "fault"),
     *("since", "until", "format"),
@@ -108,7 +109,16 @@ def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
         since=_microseconds(query, "since", now),
         until=_microseconds(query, "until", now),
         labels=_labels(query),
+        notes=_has_notes(query),
     )
+
+
+def _has_notes(query: Mapping[str, str]) -> bool | None:
+    """Returns whether rows are to have notes, None for any. Raises InvalidField."""
+    text = query.get("notes")
+    if text not in (None, "", ANY, NONE):
+        raise InvalidField("notes", "'notes' must be 'any' or 'none'")
+    return text == ANY if text else None
 
 
 def _status(query: Mapping[str, str]) -> int:

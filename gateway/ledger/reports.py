@@ -42,7 +42,7 @@ BY: Mapping[str, str] = {
 
 CALLS_ONLY = (
     *("key", "team", "user", "end_user", "tag", "metadata", "method", "model", "status", "fault", "request_id", "id"),
-    *("min_cost", "slower_than"),
+    *("min_cost", "slower_than", "notes"),
 )
 """Filters that no change can meet."""
 
@@ -286,13 +286,17 @@ def _amount(value: Any) -> int | float:
 # --- CSV ------------------------------------------------------------------------------------------------------
 
 
-def as_csv(rows: Iterable[Row]) -> bytes:
-    """Returns rows as CSV with a heading: a value of an object is a column `units.input_tokens`, a list is JSON."""
+def as_csv(rows: Iterable[Row], columns: Sequence[str] = (), heading: bool = True) -> bytes:
+    """Returns rows as CSV: a value of an object is a column `units.input_tokens`, a list is JSON.
+
+    columns: those of the table; without any, those that the rows have. heading: their names stand in the first line.
+    """
     flat = [{name: _as_text(value) for name, value in _flat(row).items()} for row in rows]
-    columns = list(dict.fromkeys(name for row in flat for name in row))
+    columns = columns or list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
+    if heading:
+        writer.writeheader()
     writer.writerows(flat)
     return text.getvalue().encode()
 

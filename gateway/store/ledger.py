@@ -167,6 +167,7 @@ class Filter(Struct, frozen=True):
 
     slower_than: milliseconds. text: in the sentence, in any case of letters. status: 0 for any, 1 to 9 for a class of
     them, such as 4 for 400 to 499. failed: only rows of failures. labels: the row has all of these (`label_of`).
+    notes: whether the row has notes; None for any.
     """
 
     id: str | None = None
@@ -186,6 +187,7 @@ class Filter(Struct, frozen=True):
     until: int | None = None
     failed: bool = False
     labels: Sequence[str] = ()
+    notes: bool | None = None
 
 
 def label_of(name: str, value: str) -> str:
@@ -366,6 +368,29 @@ def _likelihood(element: _met_by_few, compiler: Any, **options: Any) -> str:
     return f"likelihood({compiler.process(element.clauses, **options)}, 0.0001)"
 
 
+class _position_of_notes(FunctionElement[int]):
+    """Where the notes begin in a row as JSON; 0 for a row without any.
+
+    The name of an empty field is left out of the JSON, and a text in it cannot have a quote that is not escaped.
+    """
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+_NOTES = b',"notes":['.hex()
+
+
+@compiles(_position_of_notes, "sqlite")
+def _sqlite_position(element: _position_of_notes, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)}, x'{_NOTES}')"
+
+
+@compiles(_position_of_notes, "postgresql")
+def _postgresql_position(element: _position_of_notes, compiler: Any, **options: Any) -> str:
+    return f"position('\\x{_NOTES}'::bytea in {compiler.process(element.clauses, **options)})"
+
+
 def page(connection: Connection, wanted: Filter, before: Position | None, limit: int) -> Page:
     """Returns at most `limit` rows that are older than a position. A page may be short, and have one after it."""
     if wanted.id is not None:
@@ -461,6 +486,9 @@ def _conditions(wanted: Filter, indexed: str | None, table: Any = LEDGER) -> Ite
     for label in wanted.labels:
         # Not LIKE, which on SQLite takes `a` for `A`.
         yield func.replace(columns.labels, f"\n{label}\n", "") != columns.labels
+    if wanted.notes is not None:
+        position = _position_of_notes(columns.entry)
+        yield position > 0 if wanted.notes else position == 0
 
 
 def began_of(id: str) -> int:

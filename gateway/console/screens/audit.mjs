@@ -8,6 +8,7 @@ import { Chip, CopyButton, Facts, PageHead, Time } from "../scripts/parts.mjs";
 import { href, navigate, route, setQuery } from "../scripts/router.mjs";
 import { Empty, Failure, Loading } from "../scripts/states.mjs";
 import { Table } from "../scripts/table.mjs";
+import { ExportLinks } from "./export_links.mjs";
 import { shown } from "./record_form.mjs";
 
 const PASSED_ON = ["text", "since", "until", "key"];
@@ -29,7 +30,7 @@ export default function Audit() {
   const open = (one) => navigate(one.kind === "call" ? href(`calls/${one.id}`) : href(`audit/${encodeURIComponent(one.id)}`, query));
   return html`
     <${PageHead} title="Audit" subtitle="What happened, in sentences. A change has the record before and after, without secrets.">
-      <a class="button" href=${`/audit?${new URLSearchParams({ ...filters, format: "csv", limit: "500" })}`} download="audit.csv">CSV</a>
+      <${ExportLinks} filters=${filters} />
     <//>
     <div class="filters">
       <${Search} placeholder="Search in the sentences" value=${query.text ?? ""} onInput=${(/** @type {string} */ text) => setQuery({ text })} />

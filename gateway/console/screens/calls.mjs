@@ -10,9 +10,10 @@ import { seesAll } from "../scripts/session.mjs";
 import { Empty, Failure, Loading } from "../scripts/states.mjs";
 import { Table } from "../scripts/table.mjs";
 import { CallDrawer, statusTone } from "./call_drawer.mjs";
+import { ExportLinks } from "./export_links.mjs";
 
 /** Filters of the URL that go to the ledger as they are. */
-const FILTERS = ["key", "team", "user", "end_user", "method", "model", "status", "fault", "min_cost", "slower_than", "text", "request_id", "since", "until"];
+const FILTERS = ["key", "team", "user", "end_user", "method", "model", "status", "fault", "min_cost", "slower_than", "notes", "tag", "metadata", "text", "request_id", "since", "until"];
 
 /** @type {[string, string][]} */
 const OUTCOMES = [["", "All"], ["2xx", "Served"], ["4xx", "4xx"], ["5xx", "5xx"]];
@@ -21,7 +22,7 @@ const OUTCOMES = [["", "All"], ["2xx", "Served"], ["4xx", "4xx"], ["5xx", "5xx"]
 const FIELDS = [
   ["key", "Key", "alias or id"], ["team", "Team", "name or id"], ["end_user", "End user", "as the request names it"], ["model", "Model", "command-a-03-2025"],
   ["method", "Method", "v2.chat"], ["fault", "Fault", "any, provider_timeout …"], ["min_cost", "Cost, at least", "USD"], ["slower_than", "Slower than", "ms"],
-  ["request_id", "Request id", "req_…"], ["since", "Since", "24h, 2026-11-29 …"], ["until", "Until", "1h, 2026-11-30 …"],
+  ["request_id", "Request id", "req_…"], ["tag", "Tag", "nightly"], ["metadata", "Metadata", "project=apollo"], ["since", "Since", "24h, 2026-11-29 …"], ["until", "Until", "1h, 2026-11-30 …"],
 ];
 
 export default function Calls() {
@@ -31,9 +32,8 @@ export default function Calls() {
   const feed = useFeed(filters, !query.until);
   const [more, setMore] = useState(false);
   const names = Object.keys(filters).filter((name) => name !== "kind");
-  const hidden = names.filter((name) => !["text", "status"].includes(name));
+  const hidden = names.filter((name) => !["text", "status"].includes(name) && !(name === "notes" && query.notes === "any"));
   const row = id ? feed.rows.find((one) => one.id === id) : undefined;
-  const csv = `/audit?${new URLSearchParams({ ...filters, format: "csv", limit: "500" })}`;
 
   /** @type {import("../scripts/table.mjs").Column<any>[]} */
   const columns = [
@@ -53,11 +53,12 @@ export default function Calls() {
 
   return html`
     <${PageHead} title="Calls" subtitle=${seesAll.value ? "Each call at either API, whatever became of it." : "Each call of your key, whatever became of it."}>
-      <a class="button" href=${csv} download="calls.csv" title="The first 500 of these calls">CSV</a>
+      <${ExportLinks} filters=${filters} />
     <//>
     <div class="filters">
       <${Search} placeholder="Search in the sentences" value=${query.text ?? ""} onInput=${(/** @type {string} */ text) => setQuery({ text })} />
       <${Segments} label="Outcome" value=${query.status ?? ""} onInput=${(/** @type {string} */ status) => setQuery({ status })} options=${OUTCOMES.map(([value, text]) => ({ value, text }))} />
+      <label class="check"><input type="checkbox" checked=${query.notes === "any"} onChange=${(/** @type {any} */ event) => setQuery({ notes: event.target.checked ? "any" : null })} /> With notes</label>
       <button aria-expanded=${more} onClick=${() => setMore(!more)}>Filters${hidden.length ? ` (${hidden.length})` : ""}<${Icon} name="down" /></button>
       ${names.length > 0 && html`<${Link} class="button" to=${href("calls")}>Clear<//>`}
       ${hidden.map((name) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${query[name]} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
