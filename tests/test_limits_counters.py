@@ -108,6 +108,14 @@ class Model:
 # --- what happens -------------------------------------------------------------------------------------------
 
 
+def test_a_limit_of_no_tokens_admits_none() -> None:
+    counter = Counter("k:tokens", "tokens", 0)
+    assert (counter.amount(5, 0), counter.amount(0, 0)) == (1, 0)
+    for tokens, admitted in ((5, False), (0, True)):
+        assert counter.admits(0, 0, counter.amount(tokens, 0)) is admitted
+        assert MemoryCounters().reserve((counter,), tokens, 0).admitted is admitted
+
+
 class Request(Struct, eq=False):
     """One step: time passes, a request of these subjects comes, and it may end in a later step or never.
 

@@ -26,6 +26,7 @@ from translators.answer.raw_usage import usage_totals
 from translators.core.contracts import Policy, UsageBase
 from translators.operations.passthrough import (
     count_pieces,
+    has_two_readings,
     replace_removed_model,
     requested_model,
     rewrite_chat,
@@ -478,6 +479,12 @@ WORKLOADS: tuple[tuple[Any, tuple[int | None, int, int, int]], ...] = (
     ({"texts": 5}, (None, 0, 1, 1)),
     ({"query": "q", "documents": ["d"] * 101}, (None, 0, 2, 1)),
     ({"documents": "none"}, (None, 0, 1, 1)),
+    ({"max_tokens": 1, "MAX_TOKENS": 4_000}, (4_000, 0, 1, 1)),
+    ({"max_tokens": 1, "Max_Tokens": None}, (None, 0, 1, 1)),
+    ({"maxTokens": 4_000, "max_tokens": 1}, (1, 0, 1, 1)),
+    ({"Documents": ["d"] * 101, "TEXTS": ["a"] * 3, "texts": ["a"]}, (None, 0, 2, 3)),
+    ({"prompt": "p", "max_tokens": 10, "num_generations": 5}, (50, 0, 1, 1)),
+    ({"prompt": "p", "num_generations": 10**9}, (None, 0, 1, 1)),
     ([], (None, 0, 1, 1)),
 )
 
@@ -489,6 +496,46 @@ def test_what_a_native_request_asks_of_cohere_is_estimated(
     result = workload("m", compact_json(body))
     assert (result.max_tokens, result.images, result.searches, result.inputs) == expected
     assert result.prompt_bytes < 1_000
+
+
+TWICE = (
+    b'{"max_tokens": 4000, "documents": [], "max_tokens": 1}',
+    b'{"max_tokens": 1, "max_tokens": 4000}',
+    b'{"max_tokens": 4000, "max_to\\u006bens": 1, "prompt": "\\ud83d\\ude00", "seed": 123456789012345678901234567890}',
+    '{"max_tokens": 1, "max_to\u212aens": 4000}'.encode(),
+)
+"""Bodies of which a reader may take either number. Go folds the Kelvin sign to a k."""
+
+
+@pytest.mark.parametrize("body", TWICE)
+def test_of_a_field_that_is_there_twice_the_most_counts(body: bytes) -> None:
+    assert workload("m", body).max_tokens == 4_000
+
+
+def test_long_documents_count_as_several() -> None:
+    assert workload("m", compact_json({"query": "q", "documents": ["d" * 2_000] * 51})).searches == 2
+
+
+def test_several_generations_are_as_many_calls() -> None:
+    body = b'{"prompt": "Hello", "num_generations": 3}'
+    assert (result := workload("m", body)).calls == 3 and result.prompt_bytes == 3 * len(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "either"),
+    [
+        (b'{"model": "a", "tools": [{"model": "b"}]}', False),
+        (b'{"model": "a", "messages": ["\\"model\\": \\"model\\": \\u0041"]}', False),
+        (b'{"model": "a", "model": "b"}', True),
+        (b'{"model": "a", "model": "a"}', True),
+        (b'{"mo\\u0064el": "a", "model": "b"}', True),
+        (b'{"model": "a", "MODEL": "b"}', True),
+        (b'{"model": "a", "text": "\\ud800"}', True),
+        (b'{"model": "a", "tools": [{"model": 1, "model": ' + b"9" * 5_000 + b"}]}", False),
+    ],
+)
+def test_a_body_that_two_readers_may_read_differently(body: bytes, either: bool) -> None:
+    assert has_two_readings(body, ("model",)) is either
 
 
 def test_an_image_that_has_no_end_is_no_image() -> None:

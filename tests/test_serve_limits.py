@@ -6,6 +6,7 @@ Time is real here and nothing waits for it: what depends on a clock is in `test_
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import tempfile
@@ -101,6 +102,7 @@ KEYS = (
         budget_fallbacks={A: ("command-r7b-12-2024",)},
     ),
     key_of("unlimited"),
+    key_of("roomy", tpm_limit=10**9, permissions="all"),
     key_of("cached", rpm_limit=100, tpm_limit=1000, max_budget=100.0),
     key_of("tight", rpm_limit=50, tpm_limit=10_000, team_id="roomy"),
     Team(team_id="team", team_alias="search", rpm_limit=3),
@@ -305,6 +307,51 @@ def test_a_spent_budget_leads_to_the_cheaper_model_on_native_routes_too() -> Non
         assert f"{R7B} in place of {A}, whose budget is spent" in seen.headers["x-gateway-notes"]
         asked = [json.loads(request.body) for request in scripted.upstream.requests]
         assert asked == [body, {**body, "model": R7B}, {**body, "model": R7B}]
+
+
+TRANSCRIBE = "cohere-transcribe-03-2026"
+OF_R7B: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "model": R7B}
+NAMED_TWICE = b'{"model": "%b", "messages": [], "model": "%b"}' % (R7B.encode(), A.encode())
+
+
+def test_no_spelling_of_a_native_body_leads_past_the_limits_of_its_model() -> None:
+    records = (
+        key_of("rate", model_rpm_limit={R7B: 0, TRANSCRIBE: 0}),
+        key_of("budget", model_max_budget={R7B: ModelBudget(0.0, "1d")}),
+        key_of("tokens", tpm_limit=0),
+        key_of("free"),
+    )
+    with limited(*records) as (scripted, caller):
+        for id in ("rate", "budget", "tokens"):
+            assert caller(id).ask("POST", "/cohere/v2/chat", OF_R7B).status == 429
+            assert caller(id).ask("POST", "/v1/chat/completions", OF_R7B).status == 429
+            for body in (NAMED_TWICE, {"MODEL": R7B, "messages": []}, b"[]"):
+                refused = caller(id).ask("POST", "/cohere/v2/chat", body)
+                assert refused.status == 400 and "limits or budgets depend on it" in refused.body["message"], body
+            packed = gzip.compress(json.dumps(OF_R7B).encode())
+            for coding in ("gzip", "br", "identity"):
+                assert caller(id).ask("POST", "/cohere/v2/chat", packed, {"content-encoding": coding}).status == 400
+        form = {"content-type": "multipart/form-data; boundary=x"}
+        assert caller("rate").ask("POST", "/cohere/v2/audio/transcriptions", FORM, form).status == 429
+        assert not scripted.upstream.requests
+        assert caller("free").ask("POST", "/cohere/v2/chat", packed, {"content-encoding": "gzip"}).status == 200
+
+
+NATIVE_ESTIMATES: tuple[tuple[str, bytes, int], ...] = (
+    ("/cohere/v2/chat", b'"max_tokens": 1, "MAX_TOKENS": 900', 900),
+    ("/cohere/v2/chat", b'"max_tokens": 900, "max_tokens": 1', 900),
+    ("/cohere/v1/generate", b'"prompt": "", "max_tokens": 300, "num_generations": 3', 900),
+)
+
+
+@pytest.mark.parametrize(("path", "fields", "tokens"), NATIVE_ESTIMATES)
+def test_a_native_request_reserves_the_most_that_it_may_take(
+    limits: Limited, path: str, fields: bytes, tokens: int
+) -> None:
+    seen = limits[1]("roomy").ask("POST", path, b'{"model": "%b", %b}' % (R7B.encode(), fields))
+    left = int(seen.headers["x-ratelimit-remaining-tokens"])
+    spent = 0 if seen.status >= 400 else 73
+    assert 0 < 10**9 - left - tokens < 200 + 3 * spent, seen
 
 
 # --- responses in the background ------------------------------------------------------------------------------

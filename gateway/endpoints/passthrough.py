@@ -22,7 +22,14 @@ from gateway.endpoints.passthrough_headers import (
     response_headers,
 )
 from gateway.endpoints.passthrough_path import Address, address_of, model_in_path
-from gateway.endpoints.passthrough_restrictions import model_in_form, needs_form, require_model_in_sight, restrict
+from gateway.endpoints.passthrough_restrictions import (
+    UNCOUNTABLE,
+    UNROUTABLE,
+    model_in_form,
+    needs_form,
+    require_model_in_sight,
+    restrict,
+)
 from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.http import body
@@ -77,7 +84,9 @@ class PassthroughEndpoint:
         limit, timeouts = settings.upload_limit, settings.timeouts
         json_body: bytes | None = None
         access = record.principal.access
-        with_form = needs_form(access, method, services.upstream.routes_by_model) and not has_no_body(record.headers)
+        counted = services.admission.depends_on_body(record)
+        model_decides = counted or services.upstream.routes_by_model
+        with_form = needs_form(access, method, model_decides) and not has_no_body(record.headers)
         uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
         notes, workload = Notes(), None
         if uploading:
@@ -86,7 +95,7 @@ class PassthroughEndpoint:
             json_body = await body.read_native_json(record, receive, settings) or None
             size = len(json_body or b"")
             json_body, notes, workload = await services.offload.run(
-                record.principal, size, self._inspect, json_body, method, address, record
+                record.principal, size, self._inspect, json_body, method, address, record, counted
             )
         elif with_form:
             json_body = await body.read(record, receive, settings.audio_limit, timeouts)
@@ -142,9 +151,14 @@ class PassthroughEndpoint:
                 spent.append(model)
 
     def _inspect(
-        self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord
+        self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord, counted: bool
     ) -> tuple[bytes | None, Notes, Workload]:
-        """Returns the body to send, notes on what was changed in it, and how much work it is for Cohere."""
+        """Returns the body to send, notes on what was changed in it, and how much work it is for Cohere.
+
+        counted: limits depend on what is in it.
+        """
+        if method.names_model and (counted or self._services.upstream.routes_by_model):
+            require_model_in_sight(json_body, record, UNCOUNTABLE if counted else UNROUTABLE)
         json_body, notes = self._rewrite(json_body, method, address, record)
         json_body = restrict(record.principal.access, method, json_body, record, notes)
         return json_body, notes, passthrough.workload(record.model, json_body or b"")
@@ -154,8 +168,6 @@ class PassthroughEndpoint:
     ) -> tuple[bytes | None, Notes]:
         """Returns the body with the models and spellings of Cohere's, and notes on what was changed in it."""
         notes = Notes()
-        if self._services.upstream.routes_by_model and method.names_model:
-            require_model_in_sight(json_body, record)
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes
         policy = policy_for(self._services.policy, record.principal)

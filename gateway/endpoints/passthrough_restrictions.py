@@ -11,6 +11,7 @@ from gateway.cohere_methods import Method
 from gateway.errors import CallerError, failure
 from gateway.http.multipart import Form
 from gateway.observability.record import RequestRecord
+from translators.core.errors import Failure
 from translators.core.notes import Notes
 from translators.operations import passthrough
 
@@ -33,28 +34,34 @@ EMBEDDING_BATCH = ("embed", "batch-embed")
 
 UNREADABLE = failure(
     "bad_request",
-    "The body must be a JSON object, not compressed, with 'model' and 'safety_mode' in small letters: the API key is "
-    "restricted in these",
+    "The body must be a JSON object, not compressed, with 'model' and 'safety_mode' in small letters and once: the API "
+    "key is restricted in these",
 )
 
 UNROUTABLE = failure(
     "bad_request",
-    "The body must be a JSON object, not compressed, with 'model' in small letters: it is routed by that",
+    "The body must be a JSON object, not compressed, with 'model' in small letters and once: it is routed by that",
+)
+
+UNCOUNTABLE = failure(
+    "bad_request",
+    "The body must be a JSON object, not compressed, with 'model' in small letters and once: limits or budgets depend "
+    "on it",
 )
 
 UNCLEAR_FORM = failure("bad_request", "The form must name its model once, in a text called 'model'").at("model")
 
 
-def needs_form(access: Access, method: Method, routes_by_model: bool) -> bool:
+def needs_form(access: Access, method: Method, model_decides: bool) -> bool:
     """Tells whether the form of a request must be read before it is passed on, for the model in it."""
-    return (routes_by_model or bool(access.models)) and method.group in IN_FORMS
+    return (model_decides or bool(access.models)) and method.group in IN_FORMS
 
 
-def require_model_in_sight(json_body: bytes | None, record: RequestRecord) -> None:
-    """Raises CallerError (400) for a body whose model decides where it goes, and cannot be read for certain."""
+def require_model_in_sight(json_body: bytes | None, record: RequestRecord, otherwise: Failure) -> None:
+    """Raises CallerError (400) for a body of whose model something depends, and that cannot be read for certain."""
     if json_body is not None:
-        if b"content-encoding" in record.headers or passthrough.spells_otherwise(json_body, ("model",)):
-            raise CallerError(UNROUTABLE)
+        if b"content-encoding" in record.headers or passthrough.has_two_readings(json_body, ("model",)):
+            raise CallerError(otherwise)
 
 
 async def model_in_form(headers: Mapping[bytes, bytes], content: bytes) -> str:
@@ -83,7 +90,7 @@ def restrict(
     if not access.models and not minimum:
         return json_body
     if json_body is not None:
-        if b"content-encoding" in record.headers or passthrough.spells_otherwise(json_body, FIELDS):
+        if b"content-encoding" in record.headers or passthrough.has_two_readings(json_body, FIELDS):
             raise CallerError(UNREADABLE)
     if not minimum:
         return json_body

@@ -140,7 +140,7 @@ def _expected_units(known: Mapping[str, int], model: str, method: Method, worklo
         case "parse":
             return {"pages": workload.calls}
         case "classify":
-            return {"classifications": workload.calls}
+            return {"classifications": workload.inputs}
     return {}  # a recording's length is not known before
 
 

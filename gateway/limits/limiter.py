@@ -105,6 +105,11 @@ class Limiter:
         """Takes over other prices, for the estimates that follow."""
         self._prices = prices
 
+    def depends_on_body(self, record: RequestRecord) -> bool:
+        """Tells whether a limit of the caller's depends on what is in a request: its model, or its size."""
+        end_user = self._end_user(record.end_user) if record.end_user else None
+        return self._plans.plan(record.principal, end_user, "").by_body
+
     async def reserve(self, record: RequestRecord, method: Method, workload: Workload) -> LimitedRequest | None:
         """Reserves what a request may take, and puts the headers about it into its record. None without any limit.
 

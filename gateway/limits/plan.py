@@ -74,7 +74,8 @@ class Plan(Struct, frozen=True):
     """All limits of a caller for a model. until: Unix seconds at which the first window of its budgets ends.
 
     free: for methods that cost nothing. further, further_free: for a further call of a request that is counted already
-    among the requests. records: what the plan was made of.
+    among the requests. records: what the plan was made of. by_body: a limit is of tokens or money, or for some model:
+    what is in a request decides what it takes of it.
     """
 
     all: Limits
@@ -83,6 +84,7 @@ class Plan(Struct, frozen=True):
     further_free: Limits
     until: float
     records: tuple[object, ...] = ()
+    by_body: bool = False
 
     def of(self, free: bool, further: bool) -> Limits:
         """Returns the limits that one call is held to."""
@@ -143,6 +145,8 @@ class Plans:
             Limits.of(limit for limit in further if limit.counter.unit != "money"),
             min((limit.counter.until for limit in limits if limit.counter.until), default=math.inf),
             (key, team, end_user),
+            any(limit.counter.unit in ("tokens", "money") for limit in limits)
+            or any(_limits_models(record) for record in (key, team, end_user) if record is not None),
         )
 
     def _limits(
@@ -176,6 +180,10 @@ def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) ->
                 models = [resolve(other, policy) for other in others]
                 return next((model for model in models if model not in spent), None)
     return None
+
+
+def _limits_models(record: LimitFields) -> bool:
+    return bool(record.model_rpm_limit or record.model_tpm_limit or record.model_max_budget)
 
 
 def _limits(subject: tuple[str, str], owner: str, record: LimitFields | GlobalLimits, now: float) -> Iterator[Limit]:

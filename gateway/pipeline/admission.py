@@ -76,6 +76,10 @@ class AdmissionController:
             record.reason = error.failure.message
             raise
 
+    def depends_on_body(self, record: RequestRecord) -> bool:
+        """Tells whether limits of the caller depend on what is in the body of a request, its model above all."""
+        return self._limiter.depends_on_body(record)
+
     async def admit(self, record: RequestRecord, method: Method, workload: Workload, notes: Notes) -> "Admission":
         """Lets a request in that calls this method of Cohere's; `notes` are those of its translation.
 

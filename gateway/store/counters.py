@@ -52,10 +52,13 @@ class Counter(Struct, frozen=True):
         return kind if kind == "gateway" else f"{kind}{separator}{rest.partition(':')[0]}"
 
     def amount(self, tokens: int, money: int) -> int:
-        """Returns what a request with these estimates reserves here. More tokens than the limit reserve all of it."""
+        """Returns what a request with these estimates reserves here.
+
+        More tokens than the limit reserve all of it. A limit of none has no room for any.
+        """
         match self.unit:
             case "tokens":
-                return min(tokens, self.limit)
+                return min(tokens, self.limit or 1)
             case "money":
                 return money
         return 1

@@ -104,7 +104,7 @@ class MemoryCounters:
         for unit, limit, state, _ in rows:
             if state.first < oldest:
                 state.advance(slot)
-            amount = money if unit == "money" else 1 if unit != "tokens" else tokens if tokens < limit else limit
+            amount = money if unit == "money" else 1 if unit != "tokens" else tokens if tokens <= limit else limit or 1
             spent, reserved = state.spent, state.reserved
             if spent + reserved + amount > limit and (reserved or spent >= limit):
                 admitted = False
@@ -114,7 +114,7 @@ class MemoryCounters:
                 if unit == "requests":
                     state.add(slot, 1)
                 elif unit == "tokens":
-                    state.reserved += tokens if tokens < limit else limit
+                    state.reserved += tokens if tokens <= limit else limit or 1
                 else:
                     state.reserved += 1 if unit == "parallel" else money
             spent, first = state.spent, state.first
@@ -132,7 +132,9 @@ class MemoryCounters:
         for unit, limit, state, window in self._rows(reservation.counters, slot):
             if unit == "requests":
                 continue
-            amount = money if unit == "money" else 1 if unit == "parallel" else tokens if tokens < limit else limit
+            amount = (
+                money if unit == "money" else 1 if unit == "parallel" else tokens if tokens <= limit else limit or 1
+            )
             left = state.reserved - amount
             state.reserved = left if left > 0 else 0
             if unit == "money":

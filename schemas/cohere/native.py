@@ -20,17 +20,8 @@ class NativeRequest(Struct, frozen=True):
 
 
 Counted: TypeAlias = list[Raw] | dict[str, Raw] | str | float | bool | None
-"""A list whose values are counted, not read, or anything else: one field that is no list hides no other."""
-
-
-class Inputs(Struct, frozen=True):
-    """The fields that tell how much work a request is."""
-
-    texts: Counted = None
-    images: Counted = None
-    inputs: Counted = None
-    documents: Counted = None
-    max_tokens: Any = None
+"""The value of a field that tells how much work a request is: a list whose values are counted, not read, or anything
+else."""
 
 
 class Ending(Struct, frozen=True):
@@ -52,5 +43,6 @@ class NativeAnswer(Struct, frozen=True):
 
 
 decode_request = Decoder(NativeRequest).decode
-decode_inputs = Decoder(Inputs).decode
+decode_fields = Decoder(dict[str, Raw]).decode
+decode_counted = Decoder(Counted).decode
 decode_answer = Decoder(NativeAnswer).decode

@@ -131,7 +131,7 @@ class Workload(Struct, frozen=True):
     end_user: the caller's `user` or `safety_identifier`, empty without one. calls: to Cohere, all parts together.
     images: of all calls. searches: queries times hundreds of documents, begun ones included, as rerank is billed.
     requested_model: as the caller wrote it. metadata: the caller's field of this name as JSON, empty without one.
-    inputs: of a native embed body, by which Cohere counts it; 1 for anything else.
+    inputs: of a native body for embed or classify, by which Cohere counts it; 1 for anything else.
     """
 
     model: str

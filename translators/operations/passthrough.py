@@ -5,18 +5,23 @@ change a body: LiteLLM's path `/litellm/cohere/v2/chat`, whose published schema 
 not have, and the operator's rules for models and safety modes.
 """
 
-from collections.abc import Collection, Mapping
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder, Encoder
 
-from schemas.cohere.native import Counted, Inputs, NativeRequest, decode_inputs, decode_request
+from schemas.cohere.native import Counted, NativeRequest, decode_counted, decode_request
+from schemas.cohere.native import decode_fields as _decode_fields
 from translators.core.contracts import Policy, Workload
 from translators.core.errors import Failure
 from translators.core.model_names import SUCCESSORS, resolve_and_note
 from translators.core.notes import Notes
 from translators.core.safety_modes import safety_rank
+from translators.operations.rerank import searches
 
 RENAMED: Mapping[str, str] = {"log_probs": "logprobs", "strict_tool_choice": "strict_tools"}
 """A field of LiteLLM's schema -> Cohere's field."""
@@ -27,10 +32,14 @@ REWORDED: Mapping[tuple[str, str], str | None] = {("tool_choice", "AUTO"): None,
 DATA_IMAGE, MAX_IMAGES = b'"data:image/', 200
 """The start of an image in a JSON body, and the most that are counted. Cohere takes 96 in a call."""
 
-DOCUMENTS_PER_SEARCH = 100
-
 MAX_OUTPUT_TOKENS = 10**9
 """What a larger `max_tokens` counts as. No answer is as long."""
+
+SIZES = frozenset(("texts", "images", "inputs", "documents", "max_tokens", "num_generations"))
+"""Fields that tell how much work a request is. No method has one of them that means something else there."""
+
+MAX_GENERATIONS = 5
+"""Texts that `/v1/generate` makes in one call."""
 
 NULL = Raw(b"null")
 NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
@@ -39,7 +48,10 @@ NO_TOOLS = frozenset((b"null", b"[]", b"[ ]"))
 PIECES = (b"content-delta", b"tool-plan-delta", b"tool-call-delta", b"text-generation", b"tool-calls-chunk")
 """Types of events with a piece of generated text, about a token each: those of version 2, then of version 1."""
 
-_decode_fields = Decoder(dict[str, Raw]).decode
+ESCAPE = rb"\u00"
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+"""A letter that a string may have in four digits, as nobody writes it who has nothing to hide."""
+
 _decode_string = Decoder(str).decode
 _encode = Encoder().encode
 
@@ -63,20 +75,76 @@ def alias_error(body: bytes, failure: Failure) -> bytes | None:
 
 
 def workload(model: str, body: bytes) -> Workload:
-    """Estimates the workload of a native request. The bytes of images do not count as prompt."""
-    try:
-        parsed = decode_inputs(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        parsed = Inputs()
+    """Estimates the workload of a native request. The bytes of images do not count as prompt.
+
+    Of a field that is there more than once, in whatever letters, the most counts: it is Cohere who reads one of them.
+    """
     images, image_bytes = _data_images(body)
-    searches = max(1, -(-_length(parsed.documents) // DOCUMENTS_PER_SEARCH))
-    inputs = max(1, sum(map(_length, (parsed.texts, parsed.images, parsed.inputs))))
-    prompt_bytes, max_tokens = len(body) - image_bytes, _bound(parsed.max_tokens)
-    return Workload(model, prompt_bytes, max_tokens, images=images, searches=searches, inputs=inputs)
+    bounds: list[int | None] = []
+    counts, most_searches, generations = dict.fromkeys(("texts", "images", "inputs"), 0), 1, 1
+    for name, value in _sizes(body):
+        match name:
+            case "max_tokens":
+                bounds.append(_bound(value))
+            case "num_generations":
+                generations = max(generations, min(_bound(value) or 1, MAX_GENERATIONS))
+            case "documents":
+                most_searches = max(most_searches, searches([len(bytes(item)) for item in _items(value)]))
+            case _:
+                counts[name] = max(counts[name], len(_items(value)))
+    limits = [bound * generations for bound in bounds if bound is not None]
+    return Workload(
+        model,
+        (len(body) - image_bytes) * generations,
+        max(limits) if limits and len(limits) == len(bounds) else None,
+        calls=generations,
+        images=images,
+        searches=most_searches,
+        inputs=max(1, sum(counts.values())),
+    )
 
 
-def _length(value: Counted) -> int:
-    return len(value) if isinstance(value, list) else 0
+def _sizes(body: bytes) -> Iterator[tuple[str, Counted]]:
+    """Yields the fields of SIZES, each as often as a body has it; nothing if it cannot be read."""
+    try:
+        fields = _decode_fields(body)
+        pairs = [(folded, value) for name, value in fields.items() if (folded := name.casefold()) in SIZES]
+        if _repeats(body, [name for name, _ in pairs]):
+            pairs = [(name.casefold(), Raw(json.dumps(value).encode())) for name, value in _pairs(body)]
+    except _UNREADABLE:
+        return
+    for name, value in pairs:
+        if name in SIZES:
+            try:
+                yield name, decode_counted(value)
+            except _UNREADABLE:
+                yield name, None
+
+
+def _items(value: Counted) -> list[Raw]:
+    return value if isinstance(value, list) else []
+
+
+def _repeats(body: bytes, names: Collection[str]) -> bool:
+    """Returns whether a JSON object has one of these fields twice. Raises ValueError, RecursionError.
+
+    It is parsed only where that may be so: where a name is there twice, or with escaped letters.
+    """
+    if all(body.count(b'"%b"' % name.encode()) < 2 for name in names):
+        if ESCAPE not in body or _ESCAPED_LETTER.search(body) is None:
+            return False
+    counts = Counter(name for name, _ in _pairs(body))
+    return any(counts[name] > 1 for name in names)
+
+
+def _pairs(body: bytes) -> list[tuple[str, Any]]:
+    """Returns all fields of a JSON object, those that are there twice included. Objects within are lists of pairs."""
+    pairs: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list, parse_int=float)
+    return pairs
+
+
+_UNREADABLE = (DecodeError, ValueError, RecursionError)
+"""What the decoders raise for what is no JSON."""
 
 
 def _bound(value: Any) -> int | None:
@@ -141,17 +209,16 @@ def rewrite_model(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
     return (_encode(fields) if _set_model(fields, policy, notes) else body), notes
 
 
-def spells_otherwise(body: bytes, names: Collection[str]) -> bool:
-    """Returns whether a body has one of these fields in other letter case, or cannot be read.
+def has_two_readings(body: bytes, names: Collection[str]) -> bool:
+    """Returns whether a body has one of these fields twice or in other letter case, or cannot be read.
 
     Cohere's server, written in Go, reads `Model` as `model`, and the later of both wins. A policy that looked at
     `model` alone could be passed by (docs/decisions.md#a-path-that-two-readers-could-read-differently-is-refused).
     """
     try:
-        fields = _decode_fields(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return is_ambiguous(_decode_fields(body), names) or _repeats(body, names)
+    except _UNREADABLE:
         return True
-    return is_ambiguous(fields, names)
 
 
 def is_ambiguous(fields: Collection[str], names: Collection[str]) -> bool:

@@ -6,7 +6,7 @@ docs/cohere-api.md#rerank and docs/cohere-api.md#version-1.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -49,6 +49,11 @@ tokens as several (docs/cohere-api.md#rerank). No tokenizer runs here, so charac
 """
 
 _encode = msgspec.json.Encoder().encode
+
+
+def searches(lengths: Iterable[int]) -> int:
+    """Returns the searches that Cohere may bill for one query over documents of these lengths, 1 or more."""
+    return max(1, -(-sum(1 + length // CHUNK_CHARACTERS for length in lengths) // DOCUMENTS_PER_SEARCH))
 
 
 class RerankTranslation(Struct, frozen=True):
@@ -141,13 +146,12 @@ def request(body: bytes, context: Context) -> RerankTranslation:
         notes.emulated("return_documents", "added by the gateway")
     rerank_request = cohere.RerankRequest(model, query, texts, **reading.upstream_fields)
     bodies = (with_extra(cohere.encode_request(rerank_request), reading.extra),)
-    searches = -(-sum(1 + len(text) // CHUNK_CHARACTERS for text in texts) // DOCUMENTS_PER_SEARCH)
     workload = Workload(
         model,
         len(bodies[0]),
         None,
         reading.end_user,
-        searches=searches,
+        searches=searches(map(len, texts)),
         requested_model=requested_model,
         metadata=reading.metadata,
     )
