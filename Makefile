@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test test-long install node-modules check fix bench bench-peers bench-ledger soak docs oracle vendor cover lock dist sbom docs-site clean FORCE
+.PHONY: help run cluster test test-long install node-modules check fix bench bench-peers bench-scale bench-ledger soak docs oracle vendor cover lock dist sbom docs-site clean FORCE
 
 # Made by the first target that needs it: the newest of these that works, or `make install PYTHON=/path/to/python3`.
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
@@ -52,6 +52,9 @@ bench: .venv/.dev-stamp ## run the benchmarks
 
 bench-peers: .venv/.dev-stamp ## measure this gateway beside others, into docs/benchmarks.md (Linux)
 	$(BIN)/python tests/bench/peers.py $(ARGS)
+
+bench-scale: .venv/.dev-stamp ## measure latency, many streams and connections, and two workers, into docs/benchmarks.md (Linux)
+	$(BIN)/python tests/bench/scale.py $(ARGS)
 
 bench-ledger: .venv/.dev-stamp ## the ledger with five million rows on SQLite and on PostgreSQL
 	$(BIN)/python tests/bench/ledger.py $(ARGS)

@@ -46,6 +46,7 @@ class Case:
     store: bool = False
     documents: int = 0  # more: documents to rank
     headers: str = ""  # lines that some server wants, each with its line end
+    at: str = ""  # another path than the gateway's
     target: float = 1.25
 
     @property
@@ -54,6 +55,8 @@ class Case:
 
     @property
     def path(self) -> str:
+        if self.at:
+            return self.at
         if self.native:
             return "/cohere/v2/chat"
         if self.responses:

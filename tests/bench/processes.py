@@ -113,6 +113,11 @@ def tree_cpu(root: int) -> float:
     return sum(seconds for seconds, _ in _ps_tree(root))
 
 
+def cpu_by_process(root: int) -> dict[int, float]:
+    """Seconds of CPU of each process of a tree, by its number (Linux)."""
+    return {pid: _linux_cpu(pid) for pid in _linux_tree(root)}
+
+
 def tree_rss(root: int) -> float:
     """Resident megabytes of a process and its living descendants."""
     if LINUX:

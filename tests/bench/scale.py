@@ -1,0 +1,398 @@
+"""`make bench-scale`: many at once, into docs/benchmarks.md: added latency, slow streams, new connections, workers.
+
+    python tests/bench/scale.py                  everything, about three minutes
+    python tests/bench/scale.py --part latency   one part; may be repeated
+    python tests/bench/scale.py --print          the tables only; the document stays as it is
+
+The stand-in for Cohere and the callers run in this process. For events it notes when it sends each of them, and the
+callers when they have it. What is shown as added is the difference to the same callers at the stand-in itself, since
+this process takes its time, too. On two processors one is the gateway's and one is everybody else's, so throughput of
+two workers says nothing here: what two workers can do is computed from the CPU time of a call, and from how evenly
+the calls are spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
+
+from bench import bench, load, peers, samples, upstream
+from bench.processes import Server, cpu_by_process, free_port
+
+BEGIN, END = "<!-- measured: make bench-scale -->", "<!-- end of what was measured at scale -->"
+CONCURRENCY = (1, 32, 256)
+STREAMS = ((500, 200), (2_000, 500))
+"""How many streams at one time, and the milliseconds between two events of each."""
+EVENTS = 20
+CONNECTIONS = 5_000
+ROUNDS = 5
+SERVERS = ("uvicorn", "hypercorn")
+MANY = {"GATEWAY_CONCURRENCY_MAX_IN_FLIGHT": "4000", "GATEWAY_CONCURRENCY_QUEUE_SIZE": "8000"}
+"""One worker serves a thousand calls at one time by default, and lets a thousand wait."""
+
+_NUMBER = re.compile(rb"number=(\d{12})")
+
+
+class TimedUpstream(upstream.UpstreamSession):
+    """The stand-in for Cohere that notes when it sends each event of a paced stream."""
+
+    sent: dict[tuple[bytes, int], float] = {}
+    identity = b""
+
+    def answer(self, request: bytes) -> None:
+        number = _NUMBER.search(request)
+        self.identity = number[1] if number else b""
+        super().answer(request)
+
+    def step(self, chunks: list[bytes], position: int, when: float, pace: float) -> None:
+        self.sent[self.identity, position] = perf_counter()
+        super().step(chunks, position, when, pace)
+
+
+@dataclass
+class Times:
+    """Seconds that were measured. first: to the first byte of an answer; events: from the stand-in to the caller."""
+
+    first: list[float] = field(default_factory=list)
+    events: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+class StreamCaller(asyncio.Protocol):
+    """One connection that asks for one stream."""
+
+    def __init__(self, request: bytes, number: bytes, mark: bytes, times: Times) -> None:
+        self._request, self._number, self._mark, self._times = request, number, mark, times
+        self._seen, self._tail, self._asked = 0, b"", 0.0
+        self.done = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def ask(self) -> None:
+        self._asked = perf_counter()
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        now = perf_counter()
+        if self._asked:
+            self._times.first.append(now - self._asked)
+            self._asked = 0.0
+        data = self._tail + data
+        for _ in range(data.count(self._mark)):
+            self._seen += 1
+            sent = TimedUpstream.sent.get((self._number, self._seen))
+            if sent is not None:
+                self._times.events.append(now - sent)
+        self._tail = data[-len(self._mark) + 1 :]
+        if data.endswith(b"\r\n0\r\n\r\n"):
+            self._finish("" if self._seen == EVENTS else f"{self._seen} of {EVENTS} events")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._finish("the connection was lost")
+
+    def _finish(self, failure: str) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+            if failure:
+                self._times.failed.append(failure)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What callers ask: the gateway, or the stand-in itself."""
+
+    port: int
+    native: bool
+
+    def request(self, number: bytes, pace_ms: int) -> bytes:
+        case = load.Case("stream", "stream", 1, deltas=EVENTS, pace_ms=pace_ms)
+        if self.native:
+            body, path = samples.cohere_request(stream=True, deltas=EVENTS, pace_ms=pace_ms), "/v2/chat"
+        else:
+            body, path = case.body(EVENTS, pace_ms), case.path
+        head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\ncontent-type: application/json\r\n"
+        head += f"authorization: Bearer bench\r\ncontent-length: {len(body)}\r\n\r\n"
+        return head.encode() + body.replace(b"%012d" % 0, number)
+
+    @property
+    def mark(self) -> bytes:
+        """What each event has, and nothing else of a stream."""
+        return b'"type":"content-delta"' if self.native else b'{"delta":{"content":"'
+
+
+def _itself(caller: StreamCaller) -> StreamCaller:
+    return caller
+
+
+async def streams(target: Target, count: int, pace_ms: int, numbers: int, opened: Callable[[], None]) -> Times:
+    """Opens so many streams that begin evenly over one pace, and reads them to their end."""
+    times, loop, callers = Times(), asyncio.get_running_loop(), []
+    for index in range(count):
+        number = b"%012d" % (numbers + index)
+        caller = StreamCaller(target.request(number, pace_ms), number, target.mark, times)
+        await loop.create_connection(partial(_itself, caller), "127.0.0.1", target.port)
+        callers.append(caller)
+    for index, caller in enumerate(callers):
+        loop.call_later(index * pace_ms / 1_000 / count * 4, caller.ask)
+    loop.call_later(pace_ms / 1_000 * EVENTS / 2, opened)
+    await asyncio.gather(*(caller.done for caller in callers))
+    for caller in callers:
+        caller.transport.close()
+    return times
+
+
+class ConnectionCaller(asyncio.Protocol):
+    """One new connection that asks for one whole answer."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request, self._answer = request, b""
+        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, found, body = self._answer.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if found and len(body) >= int(length) and not self.done.done():
+            self.done.set_result(head.split(b" ", 2)[1].decode())
+            self.transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result("lost")
+
+
+async def new_connections(port: int, count: int) -> dict[str, int]:
+    """Opens so many connections at one time, each with one request. Returns what became of how many."""
+    case = load.Case("whole", "whole chat", 1)
+    loop = asyncio.get_running_loop()
+
+    async def one(number: int) -> str:
+        request = (b"%012d" % number).join(load.split_request(port, case, 0, 0))
+        try:
+            _, caller = await loop.create_connection(lambda: ConnectionCaller(request), "127.0.0.1", port)
+        except OSError:
+            return "refused"
+        return await caller.done
+
+    outcomes = await asyncio.gather(*(one(10**9 + number) for number in range(count)))
+    return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
+
+
+# The parts ------------------------------------------------------------------------------------------------------
+def start_gateway(cohere: int, server: str, **settings: str) -> Server:
+    """Starts this checkout with one worker, unless settings say otherwise."""
+    home = Path(tempfile.mkdtemp(prefix="bench-scale-"))
+    port = free_port()
+    command, env, _ = peers.gateway(server, **MANY, **settings)(home, port, cohere)
+    started = Server(server, port, command, home, bench.clean_environment() | env | {"HOME": str(home)})
+    started.wait_ready()
+    return started
+
+
+def milliseconds(values: Sequence[float], base: Sequence[float] = ()) -> str:
+    """Returns p50 and p99, each less that of the base."""
+    cells = []
+    for share in (0.5, 0.99):
+        value = bench.at(sorted(values), share) - (bench.at(sorted(base), share) if base else 0.0)
+        cells.append(f"{value * 1_000:.2f}")
+    return " / ".join(cells)
+
+
+async def latency(seconds: float) -> list[str]:
+    """What a whole chat waits for the gateway, beside the stand-in itself."""
+    lines = ["Whole chat, added latency in ms, p50 / p99, and calls a second:", ""]
+    lines += [peers.row(["", *(f"c={count}" for count in CONCURRENCY)]), peers.row(["---"] * (len(CONCURRENCY) + 1))]
+    async with stand_in() as cohere:
+        for server in SERVERS:
+            gateway = await asyncio.to_thread(start_gateway, cohere, server)
+            cells = []
+            try:
+                for count in CONCURRENCY:
+                    native = load.Case("native", "native", count, native=True, at="/v2/chat")
+                    direct = await load.burst(cohere, native, seconds / 2, lambda: None)
+                    through = await load.burst(gateway.port, load.Case("chat", "chat", count), seconds, lambda: None)
+                    rate = through.requests / through.seconds
+                    cells.append(f"{milliseconds(through.latencies, direct.latencies)}, {rate:.0f}/s")
+            finally:
+                await asyncio.to_thread(gateway.stop)
+            lines.append(peers.row([server, *cells]))
+    return lines
+
+
+async def slow_streams(seconds: float) -> list[str]:
+    """What an event of a slow stream waits, and what a stream keeps."""
+    titles = [f"{count:,} streams, an event each {pace} ms" for count, pace in STREAMS]
+    lines = ["Slow streams, added ms, p50 / p99:", "", peers.row(["", *titles])]
+    lines.append(peers.row(["---"] * (len(STREAMS) + 1)))
+    numbers = 1
+    async with stand_in() as cohere:
+        for server in SERVERS:
+            cells = []
+            for count, pace in STREAMS:
+                gateway = await asyncio.to_thread(start_gateway, cohere, server)
+                try:
+                    await load.burst(gateway.port, load.Case("chat", "chat", 32), 1.0, lambda: None)
+                    before, peak = gateway.rss(), [0.0]
+                    look = sample(peak, gateway)
+                    direct = await streams(Target(cohere, native=True), count, pace, numbers, lambda: None)
+                    through = await streams(Target(gateway.port, native=False), count, pace, numbers + count, look)
+                    numbers += 2 * count
+                finally:
+                    await asyncio.to_thread(gateway.stop)
+                kept = (peak[0] - before) * 1_024 / count
+                cells.append(
+                    f"first byte {milliseconds(through.first, direct.first)}; "
+                    f"event {milliseconds(through.events, direct.events)}; {kept:.0f} KiB a stream; "
+                    f"{len(through.failed) or 'none'} failed"
+                )
+            lines.append(peers.row([server, *cells]))
+    return lines
+
+
+def sample(peak: list[float], gateway: Server) -> Callable[[], None]:
+    """Returns what notes the memory of a server at the moment of its call, in megabytes."""
+
+    def look() -> None:
+        peak[0] = gateway.rss()
+
+    return look
+
+
+async def burst_of_connections(seconds: float) -> list[str]:
+    """What becomes of thousands of new connections at one time."""
+    lines = [f"{CONNECTIONS:,} new connections at one time, one whole chat each:", ""]
+    lines += [peers.row(["", "answers by status", "seconds until all had theirs"]), peers.row(["---"] * 3)]
+    async with stand_in() as cohere:
+        for server in SERVERS:
+            gateway = await asyncio.to_thread(start_gateway, cohere, server)
+            try:
+                began = perf_counter()
+                outcomes = await new_connections(gateway.port, CONNECTIONS)
+                took = perf_counter() - began
+            finally:
+                await asyncio.to_thread(gateway.stop)
+            answers = ", ".join(f"{outcome}: {number:,}" for outcome, number in outcomes.items())
+            lines.append(peers.row([server, answers, f"{took:.1f}"]))
+    return lines
+
+
+async def workers(seconds: float) -> list[str]:
+    """What a second worker adds, by the CPU time of calls and by how evenly they are spread."""
+    lines = ["Two workers beside one, whole chat, c=64, medians of bursts in turns:", ""]
+    head = ["", "CPU of a call with one, µs", "with two, µs", "share of the busier worker", "what two can do"]
+    head += ["memory of one worker, MB", "its own part, MB"]
+    lines += [peers.row(head), peers.row(["---"] * len(head))]
+    async with stand_in() as cohere:
+        for server in SERVERS:
+            gateways = [await asyncio.to_thread(start_gateway, cohere, server, GATEWAY_WORKERS=str(n)) for n in (1, 2)]
+            costs: list[list[float]] = [[], []]
+            shares = []
+            try:
+                for _ in range(ROUNDS + 1):
+                    for gateway, spent in zip(gateways, costs, strict=True):
+                        cost, share = await worker_burst(gateway, seconds / 2)
+                        spent.append(cost)
+                        if gateway is gateways[1]:
+                            shares.append(share)
+                resident, own = worker_memory(gateways[1].worker())
+            finally:
+                for gateway in gateways:
+                    await asyncio.to_thread(gateway.stop)
+            one, two, share = median(costs[0][1:]), median(costs[1][1:]), median(shares[1:])
+            gain = median(a / b / c for a, b, c in zip(costs[0][1:], costs[1][1:], shares[1:], strict=True))
+            cells = [f"{one:.0f}", f"{two:.0f}", f"{share:.0%}", f"{gain:.2f} times one"]
+            lines.append(peers.row([server, *cells, f"{resident:.0f}", f"{own:.0f}"]))
+    return lines
+
+
+async def worker_burst(gateway: Server, seconds: float) -> tuple[float, float]:
+    """Returns the CPU microseconds of a call, and the share of the worker that did most. Connections are new."""
+    before = cpu_by_process(gateway.process.pid)
+    result = await load.burst(gateway.port, load.Case("chat", "chat", 64), seconds, lambda: None)
+    await asyncio.sleep(1.0)  # until the ledger has its rows
+    after = cpu_by_process(gateway.process.pid)
+    used = [after[pid] - before.get(pid, 0.0) for pid in after]
+    return sum(used) / (result.requests + 64) * 1e6, max(used) / sum(used)
+
+
+def worker_memory(pid: int) -> tuple[float, float]:
+    """Returns the resident megabytes of a process, and those that no other process shares."""
+    sizes: dict[str, float] = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, _, value = line.partition(":")
+        sizes[name] = float(value.split()[0]) / 1_024
+    return sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"]
+
+
+@contextmanager
+def many_descriptors() -> Iterator[None]:
+    """Lets this process, and those it starts, open as many files as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@asynccontextmanager
+async def stand_in() -> AsyncIterator[int]:
+    """Runs the stand-in for Cohere in this process. Gives its port."""
+    server = await asyncio.get_running_loop().create_server(TimedUpstream, "127.0.0.1", 0, backlog=4096)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    TimedUpstream.sent.clear()
+
+
+PARTS = {
+    "latency": latency,
+    "streams": slow_streams,
+    "connections": burst_of_connections,
+    "workers": workers,
+}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Many at once, into docs/benchmarks.md.")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a burst")
+    parser.add_argument("--print", action="store_true", help="print the tables, and leave the document as it is")
+    wanted = parser.parse_args()
+    load_before, began = os.getloadavg()[0], time.monotonic()
+    blocks = [f"On {peers.machine()}; load average before {load_before:.1f}."]
+    with many_descriptors():
+        for name in wanted.part or PARTS:
+            blocks.append("\n".join(asyncio.run(PARTS[name](wanted.seconds))))
+            print(blocks[-1], flush=True)
+    text = "\n\n".join(blocks)
+    print(f"\n{blocks[0]} {time.monotonic() - began:.0f} s.")
+    if not wanted.print:
+        document = peers.DOCUMENT.read_text(encoding="utf-8")
+        before, after = document.partition(BEGIN)[0], document.partition(END)[2]
+        peers.DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
