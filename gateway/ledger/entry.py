@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from gateway.auth.principal import NOBODY, Principal
+from gateway.observability.clock import milliseconds
 from gateway.observability.record import Attempt, Door, RequestRecord
 
 MAX_NAME_LENGTH = 255
@@ -138,8 +139,8 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
     at = int(clock * 1_000_000)
     principal, fault = record.principal, str(record.fault) if record.fault else None
     key, team = principal.key, principal.team
-    total = (now - record.started) * 1000
-    upstream = (record.upstream_ended - record.upstream_began) * 1000 if record.upstream_ended else None
+    total = now - record.started
+    upstream = record.upstream_ended - record.upstream_began if record.upstream_ended else None
     return LedgerEntry(
         id=record.id,
         at=at,
@@ -175,10 +176,10 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         cache=record.cache or None,
         saved_nanodollars=record.saved_nanodollars if record.cache else None,
         notes=tuple([_clean(note, len(note)) for note in record.notes]),
-        ttft_ms=_rounded((record.first_byte - record.started) * 1000) if record.first_byte else None,
-        total_ms=_rounded(total),
-        upstream_ms=_rounded(upstream) if upstream is not None else None,
-        overhead_ms=_rounded(max(total - upstream, 0.0)) if upstream is not None else None,
+        ttft_ms=milliseconds(record.first_byte - record.started) if record.first_byte else None,
+        total_ms=milliseconds(total),
+        upstream_ms=milliseconds(upstream) if upstream is not None else None,
+        overhead_ms=milliseconds(max(total - upstream, 0.0)) if upstream is not None else None,
         bytes=Bytes(record.bytes_received, record.bytes_sent),
         decision=_decision(fault, principal),
     )
@@ -218,7 +219,3 @@ def _clean(text: str, length: int = MAX_NAME_LENGTH) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(one if one.isprintable() else "\ufffd" for one in text)
-
-
-def _rounded(milliseconds: float) -> float:
-    return round(milliseconds, 2)

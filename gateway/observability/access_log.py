@@ -76,9 +76,9 @@ class Log(OperatorLog):
             record.operation,
             record.status,
             record.outcome,
-            _milliseconds(now - record.started),
-            _milliseconds(record.first_byte - record.started) if record.first_byte else UNSET,
-            _milliseconds(record.upstream_ended - record.upstream_began) if record.upstream_ended else UNSET,
+            clock.milliseconds(now - record.started),
+            clock.milliseconds(record.first_byte - record.started) if record.first_byte else UNSET,
+            clock.milliseconds(record.upstream_ended - record.upstream_began) if record.upstream_ended else UNSET,
             record.door,
             printable(record.model[:LONGEST_NAME]),
             record.principal.name,
@@ -146,7 +146,3 @@ def console_line(line: Line, colors: bool) -> bytes:
         parts.append(" ".join(filter(None, (line.outcome if not line.error else "", line.error, line.fault))))
     parts.append(line.request)
     return "  ".join(parts).encode()
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 2)

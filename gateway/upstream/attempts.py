@@ -19,6 +19,7 @@ from gateway.auth.principal import Principal
 from gateway.errors import UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.call_controls import NO_CONTROLS, CallControls, Headers
+from gateway.observability.clock import milliseconds
 from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
@@ -265,7 +266,7 @@ class Attempts:
     def _stop_timing(self) -> None:
         """Takes down how long the last attempt has taken. Of a stream that is once more, when it was read."""
         assert self._last is not None
-        self._last.ms = round((self._resources.clock() - self._last.began) * 1000, 2)
+        self._last.ms = milliseconds(self._resources.clock() - self._last.began)
 
     def _refused_by_breaker(self) -> bool:
         """Returns whether an open breaker forbids the attempt. Raises UpstreamError where it would be the first."""

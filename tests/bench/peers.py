@@ -25,6 +25,7 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -146,18 +147,18 @@ def ours(home: Path) -> str:
     return done.stdout.strip() or "this checkout"
 
 
-def gateway(server: str, **settings: str) -> Callable[[Path, int, int], Started]:
-    """Returns how this project is started."""
+def gateway(server: str, python: str = sys.executable, **settings: str) -> Callable[[Path, int, int], Started]:
+    """Returns how this project is started. python: the interpreter, which takes this one's packages."""
 
     def start(home: Path, port: int, upstream: int) -> Started:
         env = {
             "COHERE_API_KEY": "bench",
             "COHERE_BASE_URL": f"http://127.0.0.1:{upstream}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_paths()["purelib"]]),
             "GATEWAY_SERVER": server,
             **settings,
         }
-        return [sys.executable, "-m", "gateway", "serve", "--host", "127.0.0.1", "--port", str(port)], env, {}
+        return [python, "-m", "gateway", "serve", "--host", "127.0.0.1", "--port", str(port)], env, {}
 
     return start
 
@@ -241,6 +242,14 @@ PEERS = (
     Peer("Portkey", portkey, start_portkey, portkey_headers),
     Peer("LiteLLM", from_pypi("litellm", "litellm[proxy]"), start_litellm),
 )
+
+
+def with_python(python: str) -> Peer:
+    """Returns this project under another interpreter of the same version. How one was built makes a difference."""
+    version = run([python, "-c", "import platform; print(platform.python_version())"], ROOT).strip()
+    if version.split(".")[:2] != platform.python_version().split(".")[:2]:
+        raise Unavailable(f"{python} is Python {version}, and the packages are for {platform.python_version()}")
+    return Peer(f"{REFERENCE}, the system's Python {version}", ours, gateway("uvicorn", python))
 
 
 # The namespace ----------------------------------------------------------------------------------------------
@@ -371,7 +380,7 @@ def row(cells: Sequence[str]) -> str:
 def picture(sides: Sequence[Measured], cases: Sequence[load.Case]) -> str:
     """Bars of the ratios, on a logarithmic scale from 1/64 to 64: one group for each case."""
     reference = next(one for one in sides if one.peer.name == REFERENCE)
-    colors = ("#1f6feb", "#79b8ff", "#8b949e", "#c9d1d9", "#2da44e", "#bf8700", "#cf222e")
+    colors = ("#1f6feb", "#388bfd", "#79b8ff", "#8b949e", "#c9d1d9", "#2da44e", "#bf8700", "#cf222e")
     left, width, height, gap = 230, 560, 11, 16
     parts: list[str] = []
     top = 44
@@ -442,6 +451,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this case")
     parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave a peer out, by its name")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / f"gateway-peers-{os.getuid()}")
+    parser.add_argument("--python", help="measure this gateway under this interpreter as well")
     parser.add_argument("--print", action="store_true", help="print the tables, and leave the document as it is")
     return parser.parse_args()
 
@@ -504,6 +514,8 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     found = home / "versions.json"
     peers = [peer for peer in PEERS if peer.name not in wanted.without]
+    if wanted.python:
+        peers.insert(1, with_python(wanted.python))
     if not os.environ.get(INSIDE):
         found.write_text(json.dumps(install(peers, home)))
         status = enter_namespace()
