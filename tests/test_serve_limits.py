@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from gateway.cohere_methods import METHODS
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, SOCKETS, UPLOADS
-from gateway.settings.schema import BudgetSettings, CacheSettings, GlobalLimits, ModelPrice
+from gateway.settings.schema import BudgetSettings, CacheSettings, GlobalLimits, ModelPrice, Models, Retries
 from gateway.virtual_keys import BudgetWindow, EndUser, ModelBudget, Team, VirtualKey
 from support.app import (
     CHAT,
@@ -308,6 +308,63 @@ def test_a_spent_budget_leads_to_the_cheaper_model_on_native_routes_too() -> Non
         asked = [json.loads(request.body) for request in scripted.upstream.requests]
         assert asked == [body, {**body, "model": R7B}, {**body, "model": R7B}]
 
+
+# --- further calls of a request ---------------------------------------------------------------------------------
+
+FAILED = json_answer(503, {"message": "try later"})
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object", "required": ["city"]}}}
+IN_A_FORM: dict[str, Any] = {"response_format": SCHEMA, "documents": ["Oslo is in Norway."]}
+
+
+@pytest.fixture(scope="module")
+def falling_back() -> Iterator[Limited]:
+    records = (
+        key_of("rate", model_rpm_limit={A: 1}),
+        key_of("spent-model", model_max_budget={A: ModelBudget(0.0, "1d")}),
+        key_of("dear", max_budget=10.0),
+        key_of("once", max_budget=6.0),
+        key_of("twice", max_budget=100.0, max_parallel_requests=1, rpm_limit=1),
+        key_of("alone", max_budget=7.0),
+    )
+    with limited(*records, models=Models(fallbacks={R7B: [A]}), retries=Retries(count=0)) as running:
+        yield running
+
+
+def test_a_fallback_is_held_to_the_limits_of_its_model(falling_back: Limited) -> None:
+    harness, caller = falling_back
+    harness.respond_with(FAILED, answered(), FAILED)
+    assert caller("rate").statuses(2, model=R7B) == [200, 503]
+    harness.respond_with(FAILED, answered())
+    assert caller("spent-model").chat(model=R7B).status == 503
+    assert len(harness.upstream.requests) == 1
+
+
+def test_a_fallback_that_is_dearer_needs_room_in_the_budget(falling_back: Limited) -> None:
+    harness, caller = falling_back
+    go = Signal()
+    paused = (Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(json.dumps(whole()).encode()), End())
+    harness.respond_with(FAILED, paused, FAILED, answered())
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(caller("dear").chat, model=R7B)
+        awaited(lambda: len(harness.upstream.requests) == 2)
+        assert caller("dear").chat(model=R7B).status == 503, "the first may take all that is left"
+        go.set()
+        assert first.result(30).status == 200
+    assert [json.loads(request.body)["model"] for request in harness.upstream.requests] == [R7B, A, R7B]
+
+
+def test_a_second_attempt_needs_room_beside_what_the_first_has_cost(falling_back: Limited) -> None:
+    harness, caller = falling_back
+    for id, calls in (("once", 1), ("alone", 2), ("twice", 2)):
+        harness.respond_with(answered("It is in Oslo."), answered('{"city": "Oslo"}'))
+        seen = caller(id).chat(**IN_A_FORM)
+        assert len(harness.upstream.requests) == calls, id
+        assert seen.status == (200 if calls == 2 else 502), seen
+    assert "$12.00 of $7.00" in caller("alone").chat().error["message"]
+    assert caller("twice").chat().status == 429, "both were one request"
+
+
+# --- native bodies ----------------------------------------------------------------------------------------------
 
 TRANSCRIBE = "cohere-transcribe-03-2026"
 OF_R7B: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "model": R7B}

@@ -69,7 +69,7 @@ class SplitEndpoint:
             return await self._call(request, admission)
         except (UpstreamError, AnswerFailed) as error:
             second = request.second_attempt(error.failure)
-            if second is None:
+            if second is None or not await admission.repeat(second.workload):
                 raise _upstream_error(request, error) from error
         admission.notes = second.notes
         try:

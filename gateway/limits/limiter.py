@@ -15,13 +15,22 @@ from gateway.cohere_methods import METHODS, Method
 from gateway.errors import CallerError, failure
 from gateway.ledger.prices import BILLED_GROUPS, Prices
 from gateway.limits import budgets
-from gateway.limits.plan import Limit, Limits, Plans
+from gateway.limits.plan import Limit, Limits, Plan, Plans
 from gateway.limits.process_counters import LimiterCounters
 from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.settings.schema import SettingError, Settings
-from gateway.store.counters import NO_LIMIT, WINDOW, Counter, CounterState, CountersUnavailable, Reservation, Settlement
+from gateway.store.counters import (
+    NO_LIMIT,
+    WINDOW,
+    Counter,
+    CounterState,
+    CountersUnavailable,
+    Decision,
+    Reservation,
+    Settlement,
+)
 from gateway.virtual_keys import EndUser
 from translators.core.contracts import Workload
 from translators.core.model_names import resolve
@@ -58,16 +67,32 @@ class LimitedRequest(Struct):
     """An admitted request with what it has reserved. tokens, cost: what its record had before, in
     nano-dollars.
 
-    states: of the counters of its limits, when it was admitted.
+    model: the one that it was let in for. states: of the counters of its limits, when it was admitted.
     further: what it has reserved for other calls of the same request.
     """
 
+    model: str
     applied: Limits
     states: Sequence[CounterState]
     reservation: Reservation
     tokens: int
     cost: int
     further: tuple[Reservation, ...] = ()
+
+    def alone(self, counter: Counter, state: CounterState, record: RequestRecord) -> CounterState:
+        """Returns a counter's state as it would be if what the request has taken so far were settled."""
+        reserved = sum(
+            counter.amount(reservation.tokens, reservation.money)
+            for reservation in (self.reservation, *self.further)
+            if any(own.id == counter.id and own.unit != "requests" for own in reservation.counters)
+        )
+        spent = 0
+        if counter.unit == "tokens":
+            spent = record.prompt_tokens + record.completion_tokens - self.tokens
+        elif counter.unit == "money":
+            cost = record.cost_nanodollars
+            spent = reserved if cost is None else cost - self.cost
+        return CounterState(state.spent + spent, max(state.reserved - reserved, 0))
 
 
 class Limiter:
@@ -107,44 +132,84 @@ class Limiter:
 
     def depends_on_body(self, record: RequestRecord) -> bool:
         """Tells whether a limit of the caller's depends on what is in a request: its model, or its size."""
-        end_user = self._end_user(record.end_user) if record.end_user else None
-        return self._plans.plan(record.principal, end_user, "").by_body
+        return self._plan(record, "").by_body
 
     async def reserve(self, record: RequestRecord, method: Method, workload: Workload) -> LimitedRequest | None:
         """Reserves what a request may take, and puts the headers about it into its record. None without any limit.
 
         Raises CallerError: 429 past a limit, BudgetSpent past a budget, 403 where a budget meets an unknown price.
         """
-        end_user = self._end_user(record.end_user) if record.end_user else None
-        plan = self._plans.plan(record.principal, end_user, workload.model)
-        applied = plan.of(method.name in FREE, record.counted)
+        plan = self._plan(record, workload.model)
+        applied = plan.free if method.name in FREE else plan.all
         if not applied.counters:
             return None
         tokens, money = self._estimates(applied, record, method, workload)
-        try:
-            counters, decision, reservation = await self.counters.reserve(applied.counters, tokens, money)
-        except CountersUnavailable as error:
-            raise CallerError(failure("limits_unavailable", "The limits cannot be checked at present")) from error
-        if not record.counted:
-            record.rate_limit_headers = headers(applied, counters, decision.states)
+        counters, decision, reservation = await self._reserve(applied.counters, tokens, money)
+        record.rate_limit_headers = headers(applied, counters, decision.states)
         if reservation is None:
             raise self._refusal(applied.limits, counters, decision.states, tokens, money)
-        record.counted = True
         before = record.prompt_tokens + record.completion_tokens
-        return LimitedRequest(applied, decision.states, reservation, before, record.cost_nanodollars or 0)
+        return LimitedRequest(
+            workload.model, applied, decision.states, reservation, before, record.cost_nanodollars or 0
+        )
 
     async def extend(
-        self, limited: LimitedRequest | None, record: RequestRecord, method: Method, workload: Workload
+        self,
+        limited: LimitedRequest | None,
+        record: RequestRecord,
+        method: Method,
+        workload: Workload,
+        replaces: bool = False,
     ) -> LimitedRequest | None:
-        """Reserves what a further call for an admitted request may take; both are settled together.
+        """Reserves what a further call for an admitted request may take; all of them are settled together.
 
-        Raises CallerError as `reserve`.
+        What the request itself has reserved does not stand in its way. replaces: the answer is that of this call, and
+        the budgets of its model pay. Raises CallerError as `reserve`.
         """
-        further = await self.reserve(record, method, workload)
-        if limited is None or further is None:
-            return limited or further
-        limited.further = (*limited.further, further.reservation)
-        return limited
+        another_model = limited is None or workload.model != limited.model
+        applied = self._plan(record, workload.model).further(another_model)
+        if not applied.counters:
+            return limited
+        tokens, money = self._estimates(applied, record, method, workload)
+        wanted = list(applied.counters)
+        counters, decision, reservation = await self._reserve(wanted, tokens, money)
+        if reservation is None:
+            pairs = list(zip(counters, decision.states, strict=True))
+            after = [limited.alone(counter, state, record) if limited else state for counter, state in pairs]
+            if not all(
+                counter.admits(state.spent, state.reserved, counter.amount(tokens, money))
+                for counter, state in zip(counters, after, strict=True)
+            ):
+                raise self._refusal(applied.limits, counters, decision.states, tokens, money)
+            # It is the request alone that stands in its way. Nothing is reserved beside what it has reserved.
+            reservation = Reservation(counters, 0, 0, local=counters is not wanted)
+        if limited is None:
+            before = record.prompt_tokens + record.completion_tokens, record.cost_nanodollars or 0
+            return LimitedRequest(workload.model, applied, decision.states, reservation, *before)
+        if not replaces:
+            limited.further = (*limited.further, reservation)
+            return limited
+        return LimitedRequest(
+            workload.model,
+            applied,
+            decision.states,
+            reservation,
+            limited.tokens,
+            limited.cost,
+            (*limited.further, limited.reservation),
+        )
+
+    def _plan(self, record: RequestRecord, model: str) -> Plan:
+        end_user = self._end_user(record.end_user) if record.end_user else None
+        return self._plans.plan(record.principal, end_user, model)
+
+    async def _reserve(
+        self, counters: Sequence[Counter], tokens: int, money: int
+    ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
+        try:
+            return await self.counters.reserve(counters, tokens, money)
+        except CountersUnavailable as error:
+            raise CallerError(failure("limits_unavailable", "The limits cannot be checked at present")) from error
 
     def give_back(self, limited: LimitedRequest) -> None:
         """Frees what a request had reserved that made no call."""

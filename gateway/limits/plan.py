@@ -73,24 +73,25 @@ class Limits(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """All limits of a caller for a model. until: Unix seconds at which the first window of its budgets ends.
 
-    free: for methods that cost nothing. further, further_free: for a further call of a request that is counted already
-    among the requests. records: what the plan was made of. by_body: a limit is of tokens or money, or for some model:
-    what is in a request decides what it takes of it.
+    free: for methods that cost nothing. records: what the plan was made of. by_body: a limit is of tokens or money, or
+    for some model: what is in a request decides what it takes of it.
     """
 
     all: Limits
     free: Limits
-    further: Limits
-    further_free: Limits
     until: float
     records: tuple[object, ...] = ()
     by_body: bool = False
 
-    def of(self, free: bool, further: bool) -> Limits:
-        """Returns the limits that one call is held to."""
-        if further:
-            return self.further_free if free else self.further
-        return self.free if free else self.all
+    def further(self, another_model: bool) -> Limits:
+        """Returns the limits of a further call of a request, which is counted already where requests are counted: but
+        not among those of another model.
+        """
+        return Limits.of(
+            limit
+            for limit in self.all.limits
+            if limit.counter.unit in ("tokens", "money") or (another_model and limit.model)
+        )
 
 
 class Plans:
@@ -137,12 +138,9 @@ class Plans:
             limits += self._limits(("end_user", end_user.user_id), name, end_user, model, now)
         settings = self._settings
         limits += _limits(("gateway", ""), "this gateway", settings, now)
-        further = [limit for limit in limits if limit.counter.unit != "requests"]
         return Plan(
             Limits.of(limits),
             Limits.of(limit for limit in limits if limit.counter.unit != "money"),
-            Limits.of(further),
-            Limits.of(limit for limit in further if limit.counter.unit != "money"),
             min((limit.counter.until for limit in limits if limit.counter.until), default=math.inf),
             (key, team, end_user),
             any(limit.counter.unit in ("tokens", "money") for limit in limits)

@@ -91,7 +91,6 @@ class RequestRecord(Struct):
     attempts       the calls to Cohere, in the order in which they began
     notes          the sentences of the notes on the request
     reason         why policy refused the request, in a sentence of ours
-    counted        it is counted among the requests of its limits; further calls to Cohere for it are not
     rate_limit_headers  of the response: the tightest limits of its caller
     estimated      some of the tokens were counted here, since Cohere never reported them
     controls       what the caller asks of the calls to Cohere
@@ -153,7 +152,6 @@ class RequestRecord(Struct):
     reason: str = ""
     bytes_received: int = 0
     bytes_sent: int = 0
-    counted: bool = False
     rate_limit_headers: Sequence[tuple[bytes, bytes]] = ()
     bodies: Bodies | None = None
 

@@ -200,6 +200,18 @@ class Admission:
         self._controller.permit_model(self.record, method, workload.model)
         self._limited = await self._limiter.extend(self._limited, self.record, method, workload)
 
+    async def repeat(self, workload: Workload) -> bool:
+        """Reserves what another call of the same kind may take. Returns whether the limits and budgets let it in.
+
+        For a call that follows one that was paid for, and for one to another model, whose limits count from now on.
+        """
+        record = self.record
+        try:
+            self._limited = await self._limiter.extend(self._limited, record, self._method, workload, replaces=True)
+        except CallerError:
+            return False
+        return True
+
     def see(self, response: UpstreamResponse) -> None:
         """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""
         if response.retry_reasons:

@@ -167,7 +167,7 @@ class RequestHandler(Responder):
             except UpstreamError as error:
                 replacement = await self._reworded(translation, error.failure)
                 replacement = replacement or await self._retried(translation, error, admission)
-                replacement = replacement or await self._fallback(translation, error)
+                replacement = replacement or await self._fallback(translation, error, admission)
                 if replacement is None:
                     raise
                 translation = replacement
@@ -255,7 +255,7 @@ class RequestHandler(Responder):
         upstream = self.services.upstream
         self._retry_budget = self._retry_budget or upstream.retry_budget()
         pause = self._retry_budget.next_delay(rule)
-        if pause is None:
+        if pause is None or not await admission.repeat(translation.workload):
             return None
         await upstream.sleep(pause)
         upstream.count_retry(str(error.failure.code))
@@ -263,20 +263,27 @@ class RequestHandler(Responder):
         admission.retried([str(error.failure.code)])
         return translation
 
-    async def _fallback(self, translation: Translation, error: UpstreamError) -> Translation | None:
-        """Returns the request for another model, if the settings name one for the model that failed."""
+    async def _fallback(
+        self, translation: Translation, error: UpstreamError, admission: Admission
+    ) -> Translation | None:
+        """Returns the request for another model, if the settings name one for the model that failed, and the caller's
+        limits and budgets have room for it.
+        """
         if not fallbacks.may_help(error.failure, self.record.principal.own_key):
             return None
         services = self.services
         self._failed_models.append(translation.model)
         chain, access = services.settings.models.fallbacks, self.record.principal.access
-        model = fallbacks.after(self._failed_models, chain, services.policy, partial(may_use, access))
-        if model is None:
-            return None
-        services.metrics.fallbacks.labels(services.metrics.known_model(translation.model)).inc()
-        replacement = await self._translate(self._model_overrides(model))
-        replacement.notes.inform("upstream", f"fallback from {translation.model} ({error.failure.code})")
-        return replacement
+        while (
+            model := fallbacks.after(self._failed_models, chain, services.policy, partial(may_use, access))
+        ) is not None:
+            replacement = await self._translate(self._model_overrides(model))
+            if await admission.repeat(replacement.workload):
+                services.metrics.fallbacks.labels(services.metrics.known_model(translation.model)).inc()
+                replacement.notes.inform("upstream", f"fallback from {translation.model} ({error.failure.code})")
+                return replacement
+            self._failed_models.append(model)
+        return None
 
     def _model_overrides(self, model: str) -> Mapping[str, str] | None:
         """Returns the `model_overrides` that put this model in the place of the requested one, if any has failed."""

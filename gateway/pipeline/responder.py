@@ -56,7 +56,7 @@ class Responder:
         if failure.second_attempt:
             caller, size = admission.record.principal, translation.workload.prompt_bytes
             second = await self.services.offload.run(caller, size, translation.second_attempt)
-        if second is None:
+        if second is None or not await admission.repeat(second.workload):
             raise AnswerRefused(failure)
         second.notes.inform("answer", f"asked Cohere again: {failure.code}")
         return second
