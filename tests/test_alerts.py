@@ -48,9 +48,9 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    with made.server.run_in_thread():
-        yield made
+    receiver = Receiver()
+    with receiver.server.run_in_thread():
+        yield receiver
 
 
 def test_the_first_at_once_and_the_rest_together(receiver: Receiver) -> None:
@@ -80,21 +80,21 @@ def test_the_first_at_once_and_the_rest_together(receiver: Receiver) -> None:
 def test_a_delivery_that_fails_is_tried_again(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", (0.01, 0.01))
     receiver.statuses = [500, 302, 200, 500, 500, 500]
-    said: list[str] = []
+    messages: list[str] = []
 
     async def main() -> None:
-        alerts = Alerts(receiver.server.url, SECRET, said.append)
+        alerts = Alerts(receiver.server.url, SECRET, messages.append)
         alerts.raise_alert("breaker_open", "x", "arrives")
         while len(receiver.bodies) < 3:
             await asyncio.sleep(0.02)
         alerts.raise_alert("budget", "x", "is lost")
-        while not said:
+        while not messages:
             await asyncio.sleep(0.02)
         await alerts.stop()
 
     asyncio.run(main())
     assert [body["message"] for body in receiver.bodies] == ["arrives"] * 3 + ["is lost"] * 3
-    assert said == ["alerts: the webhook could not be reached: status 500; dropped: is lost"]
+    assert messages == ["alerts: the webhook could not be reached: status 500; dropped: is lost"]
 
 
 def test_what_a_gateway_sends(receiver: Receiver) -> None:
@@ -138,29 +138,29 @@ def test_an_alert_for_whatever_else_an_operator_should_hear_of(receiver: Receive
             "alerts": AlertSettings(receiver.server.url, SECRET),
         }
 
-        def seen(event: str) -> list[str]:
+        def objects_of(event: str) -> list[str]:
             return [body["object"] for body in receiver.bodies if body["event"] == event]
 
         with gateway_over(upstream.url, key=MASTER_KEY, **settings) as gateway:
             receiver.statuses = [503]
             for model in (A, A, R7B, "command-r-plus"):
                 assert gateway.chat(model=model).status == 200
-            awaited(lambda: len(seen("key_disabled")) == 2, 30)
+            awaited(lambda: len(objects_of("key_disabled")) == 2, 30)
             assert len({json.dumps(body) for body in receiver.bodies if body["event"] == "key_disabled"}) == 1, "again"
 
             def both_models() -> bool:
                 # The list is read beside the first request.
                 assert gateway.chat(model=R7B).status == 200
-                return seen("deprecated_model") != []
+                return objects_of("deprecated_model") != []
 
             awaited(both_models)
             with PostgresLedger(shared.url, tmp_path).away(cast(Process, None)):
                 for _ in range(6):
                     assert gateway.chat().status == 200
-                awaited(lambda: all(map(seen, ("store_away", "ledger_behind", "limits_degraded"))), 60)
-        objects = {event: seen(event) for event in ("store_away", "ledger_behind", "limits_degraded")}
+                awaited(lambda: all(map(objects_of, ("store_away", "ledger_behind", "limits_degraded"))), 60)
+        objects = {event: objects_of(event) for event in ("store_away", "ledger_behind", "limits_degraded")}
         assert objects == {"store_away": ["keys"], "ledger_behind": ["ledger"], "limits_degraded": ["limits"]}
-        assert seen("deprecated_model")[0] in (f"model {R7B}", "model command-r-plus"), "the others come together"
+        assert objects_of("deprecated_model")[0] in (f"model {R7B}", "model command-r-plus"), "the others come together"
 
 
 def test_a_condition_is_an_episode(receiver: Receiver) -> None:

@@ -40,7 +40,7 @@ def cloudflare(**fields: Any) -> dict[str, str]:
     return {"cf-aig-metadata": json.dumps(fields)}
 
 
-def asked(**fields: Any) -> Workload:
+def workload_of(**fields: Any) -> Workload:
     return chat.request(json.dumps({"model": A, "messages": HELLO, **fields}).encode(), transcripts.context()).workload
 
 
@@ -65,12 +65,12 @@ END_USERS: tuple[tuple[dict[str, Any], dict[str, str], str], ...] = (
 def test_an_end_user_is_named_by_the_first_who_does(
     body: dict[str, Any], headers: dict[str, str], expected: str
 ) -> None:
-    assert attributed(headers, asked(**body)).end_user == expected
+    assert attributed(headers, workload_of(**body)).end_user == expected
 
 
 def test_tags_come_from_everywhere_once() -> None:
     headers = {"x-litellm-tags": "b, c,,c", **cloudflare(tags="d,b", team="search")}
-    record = attributed(headers, asked(metadata={"tags": ["a", 7, "b"], "team": "body", "run": 12, "none": None}))
+    record = attributed(headers, workload_of(metadata={"tags": ["a", 7, "b"], "team": "body", "run": 12, "none": None}))
     assert record.tags == ("a", "b", "c", "d")
     assert record.metadata == {"team": "body", "run": "12"}
 
@@ -99,7 +99,7 @@ def test_all_of_it_has_bounds() -> None:
     assert (len(record.end_user), len(record.tags), len(record.metadata)) == (MAX_END_USER, MAX_TAGS, MAX_METADATA)
     assert all(len(tag) == MAX_TAG for tag in record.tags)
     assert all(len(value) == MAX_VALUE for value in record.metadata.values())
-    assert asked(metadata={"a": "v" * 20_000}).metadata == b"", "so large a field is not even looked at"
+    assert workload_of(metadata={"a": "v" * 20_000}).metadata == b"", "so large a field is not even looked at"
 
 
 @pytest.mark.parametrize("metadata", [b"[]", b"7", b'"a"', b"null", b"{", b""])

@@ -16,10 +16,10 @@ FEW = 10
 
 def test_a_hundred_streams_flow() -> None:
     with bystanders() as others:
-        seen = others.calm(3)
-        assert seen.broken == 0
-        assert seen.events > STREAMS, "each of them goes on"
-        assert 0 < seen.longest_delay < 10
+        delays = others.calm(3)
+        assert delays.broken == 0
+        assert delays.events > STREAMS, "each of them goes on"
+        assert 0 < delays.longest_delay < 10
         assert others.server.memory() > 20 << 20
         assert b"HTTP/1.1 200" in others.server.chat(), "others get an answer, too"
 
@@ -27,26 +27,26 @@ def test_a_hundred_streams_flow() -> None:
 def test_a_server_that_stands_still_is_noticed() -> None:
     with bystanders(streams=FEW) as others:
         (worker,) = others.server.workers
-        with others.watch() as seen:
+        with others.watch() as delays:
             os.kill(worker, signal.SIGSTOP)
             time.sleep(1.0)
             os.kill(worker, signal.SIGCONT)
             time.sleep(0.5)
-        assert seen.longest_delay > 1.0 - 2 * INTERVAL
-        with others.watch() as seen:
+        assert delays.longest_delay > 1.0 - 2 * INTERVAL
+        with others.watch() as delays:
             os.kill(worker, signal.SIGSTOP)
             time.sleep(1.0)
-        assert seen.longest_delay > 1.0 - 2 * INTERVAL, "what has not arrived yet counts"
+        assert delays.longest_delay > 1.0 - 2 * INTERVAL, "what has not arrived yet counts"
         os.kill(worker, signal.SIGCONT)
 
 
 def test_a_server_that_dies_is_noticed() -> None:
     with bystanders(streams=FEW) as others:
-        with others.watch() as seen:
+        with others.watch() as delays:
             (worker,) = others.server.workers
             os.kill(worker, signal.SIGKILL)
             time.sleep(1.0)
-        assert seen.broken == FEW
+        assert delays.broken == FEW
 
 
 @pytest.mark.parametrize("status", [400, 503])

@@ -66,8 +66,8 @@ def test_there_are_no_more_attempts(path: str, header: str, value: str, calls: i
         harness.respond_with(json_answer(500, {"message": "no"}))
         headers = {"authorization": f"Bearer {harness.gateway.key}", "content-type": "application/json", header: value}
         body = {"model": A, "messages": [{"role": "user", "content": "Hello"}]}
-        seen = harness.gateway.ask("POST", path, body, headers)
-        assert (len(harness.upstream.requests), seen.headers["x-gateway-attempts"]) == (calls, str(calls))
+        response = harness.gateway.ask("POST", path, body, headers)
+        assert (len(harness.upstream.requests), response.headers["x-gateway-attempts"]) == (calls, str(calls))
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
@@ -76,8 +76,8 @@ def test_there_is_no_more_time_and_no_breaker_opens(harness: Harness, header: st
     never = Signal()
     for _ in range(4):  # more than open a breaker
         harness.respond_with((Pause(never), *answered()))
-        seen = harness.gateway.chat("Slow", {header: value}, stream=streaming)
-        assert (seen.status, seen.error["code"]) == (504, "upstream_timeout")
+        response = harness.gateway.chat("Slow", {header: value}, stream=streaming)
+        assert (response.status, response.error["code"]) == (504, "upstream_timeout")
         # On a busy machine the time may be over before anything was sent.
         assert len(harness.upstream.requests) <= 1, "what may take no longer is not tried again"
     never.set()
@@ -89,16 +89,16 @@ def test_the_time_of_a_stream_ends_it(harness: Harness) -> None:
     never = Signal()
     events = transcript(start(), opened(), piece("word"), done=False)
     harness.respond_with((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(events), Pause(never)))
-    seen = harness.gateway.chat("Slow", {"x-litellm-timeout": "0.5"}, stream=True)
+    response = harness.gateway.chat("Slow", {"x-litellm-timeout": "0.5"}, stream=True)
     never.set()
-    assert "upstream_timeout" in seen.data.decode()
+    assert "upstream_timeout" in response.data.decode()
 
 
 def test_the_cache_obeys_the_other_names(harness: Harness) -> None:
     harness.respond_with(answered("One."), answered("Two."), answered("Three."))
     for expected, skip in (("miss", "false"), ("hit", ""), ("bypass", "true")):
-        seen = harness.gateway.chat("Cached", {"cf-aig-cache-ttl": "60", "cf-aig-skip-cache": skip})
+        response = harness.gateway.chat("Cached", {"cf-aig-cache-ttl": "60", "cf-aig-skip-cache": skip})
         harness.gateway.settle()  # an answer goes to its caller first and to the cache then
-        assert seen.headers["x-gateway-cache"] == expected
+        assert response.headers["x-gateway-cache"] == expected
     refused = harness.gateway.chat("Cached", {"cf-aig-cache-ttl": "soon"})
     assert (refused.status, "cf-aig-cache-ttl" in refused.error["message"]) == (400, True)

@@ -44,8 +44,8 @@ def test_what_is_vendored_is_npms() -> None:
     if not (MODULES / "uplot").exists():
         pytest.skip("needs the packages of tests/node: make node-modules")
     for row, about in zip(ROWS, json.loads((VENDOR / MANIFEST).read_text()), strict=True):
-        made, text = console_vendor.entry(row)
-        assert made == about
+        manifest_row, text = console_vendor.entry(row)
+        assert manifest_row == about
         assert text == (VENDOR / row.file).read_text()
 
 

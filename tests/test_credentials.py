@@ -30,7 +30,7 @@ def reachable(root: object) -> Iterator[tuple[str, str]]:
     """Every text that attributes, containers and closures lead to, with the way there. Modules, classes and globals of
     functions are not followed: they lead to the whole process.
     """
-    seen: list[object] = []
+    visited: list[object] = []
     identities: set[int] = set()
     waiting: list[tuple[str, object]] = [("", root)]
     while waiting:
@@ -38,7 +38,7 @@ def reachable(root: object) -> Iterator[tuple[str, str]]:
         if id(value) in identities or isinstance(value, type | types.ModuleType):
             continue
         identities.add(id(value))
-        seen.append(value)  # so that no identity is used again meanwhile
+        visited.append(value)  # so that no identity is used again meanwhile
         if isinstance(value, bytes | bytearray):
             yield direction, bytes(value).decode("latin-1")
         elif isinstance(value, str):

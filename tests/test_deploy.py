@@ -88,10 +88,12 @@ def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
 def test_compose_has_what_it_needs() -> None:
     services = COMPOSE["services"]
     gateway = services["gateway"]
-    given = {name: name * 4 for name in gateway["environment"]} | {
+    example_values = {name: name * 4 for name in gateway["environment"]} | {
         name: value for name, value in gateway["environment"].items() if "$" not in value
     }
-    settings = load({**environment_of_the_image(), **given, "GATEWAY_DATABASE_URL": "postgresql://gateway@postgres/x"})
+    settings = load(
+        {**environment_of_the_image(), **example_values, "GATEWAY_DATABASE_URL": "postgresql://gateway@postgres/x"}
+    )
     assert settings.workers == 2 and settings.cache.store == "redis"
     assert gateway["read_only"] and gateway["cap_drop"] == ["ALL"]
     assert int(gateway["stop_grace_period"].rstrip("s")) > settings.timeouts.shutdown
@@ -258,7 +260,7 @@ def test_a_stream_comes_through_a_proxy_as_it_is_made(proxy: str, tmp_path: Path
             connection.close()
             for path in ("/metrics", "/health/drain"):
                 connection.request("GET", path)
-                seen = connection.getresponse()
-                assert seen.status == 404
-                seen.read()
+                http_response = connection.getresponse()
+                assert http_response.status == 404
+                http_response.read()
             connection.close()

@@ -84,7 +84,7 @@ def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_a
             assert b" 200 " in server.chat()
 
 
-def test_idle_connections_make_room_for_new_ones() -> None:
+def test_idle_connections_are_closed_for_new_ones() -> None:
     with process("--demo") as server:
         (worker,) = server.workers
         spoken = 40

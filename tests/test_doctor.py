@@ -41,12 +41,12 @@ def examined(settings: Settings, offline: bool = False) -> list[Finding]:
 
 def troubles(settings: Settings, offline: bool = False) -> dict[str, list[str]]:
     """What is wrong, by status; every trouble has a remedy."""
-    found: dict[str, list[str]] = {"warn": [], "fail": []}
+    result: dict[str, list[str]] = {"warn": [], "fail": []}
     for one in examined(settings, offline):
         if one.status != "ok":
             assert one.remedy, one
-            found[one.status].append(f"{one.check}: {one.message}")
-    return found
+            result[one.status].append(f"{one.check}: {one.message}")
+    return result
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_cohere_that_cannot_be_reached(settings: Callable[..., Settings]) -> Non
 
 def test_a_model_that_the_key_may_not_use(settings: Callable[..., Settings]) -> None:
     models = Models(aliases={"gpt-4o": "command-x"}, fallbacks={"command-a-03-2025": ["command-y"]})
-    found = troubles(settings(models=models))["fail"]
-    assert [sentence.partition(" leads to ")[2].partition(",")[0] for sentence in found] == [
+    sentences = troubles(settings(models=models))["fail"]
+    assert [sentence.partition(" leads to ")[2].partition(",")[0] for sentence in sentences] == [
         "'command-x'",
         "'command-y'",
     ]
@@ -137,8 +137,8 @@ def test_a_database_of_another_version(
     with sqlite3.connect(values.database_url.removeprefix("sqlite:///")) as connection:
         connection.execute("update alembic_version set version_num = ?", (version,))
     connection.close()
-    (found,) = troubles(values)[status]
-    assert sentence in found and version in found
+    (trouble,) = troubles(values)[status]
+    assert sentence in trouble and version in trouble
 
 
 def test_redis_that_is_away(settings: Callable[..., Settings]) -> None:
@@ -187,13 +187,13 @@ SURPRISES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", SURPRISES)
 def test_a_surprise_is_a_warning(settings: Callable[..., Settings], name: str) -> None:
     values, sentence = SURPRISES[name]
-    assert [found for found in troubles(settings(**values), offline=True)["warn"] if sentence in found]
-    assert not [found for found in troubles(settings(), offline=True)["warn"] if sentence in found]
+    assert [trouble for trouble in troubles(settings(**values), offline=True)["warn"] if sentence in trouble]
+    assert not [trouble for trouble in troubles(settings(), offline=True)["warn"] if sentence in trouble]
 
 
 def test_every_surprise_of_the_table_is_tried() -> None:
-    shown = [sentence for _, sentence in SURPRISES.values()]
-    untried = [text for text, *_ in doctor._SURPRISES if not any(sentence in text for sentence in shown)]
+    sentences = [sentence for _, sentence in SURPRISES.values()]
+    untried = [text for text, *_ in doctor._SURPRISES if not any(sentence in text for sentence in sentences)]
     assert untried == [text for text in untried if "Kubernetes" in text]
 
 

@@ -44,7 +44,7 @@ PIXEL = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class Response:
     """An answer as bytes."""
 
     status: int
@@ -73,21 +73,21 @@ class EmulatorClient:
     def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=timeout)
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Seen:
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Response:
         connection = self.connect()
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         try:
             connection.request(method, path, data, KEY if headers is None else headers)
             response = connection.getresponse()
             result = {name.lower(): value for name, value in response.getheaders()}
-            return Seen(response.status, result, response.read())
+            return Response(response.status, result, response.read())
         finally:
             connection.close()
 
-    def post(self, path: str, body: Any, **headers: str) -> Seen:
+    def post(self, path: str, body: Any, **headers: str) -> Response:
         return self.ask("POST", path, body, KEY | {name.replace("_", "-"): value for name, value in headers.items()})
 
-    def chat(self, content: Any = "Hello", **fields: Any) -> Seen:
+    def chat(self, content: Any = "Hello", **fields: Any) -> Response:
         """One chat turn; `content` is the user's unless `messages` are given."""
         body = {"model": A, "messages": [{"role": "user", "content": content}], **fields}
         return self.post("/v2/chat", body)
@@ -172,21 +172,21 @@ EVERYWHERE = {
     ids=["chat", "stream", "refused", "embed", "rerank", "unknown path"],
 )
 def test_headers(emulator: EmulatorClient, path: str, body: Any, status: int, content_type: str, numbers: bool) -> None:
-    seen = emulator.post(path, body)
-    assert seen.status == status
-    assert seen.headers["content-type"] == content_type
-    assert EVERYWHERE.items() <= seen.headers.items()
-    assert re.fullmatch(r"[0-9a-f]{32}", seen.headers["x-debug-trace-id"])
-    assert seen.headers["x-envoy-upstream-service-time"].isdecimal()
-    assert ("num_tokens" in seen.headers) is ("num_chars" in seen.headers) is numbers
-    assert not [name for name in seen.headers if "trial" in name]
+    response = emulator.post(path, body)
+    assert response.status == status
+    assert response.headers["content-type"] == content_type
+    assert EVERYWHERE.items() <= response.headers.items()
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-debug-trace-id"])
+    assert response.headers["x-envoy-upstream-service-time"].isdecimal()
+    assert ("num_tokens" in response.headers) is ("num_chars" in response.headers) is numbers
+    assert not [name for name in response.headers if "trial" in name]
 
 
 def test_the_number_headers_agree_with_the_body(emulator: EmulatorClient) -> None:
-    seen = emulator.chat("What is in it?")
-    billed = seen.body["usage"]["billed_units"]
-    assert int(seen.headers["num_tokens"]) == billed["input_tokens"] + billed["output_tokens"] > 0
-    assert int(seen.headers["num_chars"]) > 2_000  # the hidden prompt counts
+    response = emulator.chat("What is in it?")
+    billed = response.body["usage"]["billed_units"]
+    assert int(response.headers["num_tokens"]) == billed["input_tokens"] + billed["output_tokens"] > 0
+    assert int(response.headers["num_chars"]) > 2_000  # the hidden prompt counts
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_the_number_headers_agree_with_the_body(emulator: EmulatorClient) -> Non
     ],
 )
 def test_a_bad_key_is_refused(emulator: EmulatorClient, headers: dict[str, str], sentence: str) -> None:
-    seen = emulator.ask("GET", "/v1/models", None, headers)
-    assert (seen.status, seen.body["message"]) == (401, sentence)
+    response = emulator.ask("GET", "/v1/models", None, headers)
+    assert (response.status, response.body["message"]) == (401, sentence)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
@@ -223,9 +223,9 @@ def test_json_is_compact_ordered_and_escaped_as_go_does(emulator: EmulatorClient
 
 def test_large_json_is_compressed_on_request_and_streams_are_not(emulator: EmulatorClient) -> None:
     body = {"model": "embed-v4.0", "texts": ["a"], "input_type": "search_query"}
-    seen = emulator.post("/v2/embed", body, accept_encoding="gzip, deflate")
-    assert seen.headers["content-encoding"] == "gzip"
-    assert len(json.loads(gzip.decompress(seen.data))["embeddings"]["float"][0]) == 1536
+    response = emulator.post("/v2/embed", body, accept_encoding="gzip, deflate")
+    assert response.headers["content-encoding"] == "gzip"
+    assert len(json.loads(gzip.decompress(response.data))["embeddings"]["float"][0]) == 1536
     assert "content-encoding" not in emulator.post("/v2/embed", body).headers
     chat = {"model": A, "messages": [{"role": "user", "content": "count to 200"}], "stream": True}
     assert "content-encoding" not in emulator.post("/v2/chat", chat, accept_encoding="gzip").headers
@@ -233,8 +233,8 @@ def test_large_json_is_compressed_on_request_and_streams_are_not(emulator: Emula
 
 @pytest.mark.parametrize("path", ["/", "/v2/chat/", "/v2/nothing", "/v1/model"])
 def test_an_unknown_path_is_not_found(emulator: EmulatorClient, path: str) -> None:
-    seen = emulator.ask("POST", path, {}, {})
-    assert (seen.status, seen.body["message"]) == (404, "404 page not found")
+    response = emulator.ask("POST", path, {}, {})
+    assert (response.status, response.body["message"]) == (404, "404 page not found")
 
 
 def test_a_wrong_method_is_refused(emulator: EmulatorClient) -> None:
@@ -295,9 +295,9 @@ def test_a_model_tells_what_it_can(emulator: EmulatorClient) -> None:
 
 @pytest.mark.parametrize("name", sorted(REMOVED))
 def test_a_removed_model_says_when(emulator: EmulatorClient, name: str) -> None:
-    seen = emulator.ask("GET", f"/v1/models/{name}")
-    assert seen.status == 404
-    assert re.match(rf"model '{name}' was removed on \w+ \d+, 20\d\d\. See https://", seen.body["message"])
+    response = emulator.ask("GET", f"/v1/models/{name}")
+    assert response.status == 404
+    assert re.match(rf"model '{name}' was removed on \w+ \d+, 20\d\d\. See https://", response.body["message"])
 
 
 def test_the_models_can_be_replaced() -> None:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from support.recordings import Recording, each_recording
-from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, EmulatorClient, R, Seen, running
+from test_emulator import PIXEL, PLUS, R7B, REASONING, VISION, WEATHER, A, EmulatorClient, R, Response, running
 
 NORTH = "north-mini-code-1-0"
 
@@ -55,18 +55,18 @@ def loop(result: Any, identity: str = "get_weather_a1b2c3d4e5f6") -> list[dict[s
     ]
 
 
-def text(seen: Seen) -> str:
+def text(response: Response) -> str:
     """The text block of a whole answer."""
-    assert seen.status == 200, seen.data
-    return next(str(block["text"]) for block in seen.body["message"]["content"] if block["type"] == "text")
+    assert response.status == 200, response.data
+    return next(str(block["text"]) for block in response.body["message"]["content"] if block["type"] == "text")
 
 
-def calls(seen: Seen) -> list[tuple[str, Any]]:
+def calls(response: Response) -> list[tuple[str, Any]]:
     """The calls of a whole answer."""
-    assert seen.status == 200, seen.data
+    assert response.status == 200, response.data
     return [
         (call["function"]["name"], json.loads(call["function"]["arguments"]))
-        for call in seen.body["message"].get("tool_calls", ())
+        for call in response.body["message"].get("tool_calls", ())
     ]
 
 
@@ -213,14 +213,14 @@ def test_streamed_arguments_are_as_the_model_writes_them(
 @pytest.mark.parametrize(("mode", "inline"), [("FAST", True), ("ENABLED", True), (None, True), ("ACCURATE", False)])
 def test_where_citations_come_in_a_stream(emulator: EmulatorClient, mode: str | None, inline: bool) -> None:
     documents = ["The sky is green.", "Grass is blue."]
-    seen = emulator.chat(
+    response = emulator.chat(
         "What is the sky like?",
         documents=[f"{documents[0]} {documents[1]}", "x"],
         citation_options={"mode": mode} if mode else None,
         stream=True,
         max_tokens=None,
     )
-    kinds = [event["type"] for event in seen.events]
+    kinds = [event["type"] for event in response.events]
     first = kinds.index("citation-start")
     last_delta = len(kinds) - 1 - kinds[::-1].index("content-delta")
     assert kinds[first + 1] == "citation-end" and first > kinds.index("content-delta")
@@ -234,8 +234,8 @@ def test_where_citations_come_in_a_stream(emulator: EmulatorClient, mode: str | 
 
 @pytest.mark.parametrize("mode", ["OFF", "DISABLED", "off"])
 def test_citations_can_be_switched_off(emulator: EmulatorClient, mode: str) -> None:
-    seen = emulator.chat(messages=loop("Sunny"), citation_options={"mode": mode})
-    assert "citations" not in seen.body["message"]
+    response = emulator.chat(messages=loop("Sunny"), citation_options={"mode": mode})
+    assert "citations" not in response.body["message"]
 
 
 # --- plain answers ------------------------------------------------------------------------------------------
@@ -324,9 +324,9 @@ def test_the_system_may_order_an_answer(emulator: EmulatorClient) -> None:
 
 def test_images_are_counted_and_described(emulator: EmulatorClient) -> None:
     image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}
-    seen = emulator.chat([{"type": "text", "text": "Look"}, image, image], model=VISION)
-    assert "2 images: image/png, 2x2 pixels, 84 bytes" in text(seen)
-    usage = seen.body["usage"]
+    response = emulator.chat([{"type": "text", "text": "Look"}, image, image], model=VISION)
+    assert "2 images: image/png, 2x2 pixels, 84 bytes" in text(response)
+    usage = response.body["usage"]
     assert usage["tokens"]["image_tokens"] == 518
     assert usage["billed_units"]["input_tokens"] == 518 + 1
     assert usage["tokens"]["input_tokens"] == 495 + 1
@@ -380,10 +380,10 @@ def test_images_are_counted_and_described(emulator: EmulatorClient) -> None:
 def test_which_tools_are_called(
     emulator: EmulatorClient, prompt: str, tools: list[Any], expected: list[tuple[str, Any]]
 ) -> None:
-    seen = emulator.chat(prompt, tools=tools)
-    assert calls(seen) == expected
-    assert seen.body["finish_reason"] == ("TOOL_CALL" if expected else "COMPLETE")
-    for call in seen.body["message"].get("tool_calls", ()):
+    response = emulator.chat(prompt, tools=tools)
+    assert calls(response) == expected
+    assert response.body["finish_reason"] == ("TOOL_CALL" if expected else "COMPLETE")
+    for call in response.body["message"].get("tool_calls", ()):
         assert re.fullmatch(rf"{call['function']['name']}_[a-z0-9]{{12}}", call["id"])
 
 
@@ -453,14 +453,14 @@ def test_a_required_call_is_the_answer_unless_another_tool_fits(
     emulator: EmulatorClient, prompt: str, expected: str
 ) -> None:
     answer = tool("give_final_answer", "Gives the final answer to the user.", name=STRING, age=INTEGER)
-    seen = emulator.chat(prompt, tools=[ADD, WEATHER, answer], tool_choice="REQUIRED")
-    assert [name for name, _ in calls(seen)] == [expected]
+    response = emulator.chat(prompt, tools=[ADD, WEATHER, answer], tool_choice="REQUIRED")
+    assert [name for name, _ in calls(response)] == [expected]
 
 
 def test_a_required_call_is_made_once(emulator: EmulatorClient) -> None:
-    seen = emulator.chat("Use the correct tool to calculate 9 - 4.", tools=[ADD, SUBTRACT], tool_choice="REQUIRED")
-    assert calls(seen) == [("subtract", {"x": 9, "y": 4})]
-    assert seen.body["message"]["tool_plan"] == "I will use one or more of the available tools to find the answer"
+    response = emulator.chat("Use the correct tool to calculate 9 - 4.", tools=[ADD, SUBTRACT], tool_choice="REQUIRED")
+    assert calls(response) == [("subtract", {"x": 9, "y": 4})]
+    assert response.body["message"]["tool_plan"] == "I will use one or more of the available tools to find the answer"
     unrelated = emulator.chat("Hello", tools=[WEATHER, ADD], tool_choice="REQUIRED")
     assert len(calls(unrelated)) == 1
 
@@ -474,8 +474,8 @@ def test_a_required_call_after_a_result_takes_another_tool(emulator: EmulatorCli
 
 
 def test_no_call_when_none_is_allowed(emulator: EmulatorClient) -> None:
-    seen = emulator.chat("What's the weather in Paris?", tools=[WEATHER], tool_choice="NONE")
-    assert calls(seen) == [] and text(seen)
+    response = emulator.chat("What's the weather in Paris?", tools=[WEATHER], tool_choice="NONE")
+    assert calls(response) == [] and text(response)
 
 
 def test_a_tool_turn_has_no_content_unless_the_model_reasons(emulator: EmulatorClient) -> None:
@@ -516,9 +516,9 @@ def test_a_tool_turn_has_no_content_unless_the_model_reasons(emulator: EmulatorC
 def test_a_tool_result_is_reported_and_cited(
     emulator: EmulatorClient, content: Any, source: str, output: Any, expected_text: str
 ) -> None:
-    seen = emulator.chat(messages=loop(content), tools=[WEATHER])
-    assert expected_text in text(seen) and seen.body["finish_reason"] == "COMPLETE"
-    cited = seen.body["message"].get("citations", [])
+    response = emulator.chat(messages=loop(content), tools=[WEATHER])
+    assert expected_text in text(response) and response.body["finish_reason"] == "COMPLETE"
+    cited = response.body["message"].get("citations", [])
     assert bool(cited) is bool(content)
     if cited:
         assert cited[0]["sources"] == [{"type": "tool", "id": source, "tool_output": output}]
@@ -536,9 +536,9 @@ def test_content_index_stands_only_after_thinking(emulator: EmulatorClient) -> N
 
 def test_the_best_document_is_quoted(emulator: EmulatorClient) -> None:
     documents = ["Grass is blue. Cats purr.", {"data": {"title": "Sky", "snippet": "The sky is green."}}]
-    seen = emulator.chat("What color is the sky?", documents=documents, model=R)
-    assert "The sky is green." in text(seen)
-    assert seen.body["message"]["citations"][0]["sources"] == [
+    response = emulator.chat("What color is the sky?", documents=documents, model=R)
+    assert "The sky is green." in text(response)
+    assert response.body["message"]["citations"][0]["sources"] == [
         {
             "type": "document",
             "id": "doc:1",
@@ -636,8 +636,8 @@ def test_bounds_of_a_value_in_a_wrapper_are_obeyed(emulator: EmulatorClient) -> 
     wrapper = {"type": "object", "properties": {"value": items}, "required": ["value"]}
     system = {"role": "system", "content": f"The JSON must satisfy this JSON Schema: {json.dumps(bounded)}"}
     messages = [system, {"role": "user", "content": "Grades, such as 99"}]
-    seen = emulator.chat(messages=messages, response_format={"type": "json_object", "json_schema": wrapper})
-    jsonschema.validate(json.loads(text(seen))["value"], bounded)
+    response = emulator.chat(messages=messages, response_format={"type": "json_object", "json_schema": wrapper})
+    jsonschema.validate(json.loads(text(response))["value"], bounded)
 
 
 def test_a_deep_schema_is_filled_and_an_endless_one_has_an_end(emulator: EmulatorClient) -> None:
@@ -728,17 +728,17 @@ GONE = ("command-r-plus", "command-r")
 
 @each_recording("/v2/chat", status=200)
 def test_as_recorded(emulator: EmulatorClient, recording: Recording) -> None:
-    seen = emulator.post("/v2/chat", recording.request.body)
+    response = emulator.post("/v2/chat", recording.request.body)
     if recording.request.body["model"] in GONE:
-        assert seen.status == 404
+        assert response.status == 404
         return
-    assert seen.status == 200, seen.data
+    assert response.status == 200, response.data
     if recording.streamed:
-        ours, theirs = fold(seen.events), fold(recording.events())
-        kinds = [dict.fromkeys(event["type"] for event in events) for events in (seen.events, recording.events())]
+        ours, theirs = fold(response.events), fold(recording.events())
+        kinds = [dict.fromkeys(event["type"] for event in events) for events in (response.events, recording.events())]
         assert kinds[0] == kinds[1]
     else:
-        ours, theirs = seen.body, recording.json()
+        ours, theirs = response.body, recording.json()
     assert shape(ours) == shape(theirs)
     if theirs["finish_reason"] == "TOOL_CALL":
         texts = [[call["function"] for call in each["message"]["tool_calls"]] for each in (ours, theirs)]
@@ -749,6 +749,6 @@ def test_as_recorded(emulator: EmulatorClient, recording: Recording) -> None:
 
 @each_recording("/v2/chat", "/v2/embed", status=404)
 def test_refused_as_recorded(emulator: EmulatorClient, recording: Recording) -> None:
-    seen = emulator.post(recording.request.path, recording.request.body)
-    assert seen.status == 404
-    assert seen.body["message"] == recording.json()["message"] and list(seen.body) == ["id", "message"]
+    response = emulator.post(recording.request.path, recording.request.body)
+    assert response.status == 404
+    assert response.body["message"] == recording.json()["message"] and list(response.body) == ["id", "message"]

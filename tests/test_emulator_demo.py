@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from support.app import REASONING, A, Gateway, Seen
+from support.app import REASONING, A, Gateway, Response
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "How important is this? 5"}
@@ -31,24 +31,24 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arg
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "Sunny"}
 
 
-def ask(demo: Gateway, *messages: dict[str, Any], stream: bool = False, **fields: Any) -> Seen:
+def ask(demo: Gateway, *messages: dict[str, Any], stream: bool = False, **fields: Any) -> Response:
     return demo.ask("POST", CHAT, {"model": A, "messages": list(messages), "stream": stream, **fields})
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_bounds_of_a_strict_schema_are_obeyed(demo: Gateway, stream: bool) -> None:
     """Cohere does not compile bounds, so the first answer says 5, and the second obeys what it is told."""
-    seen = ask(demo, USER, stream=stream, response_format=STRICT)
-    assert seen.status == 200, seen.data
+    response = ask(demo, USER, stream=stream, response_format=STRICT)
+    assert response.status == 200, response.data
     if not stream:
-        jsonschema.validate(json.loads(seen.text), BOUNDED)
+        jsonschema.validate(json.loads(response.text), BOUNDED)
 
 
 def test_a_call_without_its_result_is_refused(demo: Gateway) -> None:
     user = {"role": "user", "content": "weather in Oslo"}
     called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-    seen = ask(demo, user, called, {"role": "user", "content": "Hello"}, tools=[WEATHER])
-    assert seen.status == 400 and "c1" in seen.error["message"]
+    response = ask(demo, user, called, {"role": "user", "content": "Hello"}, tools=[WEATHER])
+    assert response.status == 400 and "c1" in response.error["message"]
     assert ask(demo, user, called, RESULT, {"role": "user", "content": "Hello"}, tools=[WEATHER]).status == 200
 
 
@@ -76,20 +76,20 @@ def test_a_disobedient_model_is_retried(demo: Gateway, case: str) -> None:
     fields = dict(DISOBEDIENCE[case])
     *before, user = fields.pop("messages", [{"role": "user", "content": f"{USER['content']} {case}"}])
     fault = case.partition(" ")[0]
-    seen = []
+    responses = []
     for order in ("", f" [x-emulator-fault: {fault}]", f" [x-emulator-fault: {fault}=2]"):
         content = user["content"] + order
-        seen.append(ask(demo, *before, {"role": "user", "content": content}, **fields))
-    obedient, second_attempt, never = seen
+        responses.append(ask(demo, *before, {"role": "user", "content": content}, **fields))
+    obedient, second_attempt, never = responses
     assert obedient.status == second_attempt.status == 200, (obedient.data, second_attempt.data)
     assert shape(second_attempt) == shape(obedient)
     # It disobeys twice, and there are two attempts. A text instead of a call is shown, with a note.
     assert never.status == (200 if fault == "no_tool_call" else 502)
 
 
-def shape(seen: Seen) -> Any:
+def shape(response: Response) -> Any:
     """The tools that an answer calls, or the keys of its JSON."""
-    message = seen.body["choices"][0]["message"]
+    message = response.body["choices"][0]["message"]
     if message.get("tool_calls"):
         return [call["function"]["name"] for call in message["tool_calls"]]
     return sorted(json.loads(message["content"]))

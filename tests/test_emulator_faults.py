@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.emulator.faults import FAULTS, STATUS_SENTENCES
-from test_emulator import KEY, WEATHER, A, EmulatorClient, Seen, running
+from test_emulator import KEY, WEATHER, A, EmulatorClient, Response, running
 
 PROMPT = "Count to 20"
 MOST_SECONDS_TO_NOTICE = 1.0
@@ -24,7 +24,7 @@ def emulator() -> Iterator[EmulatorClient]:
         yield caller
 
 
-def ordered(emulator: EmulatorClient, fault: str, how: str = "suffix", **fields: Any) -> Seen:
+def ordered(emulator: EmulatorClient, fault: str, how: str = "suffix", **fields: Any) -> Response:
     body = {"model": A, "messages": [{"role": "user", "content": PROMPT}], **fields}
     if how == "prompt":
         content = f"{PROMPT} [x-emulator-fault: {fault}]"
@@ -56,24 +56,24 @@ ERRORS: list[tuple[str, int, str | None, str | None]] = [
 def test_an_error_answer(
     emulator: EmulatorClient, fault: str, status: int, sentence: str, error_type: str | None, stream: bool, how: str
 ) -> None:
-    seen = ordered(emulator, fault, how, stream=stream)
-    assert seen.status == status and seen.headers["content-type"] == "application/json"
-    assert seen.body["message"].startswith(sentence)
-    assert seen.body.get("error_type") == error_type
-    assert "retry-after" not in seen.headers
+    response = ordered(emulator, fault, how, stream=stream)
+    assert response.status == status and response.headers["content-type"] == "application/json"
+    assert response.body["message"].startswith(sentence)
+    assert response.body.get("error_type") == error_type
+    assert "retry-after" not in response.headers
 
 
 def test_an_answer_that_is_not_cohere(emulator: EmulatorClient) -> None:
-    seen = ordered(emulator, "html")
-    assert seen.status == 502 and seen.headers["content-type"].startswith("text/html")
-    assert seen.data.startswith(b"<html>")
+    response = ordered(emulator, "html")
+    assert response.status == 502 and response.headers["content-type"].startswith("text/html")
+    assert response.data.startswith(b"<html>")
     assert (ordered(emulator, "empty").status, ordered(emulator, "empty").data) == (500, b"")
 
 
 @pytest.mark.parametrize("fault", ["nonsense", "status=200", "status=x", "late=x", "slow=-1", "wrong_tool=1.5"])
 def test_a_fault_that_does_not_exist(emulator: EmulatorClient, fault: str) -> None:
-    seen = ordered(emulator, fault)
-    assert seen.status == 400 and "the emulator" in seen.body["message"]
+    response = ordered(emulator, fault)
+    assert response.status == 400 and "the emulator" in response.body["message"]
 
 
 def test_flaky_fails_first(emulator: EmulatorClient) -> None:
@@ -100,9 +100,9 @@ JSON = {"response_format": {"type": "json_object", "json_schema": SCHEMA}}
 OTHER: dict[str, Any] = {"type": "function", "function": WEATHER["function"] | {"name": "other", "description": "x"}}
 
 
-def outcome(seen: Seen) -> str:
+def outcome(response: Response) -> str:
     """What an answer is: the tool that it calls, JSON that has a name or has none, or text."""
-    message = seen.body["message"]
+    message = response.body["message"]
     if "tool_calls" in message:
         function = message["tool_calls"][0]["function"]
         return str(function["name"]) if "city" in json.loads(function["arguments"]) else "no city"
@@ -132,15 +132,15 @@ def test_a_model_disobeys_as_often_as_it_is_reported_to(
     for count in (1, 2):
         requests = [[user], *[[system, user]] * count] * 2  # twice, and it begins again
         answers = [ordered(emulator, f"{fault}={count}", messages=messages, **fields) for messages in requests]
-        assert [outcome(seen) for seen in answers] == ([disobeyed] * count + [obeyed]) * 2
+        assert [outcome(response) for response in answers] == ([disobeyed] * count + [obeyed]) * 2
     assert outcome(ordered(emulator, f"{fault}=0", messages=[user], **fields)) == obeyed
 
 
 def test_a_tool_that_the_system_prompt_forbids_is_the_wrong_one(emulator: EmulatorClient) -> None:
     system = {"role": "system", "content": "You must call the tool get_weather now."}
     messages = [system, {"role": "user", "content": "other"}]
-    seen = [ordered(emulator, "wrong_tool", messages=messages, tools=[WEATHER, OTHER]) for _ in range(2)]
-    assert [outcome(each) for each in seen] == ["other", "get_weather"]
+    responses = [ordered(emulator, "wrong_tool", messages=messages, tools=[WEATHER, OTHER]) for _ in range(2)]
+    assert [outcome(each) for each in responses] == ["other", "get_weather"]
 
 
 # --- streams that go wrong ----------------------------------------------------------------------------------
@@ -163,25 +163,25 @@ def test_eof(emulator: EmulatorClient) -> None:
 
 
 def test_broken_json(emulator: EmulatorClient) -> None:
-    seen = ordered(emulator, "broken_json", stream=True)
+    response = ordered(emulator, "broken_json", stream=True)
     with pytest.raises(ValueError):
-        _ = seen.events
-    assert seen.data.endswith(b"data: [DONE]\n\n")
+        _ = response.events
+    assert response.data.endswith(b"data: [DONE]\n\n")
     with pytest.raises(ValueError):
         _ = ordered(emulator, "broken_json").body
 
 
 def test_finish_error(emulator: EmulatorClient) -> None:
-    seen = ordered(emulator, "finish_error", stream=True)
-    kinds = [event["type"] for event in seen.events]
+    response = ordered(emulator, "finish_error", stream=True)
+    kinds = [event["type"] for event in response.events]
     assert kinds[-1] == "message-end" and "content-end" not in kinds  # open blocks are not closed first
-    assert seen.events[-1]["delta"] == {
+    assert response.events[-1]["delta"] == {
         "finish_reason": "ERROR",
         "usage": {},
         "error": "your request resulted in an invalid tool generation. Try updating the messages or tool definitions",
         "error_type": "INVALID_TOOL_GENERATION",
     }
-    assert seen.data.endswith(b"data: [DONE]\n\n")
+    assert response.data.endswith(b"data: [DONE]\n\n")
     assert ordered(emulator, "finish_error").body["finish_reason"] == "ERROR"
 
 
@@ -198,8 +198,8 @@ def test_unknown_event(emulator: EmulatorClient) -> None:
 
 def test_no_usage(emulator: EmulatorClient) -> None:
     assert list(ordered(emulator, "no_usage", stream=True).events[-1]["delta"]) == ["finish_reason"]
-    seen = ordered(emulator, "no_usage")
-    assert "usage" not in seen.body and "num_tokens" not in seen.headers
+    response = ordered(emulator, "no_usage")
+    assert "usage" not in response.body and "num_tokens" not in response.headers
     body = {"model": "embed-v4.0@no_usage", "texts": ["a"], "input_type": "search_query"}
     assert "billed_units" not in emulator.post("/v2/embed", body).body["meta"]
 
@@ -211,10 +211,10 @@ def test_no_usage(emulator: EmulatorClient) -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_delays_with_an_end(emulator: EmulatorClient, fault: str, stream: bool) -> None:
     begun = time.monotonic()
-    seen = ordered(emulator, fault, stream=stream, messages=[{"role": "user", "content": "Reply with exactly: x"}])
+    response = ordered(emulator, fault, stream=stream, messages=[{"role": "user", "content": "Reply with exactly: x"}])
     assert time.monotonic() - begun >= (0.04 if fault.startswith("slow") else 0.2)
-    assert seen.status == 200
-    assert seen.events[-1]["type"] == "message-end" if stream else seen.body["finish_reason"] == "COMPLETE"
+    assert response.status == 200
+    assert response.events[-1]["type"] == "message-end" if stream else response.body["finish_reason"] == "COMPLETE"
 
 
 def test_slow_sends_event_by_event(emulator: EmulatorClient) -> None:
@@ -259,9 +259,9 @@ def test_a_caller_that_leaves_is_noticed(emulator: EmulatorClient, fault: str, s
     with socket.create_connection((host, int(port)), timeout=5) as caller:
         head = f"POST /v2/chat HTTP/1.1\r\nhost: x\r\nauthorization: bearer x\r\ncontent-length: {len(data)}\r\n\r\n"
         caller.sendall(head.encode() + data)
-        seen = b""
-        while wait_for not in seen or not until_open(emulator, count):
-            seen += caller.recv(65_536)
+        received = b""
+        while wait_for not in received or not until_open(emulator, count):
+            received += caller.recv(65_536)
     left = time.monotonic()
     record = finished(emulator, count)
     assert record.closed_by_caller and not record.finished

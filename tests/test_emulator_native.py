@@ -33,7 +33,7 @@ from gateway.emulator.repository import JobProgress, Repository
 from gateway.emulator.routes import ROUTES
 from support import cohere_sdk_calls, oracle
 from support.cohere_sdk_calls import CALLS, LEFT_OUT, Clients, outcome
-from test_emulator import KEY, PIXEL, REASONING, A, EmulatorClient, Seen, running
+from test_emulator import KEY, PIXEL, REASONING, A, EmulatorClient, Response, running
 
 PIXEL_BYTES = base64.b64decode(PIXEL.partition(",")[2])
 
@@ -140,10 +140,10 @@ TURNS: dict[str, dict[str, Any]] = {
 }
 
 
-def events_of(seen: Seen) -> list[dict[str, Any]]:
+def events_of(response: Response) -> list[dict[str, Any]]:
     """The events of an older stream, lines or events."""
-    assert seen.status == 200
-    lines = [line.removeprefix("data: ") for line in seen.data.decode().split("\n")]
+    assert response.status == 200
+    lines = [line.removeprefix("data: ") for line in response.data.decode().split("\n")]
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -151,10 +151,10 @@ def events_of(seen: Seen) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", TURNS)
 def test_a_stream_says_what_the_whole_answer_says(emulator: EmulatorClient, name: str, accept: str) -> None:
     body = TURNS[name] | {"seed": 1}
-    seen = emulator.post("/v1/chat", body | {"stream": True}, accept=accept)
-    events = events_of(seen)
+    http_response = emulator.post("/v1/chat", body | {"stream": True}, accept=accept)
+    events = events_of(http_response)
     expected = "text/event-stream" if accept != "*/*" else "application/stream+json"
-    assert seen.headers["content-type"] == expected and "num_tokens" not in seen.headers
+    assert http_response.headers["content-type"] == expected and "num_tokens" not in http_response.headers
     assert [event["is_finished"] for event in events] == [False] * (len(events) - 1) + [True]
     assert events[0]["event_type"] == "stream-start" and events[-1]["event_type"] == "stream-end"
     response = events[-1]["response"]
@@ -221,8 +221,8 @@ def test_a_stream_of_generate(emulator: EmulatorClient) -> None:
 )
 def test_chat_refuses(emulator: EmulatorClient, body: dict[str, Any], status: int, sentence: str) -> None:
     for stream in (False, True):
-        seen = emulator.post("/v1/chat", body | {"stream": stream})
-        assert seen.status == status and sentence in seen.body["message"], seen
+        response = emulator.post("/v1/chat", body | {"stream": stream})
+        assert response.status == status and sentence in response.body["message"], response
 
 
 def test_chat_cuts_a_history_that_is_too_long_when_it_may(emulator: EmulatorClient) -> None:
@@ -230,8 +230,8 @@ def test_chat_cuts_a_history_that_is_too_long_when_it_may(emulator: EmulatorClie
     history = [*long, {"role": "user", "message": "My name is Ada."}, {"role": "CHATBOT", "message": "Hello Ada."}]
     body = {"message": "What is my name?", "chat_history": history}
     assert emulator.post("/v1/chat", body).status == 400
-    seen = emulator.post("/v1/chat", body | {"prompt_truncation": "AUTO"})
-    assert seen.status == 200 and seen.body["text"] == "Your name is Ada."
+    response = emulator.post("/v1/chat", body | {"prompt_truncation": "AUTO"})
+    assert response.status == 200 and response.body["text"] == "Your name is Ada."
 
 
 def test_chat_in_several_steps(emulator: EmulatorClient) -> None:
@@ -249,21 +249,21 @@ def test_chat_in_several_steps(emulator: EmulatorClient) -> None:
 
 def test_chat_forgets_what_is_too_long_to_remember(emulator: EmulatorClient) -> None:
     for message in ("My name is Ada.", "a" * 300_000, "What is my name?"):
-        seen = emulator.post("/v1/chat", {"message": message, "conversation_id": "long"})
-    assert seen.status == 200 and "Ada" not in seen.body["text"]
+        response = emulator.post("/v1/chat", {"message": message, "conversation_id": "long"})
+    assert response.status == 200 and "Ada" not in response.body["text"]
 
 
 def test_chat_does_not_show_the_model_what_is_excluded(emulator: EmulatorClient) -> None:
     document = {"id": "a", "text": "The sea is blue.", "secret": "Zanzibar", "_excludes": ["text"]}
-    seen = emulator.post("/v1/chat", {"message": "What?", "documents": [document]}).body
-    assert "Zanzibar" in seen["text"] and "blue" not in seen["text"]
-    assert seen["documents"] == [document]
+    response = emulator.post("/v1/chat", {"message": "What?", "documents": [document]}).body
+    assert "Zanzibar" in response["text"] and "blue" not in response["text"]
+    assert response["documents"] == [document]
 
 
 def test_chat_goes_on_without_a_connector_that_may_fail(emulator: EmulatorClient) -> None:
     body = {"message": "Say hello", "connectors": [{"id": "nobody", "continue_on_failure": True}]}
-    seen = emulator.post("/v1/chat", body).body
-    assert seen["search_results"][0]["error_message"] == "connector 'nobody' not found." and seen["text"]
+    response = emulator.post("/v1/chat", body).body
+    assert response["search_results"][0]["error_message"] == "connector 'nobody' not found." and response["text"]
 
 
 @pytest.mark.parametrize(
@@ -279,10 +279,10 @@ def test_chat_goes_on_without_a_connector_that_may_fail(emulator: EmulatorClient
     ],
 )
 def test_an_unknown_field_is_only_warned_about(emulator: EmulatorClient, path: str, body: dict[str, Any]) -> None:
-    seen = emulator.post(path, body | {"colour": "blue"})
-    assert seen.status == 200
-    assert path == "/v1/connectors" or seen.body["meta"]["api_version"] == {"version": "1"}
-    assert seen.headers["x-api-warning"] == "unknown field: parameter colour is not a valid field"
+    response = emulator.post(path, body | {"colour": "blue"})
+    assert response.status == 200
+    assert path == "/v1/connectors" or response.body["meta"]["api_version"] == {"version": "1"}
+    assert response.headers["x-api-warning"] == "unknown field: parameter colour is not a valid field"
     assert "x-api-warning" not in emulator.post(path, body).headers
 
 
@@ -303,15 +303,15 @@ POSTED: dict[str, Any] = {
 @pytest.mark.parametrize("path", POSTED)
 def test_an_ordered_error(emulator: EmulatorClient, path: str) -> None:
     for method in ("POST",) if path in ("/v1/chat", "/v1/embed") else ("GET", "POST"):
-        seen = emulator.ask(method, path, POSTED[path], KEY | {faults.HEADER: "status=503"})
+        response = emulator.ask(method, path, POSTED[path], KEY | {faults.HEADER: "status=503"})
         plain = path.startswith(("/v2/batches", "/v1/finetuning"))
-        assert (seen.status, "id" in seen.body) == (503, not plain), (method, seen)
+        assert (response.status, "id" in response.body) == (503, not plain), (method, response)
     assert emulator.ask("GET", f"{path}/x", None, KEY | {faults.HEADER: "rate_month"}).status in (404, 405, 429)
 
 
 @pytest.mark.parametrize(("accept", "how"), STREAMED, ids=[how for _, how in STREAMED])
 def test_faults_in_the_older_streams(emulator: EmulatorClient, accept: str, how: str) -> None:
-    def ordered(fault: str) -> Seen:
+    def ordered(fault: str) -> Response:
         body = {"message": "Count to 9", "model": f"{A}@{fault}", "stream": True}
         return emulator.post("/v1/chat", body, accept=accept)
 
@@ -422,10 +422,10 @@ def test_a_broken_form_is_refused(data: bytes) -> None:
 
 def test_a_form_without_a_boundary_is_refused(emulator: EmulatorClient) -> None:
     body, headers = form(b"a")
-    seen = emulator.ask(
+    response = emulator.ask(
         "POST", "/v1/datasets?name=a&type=embed-input", body, headers | {"content-type": "multipart/form-data"}
     )
-    assert (seen.status, seen.body["message"]) == (400, "invalid multipart form: no boundary")
+    assert (response.status, response.body["message"]) == (400, "invalid multipart form: no boundary")
 
 
 def test_of_a_large_upload_only_the_beginning_is_preserved(emulator: EmulatorClient) -> None:
@@ -456,8 +456,8 @@ def test_of_a_large_upload_only_the_beginning_is_preserved(emulator: EmulatorCli
 )
 def test_an_upload_is_refused(emulator: EmulatorClient, query: str, data: bytes | None, sentence: str) -> None:
     body, headers = form(data) if data is not None else (b"{}", KEY)
-    seen = emulator.ask("POST", f"/v1/datasets?{query}", body, headers)
-    assert seen.status == 400 and sentence in seen.body["message"]
+    response = emulator.ask("POST", f"/v1/datasets?{query}", body, headers)
+    assert response.status == 400 and sentence in response.body["message"]
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -502,9 +502,9 @@ def test_files_are_read_by_another_reader() -> None:
 
 def test_a_dataset_is_downloaded_without_a_key(emulator: EmulatorClient, on: Clients) -> None:
     identity = cohere_sdk_calls.uploaded(on, "embed-input", cohere_sdk_calls.TEXTS)
-    seen = emulator.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
-    assert (seen.status, seen.headers["content-type"]) == (200, "application/octet-stream")
-    results: list[Any] = list(fastavro.reader(io.BytesIO(seen.data)))
+    response = emulator.ask("GET", f"/emulator/datasets/{identity}/0", None, {})
+    assert (response.status, response.headers["content-type"]) == (200, "application/octet-stream")
+    results: list[Any] = list(fastavro.reader(io.BytesIO(response.data)))
     assert [row["text"] for row in results] == ["The sea is blue.", "The sand is yellow."]
     assert emulator.ask("GET", "/emulator/datasets/nobody/0", None, {}).status == 404
 
@@ -646,7 +646,7 @@ def wav(seconds: float) -> bytes:
 
 def transcribe(
     emulator: EmulatorClient, fields: dict[str, str], name: str | None = "a.wav", data: bytes = b"sound"
-) -> Seen:
+) -> Response:
     parts = [f'--b\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
     body = "".join(parts).encode()
     if name is not None:
@@ -668,8 +668,8 @@ def transcribe(
 def test_a_transcription_says_how_long_the_recording_is(
     emulator: EmulatorClient, name: str, data: bytes, length: str
 ) -> None:
-    seen = transcribe(emulator, SOUND | {"temperature": "0.5"}, name, data)
-    assert seen.body == {"text": f"This is the Cohere emulator. It heard {length} (en)."}
+    response = transcribe(emulator, SOUND | {"temperature": "0.5"}, name, data)
+    assert response.body == {"text": f"This is the Cohere emulator. It heard {length} (en)."}
 
 
 @pytest.mark.parametrize(
@@ -694,8 +694,8 @@ def test_a_transcription_says_how_long_the_recording_is(
 def test_a_wrong_transcription_is_refused(
     emulator: EmulatorClient, fields: dict[str, str], name: str | None, data: bytes, sentence: str
 ) -> None:
-    seen = transcribe(emulator, SOUND | fields, name, data)
-    assert seen.status == 400 and sentence in seen.body["message"]
+    response = transcribe(emulator, SOUND | fields, name, data)
+    assert response.status == 400 and sentence in response.body["message"]
 
 
 def test_what_follows_the_file_is_not_read(emulator: EmulatorClient) -> None:
@@ -703,10 +703,10 @@ def test_what_follows_the_file_is_not_read(emulator: EmulatorClient) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\na\r\n'
     body += b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
     body += b'--b\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n--b--\r\n'
-    seen = emulator.ask(
+    response = emulator.ask(
         "POST", "/v2/audio/transcriptions", body, KEY | {"content-type": "multipart/form-data; boundary=b"}
     )
-    assert (seen.status, seen.body["message"]) == (400, "language is required")
+    assert (response.status, response.body["message"]) == (400, "language is required")
 
 
 # --- parse --------------------------------------------------------------------------------------------------
@@ -722,7 +722,7 @@ def pdf(*contents: bytes, compressed: bool = True) -> bytes:
     return file + b"%%EOF"
 
 
-def parse(emulator: EmulatorClient, data: bytes, kind: str = "application/pdf", **fields: Any) -> Seen:
+def parse(emulator: EmulatorClient, data: bytes, kind: str = "application/pdf", **fields: Any) -> Response:
     url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     return emulator.post(
         "/v2/parse", {"model": "parse-v5.0", "document": {"type": "image_url", "image_url": url}, **fields}

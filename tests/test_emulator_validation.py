@@ -102,8 +102,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fields", ACCEPTED.values(), ids=ACCEPTED)
 def test_accepted(emulator: EmulatorClient, fields: dict[str, Any]) -> None:
-    seen = emulator.chat(**fields)
-    assert seen.status == 200, seen.data
+    response = emulator.chat(**fields)
+    assert response.status == 200, response.data
 
 
 # --- refused by /v2/chat ------------------------------------------------------------------------------------
@@ -281,16 +281,16 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ids=[f"{number}-{row[2].split(':')[-1].strip()[:40]}" for number, row in enumerate(REFUSED)],
 )
 def test_refused(emulator: EmulatorClient, fields: dict[str, Any], status: int, sentence: str, stream: bool) -> None:
-    seen = emulator.chat(**({"stream": stream} | fields))
-    assert seen.headers["content-type"] == "application/json"
-    assert (seen.status, seen.body["message"][: len(sentence)]) == (status, sentence)
-    assert list(seen.body) == ["id", "message"]
+    response = emulator.chat(**({"stream": stream} | fields))
+    assert response.headers["content-type"] == "application/json"
+    assert (response.status, response.body["message"][: len(sentence)]) == (status, sentence)
+    assert list(response.body) == ["id", "message"]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a':1}", b'{"a":NaN}', b'{"a":"\x07"}', b"[" * 3_000])
 def test_bad_json(emulator: EmulatorClient, data: bytes) -> None:
-    seen = emulator.post("/v2/chat", data)
-    assert seen.status == 400 and seen.body["message"].startswith("invalid json syntax: ")
+    response = emulator.post("/v2/chat", data)
+    assert response.status == 400 and response.body["message"].startswith("invalid json syntax: ")
 
 
 @pytest.mark.parametrize("data", [b"[]", b'"a"', b"null", b"1"])
@@ -388,11 +388,11 @@ ELSEWHERE = [("/v2/embed", *row) for row in EMBED] + [("/v2/rerank", *row) for r
 def test_refused_elsewhere(
     emulator: EmulatorClient, path: str, body: dict[str, Any], status: int, sentence: str
 ) -> None:
-    seen = emulator.post(path, body)
-    assert (seen.status, seen.body["message"][: len(sentence)]) == (status, sentence)
+    response = emulator.post(path, body)
+    assert (response.status, response.body["message"][: len(sentence)]) == (status, sentence)
 
 
 def test_tokenize_only_warns_about_unknown_fields(emulator: EmulatorClient) -> None:
-    seen = emulator.post("/v1/tokenize", {"model": R7B, "text": "a", "extra": 1})
-    assert seen.status == 200
-    assert seen.headers["x-api-warning"] == "unknown field: parameter extra is not a valid field"
+    response = emulator.post("/v1/tokenize", {"model": R7B, "text": "a", "extra": 1})
+    assert response.status == 200
+    assert response.headers["x-api-warning"] == "unknown field: parameter extra is not a valid field"

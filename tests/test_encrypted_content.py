@@ -24,7 +24,7 @@ from support.app import (
     REASONING,
     SERVER_KEY,
     Harness,
-    Seen,
+    Response,
     end,
     gateway_over,
     run_harness,
@@ -218,7 +218,7 @@ def test_a_request_unpacks_no_more_than_a_body_may_have() -> None:
         token = seal_of(caller).seal("x" * 30_000)
         assert len(token) < 300
 
-        def ask(count: int) -> Seen:
+        def ask(count: int) -> Response:
             items = [*({"type": "reasoning", "summary": [], "encrypted_content": token} for _ in range(count))]
             request = {"model": REASONING, "input": [*items, {"role": "user", "content": "Hello"}], "store": False}
             return harness.gateway.ask("POST", "/v1/responses", request)

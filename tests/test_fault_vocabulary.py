@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ERRORS
-from support.app import CHAT, SERVER_KEY, A, Harness, Seen, end, run_harness, start, whole
+from support.app import CHAT, SERVER_KEY, A, Harness, Response, end, run_harness, start, whole
 from support.scripted_upstream import Reset, Script, event_stream, json_answer, transcript
 from translators.answer.turn import FAILED_REASONS
 from translators.core.faults import MEANINGS, Fault
@@ -88,7 +88,7 @@ def server() -> Iterator[Harness]:
         yield harness
 
 
-def line_of(harness: Harness, answer: Seen) -> dict[str, Any]:
+def line_of(harness: Harness, answer: Response) -> dict[str, Any]:
     return harness.gateway.log.line_of(answer.headers["x-request-id"])
 
 

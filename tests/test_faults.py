@@ -42,7 +42,7 @@ from support.app import (
     USAGE,
     A,
     Harness,
-    Seen,
+    Response,
     end,
     gateway_over,
     opened,
@@ -107,32 +107,32 @@ Usage = Error | Broken | Fine
 # --- what a caller asks -------------------------------------------------------------------------------------
 
 
-def chat_whole(seen: Seen) -> Usage:
-    return Fine(seen.body["choices"][0]["message"]["content"])
+def chat_whole(response: Response) -> Usage:
+    return Fine(response.body["choices"][0]["message"]["content"])
 
 
-def chat_stream(seen: Seen) -> Usage:
+def chat_stream(response: Response) -> Usage:
     """No [DONE] after an error: a program that waits for it must not take what came for an answer."""
-    *_, last = seen.frames
+    *_, last = response.frames
     if last == "[DONE]":
-        assert [choice["finish_reason"] for chunk in seen.chunks for choice in chunk["choices"]][-1] == "stop"
-        return Fine(seen.text)
+        assert [choice["finish_reason"] for chunk in response.chunks for choice in chunk["choices"]][-1] == "stop"
+        return Fine(response.text)
     broken = json.loads(last)
     assert set(broken["error"]) == {"message", "type", "param", "code"}
     assert broken["error"]["type"] == "server_error" and broken["error"]["message"]
-    assert not [choice for chunk in seen.chunks[:-1] for choice in chunk["choices"] if choice["finish_reason"]]
-    return Broken(broken["error"]["code"], seen.text)
+    assert not [choice for chunk in response.chunks[:-1] for choice in chunk["choices"] if choice["finish_reason"]]
+    return Broken(broken["error"]["code"], response.text)
 
 
-def responses_whole(seen: Seen) -> Usage:
-    assert seen.body["status"] == "completed"
-    return Fine("".join(part["text"] for item in seen.body["output"] for part in item.get("content", ())))
+def responses_whole(response: Response) -> Usage:
+    assert response.body["status"] == "completed"
+    return Fine("".join(part["text"] for item in response.body["output"] for part in item.get("content", ())))
 
 
-def responses_stream(seen: Seen) -> Usage:
+def responses_stream(response: Response) -> Usage:
     """OpenAI's list of codes here is closed, so the log's code is the one that tells."""
     events = [
-        dict(line.split(": ", 1) for line in frame.split("\n")) for frame in seen.data.decode().split("\n\n")[:-1]
+        dict(line.split(": ", 1) for line in frame.split("\n")) for frame in response.data.decode().split("\n\n")[:-1]
     ]
     *named, done = events
     assert done == {"data": "[DONE]"}
@@ -160,14 +160,14 @@ class Surface:
     path: str
     body: dict[str, Any]
     streamed: bool
-    read: Callable[[Seen], Usage]
+    read: Callable[[Response], Usage]
     good: bytes = json.dumps(whole()).encode()
     lacks: frozenset[str] = frozenset()
 
 
-def embeddings(seen: Seen) -> Usage:
+def embeddings(response: Response) -> Usage:
     """Vectors are compared bit by bit; the text is the others' word for "as it should be"."""
-    assert [item["embedding"] for item in seen.body["data"]] == [[0.5, -0.25]]
+    assert [item["embedding"] for item in response.body["data"]] == [[0.5, -0.25]]
     return Fine()
 
 
@@ -568,8 +568,8 @@ def ledgered(timeouts: Timeouts, server: str) -> Iterator[Harness]:
 SILENCES = frozenset(
     fault.name
     for fault in FAULTS
-    for _, seen in filter(None, (fault.whole, fault.stream))
-    if getattr(seen, "code", "") == SILENT and fault.name != "TIMEOUT for a reason"
+    for _, outcome_of_fault in filter(None, (fault.whole, fault.stream))
+    if getattr(outcome_of_fault, "code", "") == SILENT and fault.name != "TIMEOUT for a reason"
 )
 # Every second cell is met on the other server, so that each fault and each surface is met on both.
 CELLS = [
@@ -593,9 +593,9 @@ def test_faults(
     harness = harnesses[server, name in SILENCES]
     script = script(surface.good) if callable(script) else script
     before = settled(harness)
-    seen = respond(harness, surface, script)
-    result = outcome(seen, surface)
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+    response = respond(harness, surface, script)
+    result = outcome(response, surface)
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
     code = getattr(result, "code", "")
     if isinstance(expected, Fine):
         assert result == expected
@@ -624,20 +624,20 @@ def over(exchange: RequestRecord) -> None:
         time.sleep(0.002)
 
 
-def respond(harness: Harness, surface: Surface, script: Script) -> Seen:
+def respond(harness: Harness, surface: Surface, script: Script) -> Response:
     harness.respond_with(script)
-    seen = harness.gateway.ask("POST", surface.path, surface.body)
-    SEEN[seen.headers["x-request-id"]] = seen.status
-    return seen
+    response = harness.gateway.ask("POST", surface.path, surface.body)
+    SEEN[response.headers["x-request-id"]] = response.status
+    return response
 
 
-def outcome(seen: Seen, surface: Surface) -> Usage:
+def outcome(response: Response, surface: Surface) -> Usage:
     """What a caller makes of it."""
-    if seen.status == 200:
-        return surface.read(seen)
-    error = seen.error
+    if response.status == 200:
+        return surface.read(response)
+    error = response.error
     assert error["message"] and "<" not in error["message"] and error["type"]
-    return Error(seen.status, error["code"] or "")
+    return Error(response.status, error["code"] or "")
 
 
 @dataclass(frozen=True)

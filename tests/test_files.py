@@ -110,8 +110,8 @@ def test_parsing_can_be_switched_off(off: str) -> None:
 
 def test_the_setting_switches_it_off() -> None:
     with demonstration(files=FileSettings("off")) as gateway:
-        seen = gateway.ask("POST", CHAT, request({"file_data": PDF}))
-        assert seen.status == 400 and "files.parse_model" in seen.error["message"]
+        response = gateway.ask("POST", CHAT, request({"file_data": PDF}))
+        assert response.status == 400 and "files.parse_model" in response.error["message"]
 
 
 def test_pages_come_in_order() -> None:

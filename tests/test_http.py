@@ -38,7 +38,7 @@ from gateway.server import hypercorn_patches
 from gateway.server.sockets import TCP_OPTIONS, listen
 from gateway.server.uvicorn_connection import Connection
 from gateway.settings.schema import Settings, Timeouts
-from support.app import CHAT, SERVERS, A, Gateway, Harness, Seen, answered, gateway_over, run_harness, streamed
+from support.app import CHAT, SERVERS, A, Gateway, Harness, Response, answered, gateway_over, run_harness, streamed
 from support.asgi_server import raw_request
 from support.scripted_upstream import Pause, Script, ScriptedUpstream, Signal
 
@@ -104,7 +104,7 @@ class Wire:
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before it was all sent: what was answered counts
 
-    def answer(self) -> Seen | None:
+    def answer(self) -> Response | None:
         """The next answer; None when the connection ends instead."""
         while b"\r\n\r\n" not in self._received:
             if not self._more():
@@ -117,7 +117,7 @@ class Wire:
             if not self._more():
                 raise AssertionError(f"a body of {length} bytes ends after {len(self._received)}")
         data, self._received = self._received[:length], self._received[length:]
-        return Seen(int(first.split(" ")[1]), headers, data)
+        return Response(int(first.split(" ")[1]), headers, data)
 
     def ends(self) -> bool:
         """Waits for the end of the connection; False if something else comes."""
@@ -155,7 +155,7 @@ class Edge:
     """What is sent, and what must come back: the answers' statuses, and whether the connection still serves."""
 
     name: str
-    sent: bytes
+    data: bytes
     statuses: tuple[int, ...]
     closed: bool = True
 
@@ -341,10 +341,10 @@ def test_edges(each_harness: Harness, edge: Edge) -> None:
     harness = each_harness
     harness.respond_with(answered())
     with Wire(harness.gateway) as wire:
-        wire.send(edge.sent)
-        seen = [wire.answer() for _ in edge.statuses]
-        assert tuple(one.status if one else None for one in seen) == edge.statuses
-        for one in seen:
+        wire.send(edge.data)
+        responses = [wire.answer() for _ in edge.statuses]
+        assert tuple(one.status if one else None for one in responses) == edge.statuses
+        for one in responses:
             assert one is not None
             if one.status >= 400:
                 refused(harness, one)
@@ -357,14 +357,14 @@ def test_edges(each_harness: Harness, edge: Edge) -> None:
             assert last is not None and last.status == 200, "the connection cannot be used any more"
 
 
-def refused(harness: Harness, seen: Seen) -> None:
+def refused(harness: Harness, response: Response) -> None:
     """In OpenAI's shape, with an id, and a line in the log; nothing of the request comes back."""
-    error = seen.error
+    error = response.error
     assert error["message"] and error["code"] and isinstance(error["type"], str)
-    assert int(seen.headers["content-length"]) == len(seen.data)
-    assert "evil" not in seen.data.decode() and "x-evil" not in seen.headers
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
-    assert (line["status"], line["outcome"], line["error"]) == (seen.status, "error", error["code"])
+    assert int(response.headers["content-length"]) == len(response.data)
+    assert "evil" not in response.data.decode() and "x-evil" not in response.headers
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
+    assert (line["status"], line["outcome"], line["error"]) == (response.status, "error", error["code"])
 
 
 # --- refused before the body has come -----------------------------------------------------------------------
@@ -388,8 +388,8 @@ def test_who_sends_on_can_read_the_answer(harness: Harness, name: str, head: byt
         wire.socket.sendall(head + MUCH)  # raises when the connection is reset
         if CHUNKED.encode() in head:
             wire.socket.sendall(b"\r\n0\r\n\r\n")
-        seen = wire.answer()
-        assert seen is not None and seen.status == status
+        response = wire.answer()
+        assert response is not None and response.status == status
         wire.send(LIVE)
         last = wire.answer()
         assert last is not None and last.status == 200
@@ -407,8 +407,8 @@ def test_who_never_ends_is_not_read_for_ever(harness: Harness) -> None:
     """Refused, and after a moment cut, however much is still said to come."""
     with Wire(harness.gateway) as wire:
         wire.send(post("content-length: 99999999999"))
-        seen = wire.answer()
-        assert seen is not None and seen.status == 413
+        response = wire.answer()
+        assert response is not None and response.status == 413
         began = time.monotonic()
         try:
             while time.monotonic() - began < 10:
@@ -457,10 +457,10 @@ def test_a_slow_body_is_refused(hasty: Harness, drip: bool, chunked: bool) -> No
         wire.send(post(CHUNKED, body=b"1000\r\n") if chunked else post("content-length: 4096"))
         if drip:
             assert drips(wire, b" " * 4096) < 8
-        seen = wire.answer()
-        assert seen is not None
-        refused(hasty, seen)
-        assert (seen.status, seen.error["code"]) == (408, "request_timeout")
+        response = wire.answer()
+        assert response is not None
+        refused(hasty, response)
+        assert (response.status, response.error["code"]) == (408, "request_timeout")
     assert not hasty.upstream.exchanges
 
 
@@ -481,8 +481,8 @@ def test_a_slow_upload_is_refused(hasty: Harness, target: str, drip: bool) -> No
         wire.send(post(kind, "content-length: 100000", body=FORM, target=target))
         if drip:
             assert drips(wire, b" " * 4096) < 8
-        seen = wire.answer()
-        assert seen is not None and seen.status == 408
+        response = wire.answer()
+        assert response is not None and response.status == 408
 
 
 def test_who_waits_for_cohere_is_not_slow() -> None:
@@ -517,8 +517,8 @@ def test_a_body_has_a_deadline_however_regularly_it_comes(chunked: bool) -> None
             except TimeoutError:
                 continue
         wire.socket.settimeout(10)
-        seen = wire.answer()
-        assert seen is not None and (seen.status, seen.error["code"]) == (408, "request_timeout")
+        response = wire.answer()
+        assert response is not None and (response.status, response.error["code"]) == (408, "request_timeout")
         assert 0.5 < time.monotonic() - began < 5
 
 
@@ -547,8 +547,8 @@ def test_a_body_that_is_slow_but_comes(hasty: Harness) -> None:
         for at in range(0, len(body), 300):
             wire.send(body[at : at + 300])
             time.sleep(0.1)
-        seen = wire.answer()
-        assert seen is not None and seen.status == 200
+        response = wire.answer()
+        assert response is not None and response.status == 200
 
 
 @pytest.mark.parametrize("before", [b"", LIVE, post(LENGTH, body=BODY)], ids=["new", "after one", "after a body"])
@@ -566,8 +566,8 @@ def test_a_caller_may_be_silent_while_cohere_thinks(hasty: Harness) -> None:
     hasty.respond_with((Pause(1.2), *answered()))
     with Wire(hasty.gateway) as wire:
         wire.send(post(LENGTH, body=BODY))
-        seen = wire.answer()
-        assert seen is not None and seen.status == 200
+        response = wire.answer()
+        assert response is not None and response.status == 200
         assert wire.ends(), "the next pause is counted again"
 
 
@@ -609,7 +609,7 @@ def test_an_answer_leaves_in_few_writes(
     """Head and body together where the length is known, and a stream's end with its last piece."""
     harness = each_harness
     written: list[bytes] = []
-    send, made = TCPServer.protocol_send, Connection.connection_made
+    send, original_connection_made = TCPServer.protocol_send, Connection.connection_made
 
     async def counting(server: TCPServer, event: Event) -> None:
         if isinstance(event, RawData):
@@ -617,7 +617,7 @@ def test_an_answer_leaves_in_few_writes(
         await send(server, event)
 
     def recording(connection: Connection, transport: asyncio.BaseTransport) -> None:
-        made(connection, transport)
+        original_connection_made(connection, transport)
         connection.transport = Recording(connection.transport, written)  # type: ignore[assignment]
 
     monkeypatch.setattr(TCPServer, "protocol_send", counting)
@@ -681,7 +681,7 @@ def test_pipelined_requests_wait_their_turn(harness: Harness) -> None:
     body = BODY + b" " * 20_000
     with Wire(harness.gateway) as wire:
         wire.send(post(f"content-length: {len(body)}", body=body) * 20 + get(target="/v1/nowhere"))
-        statuses = [seen.status if (seen := wire.answer()) else None for _ in range(21)]
+        statuses = [response.status if (response := wire.answer()) else None for _ in range(21)]
     assert statuses == [200] * 20 + [401]
 
 
@@ -697,8 +697,8 @@ def test_many_idle_connections(harness: Harness) -> None:
                 wire.send(LIVE if number % 3 == 1 else LIVE[:30])
         assert harness.gateway.chat().status == 200
         for wire in wires[1::3]:
-            seen = wire.answer()
-            assert seen is not None and seen.status == 200
+            response = wire.answer()
+            assert response is not None and response.status == 200
     finally:
         for wire in wires:
             wire.socket.close()
@@ -769,16 +769,18 @@ def test_every_route_passes_the_guard(harness: Harness, path: str) -> None:
     target = re.sub(r"{(\w+):path}", "cohere/a", path)
     target = re.sub(r"{\w+}", "a", target)
     for method in EVERY_METHOD:
-        seen = harness.gateway.ask(method, target, b"{}", {"x-request-id": "walk-1"})
-        assert seen.headers["x-request-id"] == "walk-1"
+        response = harness.gateway.ask(method, target, b"{}", {"x-request-id": "walk-1"})
+        assert response.headers["x-request-id"] == "walk-1"
         if target in CONSOLE:
-            assert seen.status in ({200, 307} if method in ("GET", "HEAD") else {400, 405})
+            assert response.status in ({200, 307} if method in ("GET", "HEAD") else {400, 405})
         elif path in OPEN:
-            assert seen.status in ({200} if method in ("GET", "HEAD") else {405})
+            assert response.status in ({200} if method in ("GET", "HEAD") else {405})
         else:
-            assert seen.status == 401
+            assert response.status == 401
             native = "/cohere" in path  # Cohere's shape, for Cohere's own SDK
-            assert method == "HEAD" or (seen.body["message"] if native else seen.error["code"] == "missing_api_key")
+            assert method == "HEAD" or (
+                response.body["message"] if native else response.error["code"] == "missing_api_key"
+            )
         # With a key, or where none is needed, a request of bad form is refused before all else.
         with Wire(harness.gateway) as wire:
             wire.send(get("x-request-id: walk-2", LENGTH, CHUNKED, KEY, target=target, method=method) + CHUNKS)
@@ -847,8 +849,8 @@ def test_only_the_configured_upstream_is_requested(harness: Harness, header: str
     more = [] if host == header else [header]
     with Wire(harness.gateway) as wire:
         wire.send(post(LENGTH, *more, body=BODY, host=host))
-        seen = wire.answer()
-    assert seen is not None and seen.status == 200
+        response = wire.answer()
+    assert response is not None and response.status == 200
     (exchange,) = harness.upstream.exchanges
     assert exchange.request.path == "/v2/chat"
     assert exchange.request.headers["host"] == [f"{harness.upstream.host}:{harness.upstream.port}"]

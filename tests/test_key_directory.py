@@ -220,8 +220,8 @@ async def test_postgresql_announces_changes(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.asyncio
 async def test_redis_announces_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 3600.0)
-    ways = [announcements("sqlite:///any.db", redis_server.URL) for _ in range(2)]
-    here, there = (KeyDirectory(Counting(store).open, print, way) for way in ways)
+    both_announcements = [announcements("sqlite:///any.db", redis_server.URL) for _ in range(2)]
+    here, there = (KeyDirectory(Counting(store).open, print, announcement) for announcement in both_announcements)
     await here.start()
     await there.start()
     try:

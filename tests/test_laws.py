@@ -66,7 +66,7 @@ def test_l1_split(transcript: Transcript, ends: str) -> None:
     whole = _decoded([raw])
     assert whole == _decoded([plain]), "the line ends say nothing"
     assert _decoded([raw[position : position + 1] for position in range(len(raw))]) == whole
-    for position in transcripts.cut_places(raw):
+    for position in transcripts.cut_positions(raw):
         decoder = sse.Decoder()
         assert decoder.feed(raw[:position]) + decoder.feed(raw[position:]) + decoder.end() == whole, position
 

@@ -105,8 +105,8 @@ class PostgresLedger:
                 return []
 
         try:
-            found: list[Any] = self._run(fetch, self.url)
-            return found
+            result: list[Any] = self._run(fetch, self.url)
+            return result
         except asyncpg.PostgresError:
             return []
 

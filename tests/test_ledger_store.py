@@ -77,14 +77,14 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         users = await database.read(lambda c: ledger.usage(c, ("end_user",), NOW // DAY * DAY, NOW + 2 * DAY, {}))
         assert {row["end_user"] for row in users} > {OTHER_END_USERS} and sum(row["calls"] for row in users) == 41
 
-        seen, before = 0, None
+        count, before = 0, None
         wanted = Filter(text="call 3")  # no index answers it: pages may be short
         for _ in range(100):
             page = await database.read(lambda c, before=before: ledger.page(c, wanted, before, 4))  # type: ignore[misc]
-            seen, before = seen + len(page.entries), page.next
+            count, before = count + len(page.entries), page.next
             if before is None:
                 break
-        assert seen == 11  # 3 and 30 to 39
+        assert count == 11  # 3 and 30 to 39
         with pytest.MonkeyPatch.context() as patch:  # few rows are looked at for a page
             patch.setattr(ledger, "SCANS", (2, 3, 4))
             texts: list[bytes] = []

@@ -114,8 +114,8 @@ def test_two_hundred_clients_on_a_budget_of_one_dollar(kind: str, tmp_path: Path
         assert 1.0 <= paid * ANSWER_COSTS <= 1.0 + 2 * ANSWER_COSTS, (first, second)
         assert second[429] >= 20, "nothing is left"
         calls = int(os.environ.get("LIMIT_CALLS", "300"))
-        seen, seconds = hammer(ports, "rate", calls, 30)
-        print(f"{kind}: {calls / seconds:.0f} calls a second, {seen[200]} of 100 admitted in {seconds:.1f} s")
+        counts, seconds = hammer(ports, "rate", calls, 30)
+        print(f"{kind}: {calls / seconds:.0f} calls a second, {counts[200]} of 100 admitted in {seconds:.1f} s")
         if seconds < 55:
-            assert 98 <= seen[200] <= 100, seen
+            assert 98 <= counts[200] <= 100, counts
         assert hammer(ports, "few", 40, 1)[0][200] == 40, "one after the other, whoever serves them"

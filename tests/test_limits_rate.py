@@ -78,9 +78,9 @@ def store_of(kind: str, folder: Path) -> Iterator[str]:
             yield stack.enter_context(redis_cluster())[0].url
         else:
             runner = stack.enter_context(asyncio.Runner())
-            made = throwaway("postgresql", folder)
-            yield runner.run(made.__aenter__())
-            runner.run(made.__aexit__(None, None, None))
+            database = throwaway("postgresql", folder)
+            yield runner.run(database.__aenter__())
+            runner.run(database.__aexit__(None, None, None))
 
 
 def results(kind: str, url: str, folder: Path) -> Sequence[tuple[int, float]]:

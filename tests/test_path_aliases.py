@@ -15,7 +15,7 @@ from gateway.app import create_app
 from gateway.http.path_aliases import SPELLINGS, PathAliases
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
-from support.app import CALLER_KEY, CHAT, A, Gateway, Harness, Seen, answered, run_harness, streamed
+from support.app import CALLER_KEY, CHAT, A, Gateway, Harness, Response, answered, run_harness, streamed
 
 SERVED = PathAliases(
     ["/v1/chat/completions", "/v1/models", "/v1/models/{name:path}", "/v1/rerank", "/v1/files", "/health/live"]
@@ -147,8 +147,8 @@ def test_every_route_is_reached_by_every_spelling(demo: Gateway, respelled: Call
         assert (other.status, _code(other)) == (plain.status, _code(plain)), f"{method} {respelled(path)}"
 
 
-def _code(seen: Seen) -> Any:
-    return seen.error["code"] if seen.status >= 400 and seen.data else None
+def _code(response: Response) -> Any:
+    return response.error["code"] if response.status >= 400 and response.data else None
 
 
 @pytest.mark.parametrize("path", [f"{CHAT}/", f"{CHAT}//", "/v1/models/", "/models//"])
@@ -199,9 +199,9 @@ KEY = {"api-key": CALLER_KEY, "content-type": "application/json"}
 
 def test_azures_key_goes_to_cohere(harness: Harness) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.ask("POST", AZURE, {"messages": QUESTION}, KEY)
-    assert seen.status == 200
-    assert seen.body["model"] == A
+    response = harness.gateway.ask("POST", AZURE, {"messages": QUESTION}, KEY)
+    assert response.status == 200
+    assert response.body["model"] == A
     (request,) = harness.upstream.requests
     assert request.headers.first("authorization") == f"Bearer {CALLER_KEY}"
     assert b'"model":"%s"' % A.encode() in request.body
@@ -210,9 +210,9 @@ def test_azures_key_goes_to_cohere(harness: Harness) -> None:
 def test_at_azure_the_deployment_is_the_model_whatever_the_body_says(harness: Harness) -> None:
     for script, stream in ((answered(), False), (streamed(), True)):
         harness.respond_with(script)
-        seen = harness.gateway.ask("POST", AZURE, {"model": "gpt-4o", "messages": QUESTION, "stream": stream}, KEY)
-        assert seen.status == 200
-        assert seen.headers["x-gateway-notes"] == f"model gpt-4o -> {A} (the deployment in the URL)"
+        response = harness.gateway.ask("POST", AZURE, {"model": "gpt-4o", "messages": QUESTION, "stream": stream}, KEY)
+        assert response.status == 200
+        assert response.headers["x-gateway-notes"] == f"model gpt-4o -> {A} (the deployment in the URL)"
         (request,) = harness.upstream.requests
         assert b'"model":"%s"' % A.encode() in request.body
 
@@ -223,8 +223,8 @@ def test_at_azure_the_deployment_is_the_model_whatever_the_body_says(harness: Ha
 )
 def test_a_body_that_is_none_at_azure(harness: Harness, body: bytes, code: str) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.ask("POST", AZURE, body, KEY)
-    assert (seen.status, seen.error["code"]) == (400, code)
+    response = harness.gateway.ask("POST", AZURE, body, KEY)
+    assert (response.status, response.error["code"]) == (400, code)
     assert not harness.upstream.requests
 
 
@@ -245,8 +245,8 @@ def test_cloudflares_urls_of_openais_api(demo: Gateway) -> None:
 def test_cloudflares_urls_of_coheres_api(harness: Harness, account: str) -> None:
     harness.respond_with(answered())
     path = f"/v1/{account}/our-gateway/cohere/v2/chat"
-    seen = harness.gateway.ask("POST", path, {"model": f"cohere/{A}", "messages": QUESTION})
-    assert seen.status == 200 and "finish_reason" in seen.body
+    response = harness.gateway.ask("POST", path, {"model": f"cohere/{A}", "messages": QUESTION})
+    assert response.status == 200 and "finish_reason" in response.body
     (request,) = harness.upstream.requests
     assert request.path == "/v2/chat"
     assert b'"model":"%s"' % A.encode() in request.body
@@ -254,14 +254,18 @@ def test_cloudflares_urls_of_coheres_api(harness: Harness, account: str) -> None
 
 def test_an_error_at_cloudflares_url_has_coheres_shape(harness: Harness) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.ask("POST", "/v1/acct/gw/cohere/v2/../chat", {"model": A})
-    assert seen.status == 400 and "message" in seen.body
+    response = harness.gateway.ask("POST", "/v1/acct/gw/cohere/v2/../chat", {"model": A})
+    assert response.status == 400 and "message" in response.body
 
 
 @pytest.mark.parametrize("path", ["/v1/models/x/cohere/y", "/v1/models/cohere/command-r-08-2024"])
 def test_a_models_name_is_no_url_of_cloudflares(demo: Gateway, path: str) -> None:
-    seen = demo.ask("GET", path, None)
-    assert seen.status in (200, 404) and seen.body.get("object") == "model" or seen.error["code"] == "model_not_found"
+    response = demo.ask("GET", path, None)
+    assert (
+        response.status in (200, 404)
+        and response.body.get("object") == "model"
+        or response.error["code"] == "model_not_found"
+    )
 
 
 @pytest.mark.parametrize("path", ["/cohere/v1/chat/", "/litellm/cohere/v2/chat", "/deployments/x/nothing", "/v2/chat"])
@@ -273,6 +277,6 @@ def test_nothing_is_served_where_nothing_is_meant(harness: Harness, path: str) -
 
 def test_the_log_has_the_path_that_was_requested(harness: Harness) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.ask("POST", "/chat/completions/", {"model": A, "messages": QUESTION})
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+    response = harness.gateway.ask("POST", "/chat/completions/", {"model": A, "messages": QUESTION})
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
     assert (line["path"], line["operation"]) == ("/chat/completions/", "chat")

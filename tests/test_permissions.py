@@ -106,7 +106,7 @@ def test_models(models: tuple[str, ...], permitted: list[str], refused: list[str
 
 
 def test_the_stricter_safety_mode_counts() -> None:
-    for own, of_team, floor in (("STRICT", "CONTEXTUAL", "STRICT"), (None, "STRICT", "STRICT"), (None, None, "")):
+    for own, of_team, effective in (("STRICT", "CONTEXTUAL", "STRICT"), (None, "STRICT", "STRICT"), (None, None, "")):
         team = Team(team_id="t", safety_mode=of_team)  # type: ignore[arg-type]
         access = permissions.access_of(key_of(safety_mode=own), team, "inference", Policy())
-        assert access.safety_mode == floor
+        assert access.safety_mode == effective

@@ -111,8 +111,8 @@ def test_every_metric_that_the_examples_name_exists() -> None:
 def test_every_metric_of_ours_can_be_seen() -> None:
     named = {name for expression in expressions() for name in names_in(expression)}
     bare = {re.sub(r"_(bucket|sum|count)$", "", name) for name in metrics_of_ours()}
-    seen = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
-    assert bare - seen == {"process_start_time_seconds"}, "what nobody looks at is not needed"
+    metric_names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
+    assert bare - metric_names == {"process_start_time_seconds"}, "what nobody looks at is not needed"
 
 
 def test_labels_of_expressions_exist() -> None:
@@ -129,9 +129,9 @@ def test_labels_of_expressions_exist() -> None:
 
 def test_a_panel_has_a_place_of_its_own() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
-    places = [tuple(panel["gridPos"][side] for side in "xywh") for panel in dashboard["panels"]]
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places) > 30
-    covered = [(column, line) for x, y, w, h in places for column in range(x, x + w) for line in range(y, y + h)]
+    positions = [tuple(panel["gridPos"][side] for side in "xywh") for panel in dashboard["panels"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(positions) > 30
+    covered = [(column, line) for x, y, w, h in positions for column in range(x, x + w) for line in range(y, y + h)]
     assert len(covered) == len(set(covered)) and all(column < 24 for column, _ in covered)
 
 

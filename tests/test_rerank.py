@@ -252,18 +252,18 @@ def body(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
 def test_ranked_by_the_emulator(demo: Gateway, path: str) -> None:
-    seen = demo.ask("POST", path, body(top_n=1, return_documents=True))
-    assert seen.status == 200
-    assert [result["index"] for result in seen.body["results"]] == [1]
-    assert seen.body["results"][0]["document"] == {"text": PARIS}
-    assert "objects ranked as text" in seen.headers["x-gateway-notes"]
+    response = demo.ask("POST", path, body(top_n=1, return_documents=True))
+    assert response.status == 200
+    assert [result["index"] for result in response.body["results"]] == [1]
+    assert response.body["results"][0]["document"] == {"text": PARIS}
+    assert "objects ranked as text" in response.headers["x-gateway-notes"]
 
 
 def test_errors_have_openais_shape_and_the_path(demo: Gateway) -> None:
-    seen = demo.ask("POST", "/v1/rerank", body(documents=[PARIS, ""]))
-    assert (seen.status, seen.error["param"]) == (400, "documents[1]")
-    seen = demo.ask("POST", "/v1/rerank", body(model="cohere/none"))
-    assert (seen.status, seen.error["code"]) == (404, "model_not_found")
+    response = demo.ask("POST", "/v1/rerank", body(documents=[PARIS, ""]))
+    assert (response.status, response.error["param"]) == (400, "documents[1]")
+    response = demo.ask("POST", "/v1/rerank", body(model="cohere/none"))
+    assert (response.status, response.error["code"]) == (404, "model_not_found")
 
 
 @pytest.fixture
@@ -306,8 +306,8 @@ def test_cohere_is_called_once_and_its_error_passed_on(harness: Harness) -> None
     assert (request.method, request.path) == ("POST", "/v2/rerank")
     assert json.loads(request.body)["documents"] == [ROME, PARIS]
     harness.respond_with(json_answer(400, {"message": "invalid request: query must not be empty"}))
-    seen = harness.gateway.ask("POST", "/v1/rerank", body())
-    assert (seen.status, seen.error["type"]) == (400, "invalid_request_error")
+    response = harness.gateway.ask("POST", "/v1/rerank", body())
+    assert (response.status, response.error["type"]) == (400, "invalid_request_error")
 
 
 def test_the_same_ranking_comes_from_the_cache() -> None:
@@ -316,7 +316,7 @@ def test_the_same_ranking_comes_from_the_cache() -> None:
         first = harness.gateway.ask("POST", "/v1/rerank", body())
         harness.gateway.settle()  # an answer goes to its caller first and to the cache then
         second = harness.gateway.ask("POST", "/v1/rerank", body())
-        assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+        assert [response.headers["x-gateway-cache"] for response in (first, second)] == ["miss", "hit"]
         answers = [first.body, second.body]
         assert [answer["usage"].pop("cost") for answer in answers] == [0.002, 0]
         assert answers[0] == answers[1] and len(harness.upstream.requests) == 1

@@ -200,8 +200,8 @@ def test_a_compacted_conversation_goes_on(served: Gateway, model: str) -> None:
         assert [item.type for item in compacted.output] == ["message", "compaction"]
         window: list[Any] = [item.to_dict() for item in compacted.output]
         more: Any = user("Say cobalt")
-        seen = sdk.responses.with_raw_response.create(model=model, input=[*window, more])
-        assert seen.parse().output_text == "cobalt" and "x-gateway-notes" not in seen.headers
+        response = sdk.responses.with_raw_response.create(model=model, input=[*window, more])
+        assert response.parse().output_text == "cobalt" and "x-gateway-notes" not in response.headers
         again = sdk.responses.compact(model=model, input=[*window, more])
         assert [item.type for item in again.output] == ["message", "message", "compaction"]
         counted = sdk.responses.input_tokens.count(model=model, input=window)
@@ -217,14 +217,14 @@ def test_what_a_response_continued_is_compacted(harness: Harness) -> None:
     harness.respond_with(answered("Cobalt."))
     first = ask(harness.gateway, path="/v1/responses", input="Say cobalt").body
     harness.respond_with(answered("They said cobalt."))
-    seen = ask(harness.gateway, previous_response_id=first["id"])
-    assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
+    response = ask(harness.gateway, previous_response_id=first["id"])
+    assert [item["type"] for item in response.body["output"]] == ["message", "compaction"]
     request = harness.upstream.exchanges[-1].request.json()["messages"]
     assert request[1]["content"].endswith("[user]\nSay cobalt\n\n[assistant]\nCobalt.")
     assert ask(harness.gateway, previous_response_id="resp_none").status == 404
     # Nothing of a compaction is stored.
-    assert harness.gateway.ask("GET", f"/v1/responses/{seen.body['id']}").status == 404
-    window = seen.body["output"]
+    assert harness.gateway.ask("GET", f"/v1/responses/{response.body['id']}").status == 404
+    window = response.body["output"]
     harness.respond_with(answered())
     assert ask(harness.gateway, path="/v1/responses", input=[*window, user("And now?")]).status == 200
     assert "They said cobalt." in json.dumps(harness.upstream.exchanges[-1].request.json()["messages"])
@@ -234,16 +234,16 @@ def test_a_conversation_is_compacted(served: Gateway) -> None:
     with served.client() as sdk:
         item: Any = {"type": "message", **user("One")}
         conversation = sdk.conversations.create(items=[item])
-        seen = ask(served, conversation=conversation.id)
-        assert [item["type"] for item in seen.body["output"]] == ["message", "compaction"]
+        response = ask(served, conversation=conversation.id)
+        assert [item["type"] for item in response.body["output"]] == ["message", "compaction"]
 
 
 def test_a_summary_is_worth_nothing_to_others(harness: Harness) -> None:
     harness.respond_with(answered("A secret."))
     window = ask(harness.gateway, input="Hello").body["output"]
     harness.respond_with(answered())
-    seen = ask(harness.gateway, "somebody-else", "/v1/responses", input=window)
-    assert seen.headers["x-gateway-notes"] == "input[].encrypted_content ignored (it was not made here)"
+    response = ask(harness.gateway, "somebody-else", "/v1/responses", input=window)
+    assert response.headers["x-gateway-notes"] == "input[].encrypted_content ignored (it was not made here)"
     assert "secret" not in json.dumps(harness.upstream.exchanges[-1].request.json())
 
 
@@ -259,8 +259,8 @@ FAILED: dict[str, tuple[Any, int, str]] = {
 def test_what_failed_is_no_summary(harness: Harness, name: str) -> None:
     script, status, code = FAILED[name]
     harness.respond_with(script)
-    seen = ask(harness.gateway, input="Hello")
-    assert (seen.status, seen.error["code"]) == (status, code)
+    response = ask(harness.gateway, input="Hello")
+    assert (response.status, response.error["code"]) == (status, code)
 
 
 def test_what_is_wrong_is_named(served: Gateway) -> None:
@@ -271,8 +271,8 @@ def test_what_is_wrong_is_named(served: Gateway) -> None:
         ({"input": "Hello", "model": None}, "model"),
         ({"input": "a", "previous_response_id": "resp_1", "conversation": "conv_1"}, "conversation"),
     ):
-        seen = ask(served, **fields)
-        assert (seen.status, seen.error["param"]) == (400, param)
+        response = ask(served, **fields)
+        assert (response.status, response.error["param"]) == (400, param)
 
 
 def test_the_official_sdk_sees_the_refusal(served: Gateway) -> None:

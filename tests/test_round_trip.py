@@ -173,8 +173,8 @@ def test_a_turn_with_calls_comes_back_as_it_was(model: str, how: str, streamed: 
     messages += [
         {"role": "tool", "tool_call_id": call["id"], "content": '{"sky": "clear"}'} for call in message["tool_calls"]
     ]
-    _, _, seen = turn(request, how)
-    same(original, seen["messages"][1])
+    _, _, upstream_request = turn(request, how)
+    same(original, upstream_request["messages"][1])
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -186,9 +186,9 @@ def test_an_answer_in_words_comes_back_as_it_was(model: str, how: str, streamed:
     request = {"model": model, "messages": messages, "documents": [document], "stream": streamed}
     original, message, _ = turn(request, how)
     messages += [message, {"role": "user", "content": "And wheat?"}]
-    _, _, seen = turn(request, how)
-    same(original, seen["messages"][1])
-    kinds = [kind for kind, _ in _texts(seen["messages"][1])]
+    _, _, upstream_request = turn(request, how)
+    same(original, upstream_request["messages"][1])
+    kinds = [kind for kind, _ in _texts(upstream_request["messages"][1])]
     assert kinds == (["thinking", "text"] if model in REASONING else ["text"])
 
 
@@ -226,8 +226,8 @@ def test_an_agent_never_gets_stuck(
                 request["tool_choice"] = "required"
             if not parallel:
                 request["parallel_tool_calls"] = False
-            original, message, seen = turn(request, how)
-            returned = [one for one in seen["messages"] if one["role"] == "assistant"]
+            original, message, upstream_request = turn(request, how)
+            returned = [one for one in upstream_request["messages"] if one["role"] == "assistant"]
             for was, now in zip(originals, returned, strict=True):
                 same(was, now)
             if not parallel and "tool_calls" in original:
@@ -253,10 +253,10 @@ def test_the_old_form_round_trips(model: str) -> None:
     called = message["function_call"]
     assert called["name"] == "get_weather" and not message.get("tool_calls")
     messages += [message, {"role": "function", "name": called["name"], "content": "Sunny"}]
-    _, _, seen = turn(request, "model_dump")
-    (before, after) = original, seen["messages"][1]
+    _, _, upstream_request = turn(request, "model_dump")
+    (before, after) = original, upstream_request["messages"][1]
     assert [call["function"] for call in after["tool_calls"]] == [call["function"] for call in before["tool_calls"]]
-    assert seen["messages"][2]["tool_call_id"] == after["tool_calls"][0]["id"]
+    assert upstream_request["messages"][2]["tool_call_id"] == after["tool_calls"][0]["id"]
     assert (after.get("tool_plan"), _texts(after)) == (before.get("tool_plan"), _texts(before))
 
 
@@ -266,7 +266,7 @@ def test_a_history_whose_tools_are_gone_is_taken(model: str) -> None:
     messages: list[dict[str, Any]] = [{"role": "user", "content": PROMPTS[0]}]
     _, message, _ = turn({"model": model, "messages": messages, "tools": [TOOLS[1]]}, "model_dump")
     messages += [message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "Sunny"}]
-    _, answer, seen = turn({"model": model, "messages": messages}, "model_dump")
+    _, answer, upstream_request = turn({"model": model, "messages": messages}, "model_dump")
     assert answer["content"] and not answer.get("tool_calls")
-    (stored,) = (one for one in seen["messages"] if one["role"] == "assistant")
+    (stored,) = (one for one in upstream_request["messages"] if one["role"] == "assistant")
     assert stored["tool_calls"][0]["function"]["name"] == "mcp_weather_now"

@@ -28,7 +28,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     answered,
     run_harness,
     streamed,
@@ -62,7 +62,7 @@ def virtual() -> Iterator[Harness]:
         yield harness
 
 
-def call(harness: Harness, *headers: tuple[str, str], path: str = CHAT, stream: bool = False) -> Seen:
+def call(harness: Harness, *headers: tuple[str, str], path: str = CHAT, stream: bool = False) -> Response:
     """A request with these headers and no others."""
     harness.respond_with(PAGE if path.startswith("/v1/models") else streamed() if stream else answered())
     method = "GET" if path.startswith("/v1/models") else "POST"
@@ -128,8 +128,8 @@ def test_no_key(
     mode: str, headers: tuple[tuple[str, str], ...], path: str, stream: bool, request: pytest.FixtureRequest
 ) -> None:
     harness: Harness = request.getfixturevalue(mode)
-    seen = call(harness, *headers, path=path, stream=stream)
-    assert (seen.status, seen.error["type"]) == (401, "authentication_error")
+    response = call(harness, *headers, path=path, stream=stream)
+    assert (response.status, response.error["type"]) == (401, "authentication_error")
     assert not harness.upstream.exchanges
 
 
@@ -152,9 +152,9 @@ def test_two_different_keys(
     mode: str, key: str, headers: tuple[tuple[str, str], ...], request: pytest.FixtureRequest
 ) -> None:
     harness: Harness = request.getfixturevalue(mode)
-    seen = call(harness, *((name, value.format(key)) for name, value in headers))
-    assert (seen.status, seen.error["code"]) == (400, "two_credentials")
-    assert key not in str(seen.error) and "another" not in str(seen.error)
+    response = call(harness, *((name, value.format(key)) for name, value in headers))
+    assert (response.status, response.error["code"]) == (400, "two_credentials")
+    assert key not in str(response.error) and "another" not in str(response.error)
     assert not harness.upstream.exchanges
 
 
@@ -175,9 +175,9 @@ def test_odd_keys(own: Harness, virtual: Harness, key: str) -> None:
     """Cohere's own-key callers may have any; here none is known. Neither is a failure, and none is shown."""
     value = f"Bearer {key}".encode().decode("latin-1")
     assert call(own, ("authorization", value)).status == 200
-    seen = call(virtual, ("authorization", value))
-    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
-    assert key not in seen.error["message"]
+    response = call(virtual, ("authorization", value))
+    assert (response.status, response.error["code"]) == (401, "invalid_api_key")
+    assert key not in response.error["message"]
 
 
 # --- bring your own key ---------------------------------------------------------------------------------------
@@ -217,11 +217,11 @@ def test_open(opened: Harness, value: tuple[tuple[str, str], ...], path: str, st
 
 @pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
 def test_the_master_key(virtual: Harness, path: str, stream: bool) -> None:
-    seen = call(virtual, ("authorization", f"Bearer {MASTER_KEY}"), path=path, stream=stream)
-    assert seen.status == 200
+    response = call(virtual, ("authorization", f"Bearer {MASTER_KEY}"), path=path, stream=stream)
+    assert response.status == 200
     assert key_at_cohere(virtual) == f"Bearer {SERVER_KEY}"
     assert MASTER_KEY not in str(virtual.upstream.requests[0])
-    assert virtual.gateway.log.line_of(seen.headers["x-request-id"])["caller"] == "master"
+    assert virtual.gateway.log.line_of(response.headers["x-request-id"])["caller"] == "master"
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_the_master_key(virtual: Harness, path: str, stream: bool) -> None:
 )
 @pytest.mark.parametrize(("path", "stream"), KEY_PLACEMENTS)
 def test_any_other_key(virtual: Harness, key: str, path: str, stream: bool) -> None:
-    seen = call(virtual, ("authorization", f"Bearer {key}"), path=path, stream=stream)
-    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
-    assert key not in str(seen.error) or len(key) < 5
+    response = call(virtual, ("authorization", f"Bearer {key}"), path=path, stream=stream)
+    assert (response.status, response.error["code"]) == (401, "invalid_api_key")
+    assert key not in str(response.error) or len(key) < 5
     assert not virtual.upstream.exchanges
 
 
@@ -254,14 +254,14 @@ def test_a_stranger_need_not_be_heard_out(virtual: Harness) -> None:
 @pytest.mark.parametrize("headers", [(), (("authorization", "Bearer anything"),), (("x-api-key", "x"),)], ids=str)
 def test_demo_takes_anybody(demo: Gateway, headers: tuple[tuple[str, str], ...]) -> None:
     for stream in (False, True):
-        seen = demo.ask("POST", CHAT, BODY | {"stream": stream}, [*headers, *JSON.items()])
-        assert (seen.status, seen.headers["x-gateway-upstream"]) == (200, "emulator")
+        response = demo.ask("POST", CHAT, BODY | {"stream": stream}, [*headers, *JSON.items()])
+        assert (response.status, response.headers["x-gateway-upstream"]) == (200, "emulator")
 
 
 def test_only_demo_speaks_of_an_emulator(own: Harness, opened: Harness, virtual: Harness) -> None:
     for harness in (own, opened, virtual):
-        seen = call(harness, ("authorization", f"Bearer {MASTER_KEY}"))
-        assert (seen.status, "x-gateway-upstream" in seen.headers) == (200, False)
+        response = call(harness, ("authorization", f"Bearer {MASTER_KEY}"))
+        assert (response.status, "x-gateway-upstream" in response.headers) == (200, False)
 
 
 # --- what else reaches Cohere ---------------------------------------------------------------------------------
@@ -458,12 +458,12 @@ SCRAPES: tuple[tuple[str, dict[str, Any], dict[str, str], int], ...] = (
 @pytest.mark.parametrize(("name", "settings", "headers", "status"), SCRAPES, ids=[row[0] for row in SCRAPES])
 def test_metrics(name: str, settings: dict[str, Any], headers: dict[str, str], status: int) -> None:
     with run_harness(**settings) as harness:
-        seen = harness.gateway.ask("GET", "/metrics", headers=headers)
-        assert seen.status == status
-        assert (b"gateway_requests_total" in seen.data) is (status == 200)
+        response = harness.gateway.ask("GET", "/metrics", headers=headers)
+        assert response.status == status
+        assert (b"gateway_requests_total" in response.data) is (status == 200)
         if status == 401:
-            assert seen.error["type"] == "authentication_error"
-            assert TOKEN not in str(seen.error)
+            assert response.error["type"] == "authentication_error"
+            assert TOKEN not in str(response.error)
         # The token opens nothing else.
         if settings.get("master_key"):
             assert harness.gateway.ask("POST", CHAT, BODY, JSON | {"authorization": f"Bearer {TOKEN}"}).status == 401
@@ -487,14 +487,14 @@ def paged() -> Iterator[Harness]:
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/cohere/x"])
 def test_a_preflight_needs_no_key(paged: Harness, path: str) -> None:
-    seen = paged.gateway.ask("OPTIONS", path, headers=PREFLIGHT | {"origin": PAGES_OF})
-    assert seen.status in (200, 204) and seen.data == b""
-    assert seen.headers["access-control-allow-origin"] == PAGES_OF
-    assert "POST" in seen.headers["access-control-allow-methods"]
-    allowed = seen.headers["access-control-allow-headers"].lower()
+    response = paged.gateway.ask("OPTIONS", path, headers=PREFLIGHT | {"origin": PAGES_OF})
+    assert response.status in (200, 204) and response.data == b""
+    assert response.headers["access-control-allow-origin"] == PAGES_OF
+    assert "POST" in response.headers["access-control-allow-methods"]
+    allowed = response.headers["access-control-allow-headers"].lower()
     assert all(name in allowed for name in ("authorization", "content-type", "x-stainless-lang"))
-    assert "origin" in seen.headers["vary"].lower()
-    assert seen.headers["x-request-id"]
+    assert "origin" in response.headers["vary"].lower()
+    assert response.headers["x-request-id"]
     assert not paged.upstream.exchanges
 
 
@@ -502,12 +502,12 @@ def test_a_preflight_needs_no_key(paged: Harness, path: str) -> None:
     "origin", ["https://evil.example", "null", "", f"{PAGES_OF}.evil.example", "http://app.example", f"{PAGES_OF}/"]
 )
 def test_other_pages_may_not(paged: Harness, origin: str) -> None:
-    for seen in (
+    for response in (
         paged.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": origin}),
         call(paged, ("authorization", "Bearer k"), ("origin", origin)),
     ):
-        assert "access-control-allow-origin" not in seen.headers
-        assert "access-control-allow-methods" not in seen.headers
+        assert "access-control-allow-origin" not in response.headers
+        assert "access-control-allow-methods" not in response.headers
     paged.respond_with(answered())
 
 
@@ -529,19 +529,19 @@ def test_every_answer_may_be_read_by_the_page(paged: Harness) -> None:
         paged.gateway.ask("GET", "/v1/nowhere", None, [origin, key]),
         paged.gateway.ask("PUT", CHAT, b"{}", [origin, key]),
     ]
-    assert [seen.status for seen in answers] == [200, 200, 401, 400, 404, 405]
-    for seen in answers:
-        assert seen.headers["access-control-allow-origin"] == PAGES_OF
-        exposed = {name.strip().lower() for name in seen.headers["access-control-expose-headers"].split(",")}
+    assert [response.status for response in answers] == [200, 200, 401, 400, 404, 405]
+    for response in answers:
+        assert response.headers["access-control-allow-origin"] == PAGES_OF
+        exposed = {name.strip().lower() for name in response.headers["access-control-expose-headers"].split(",")}
         assert exposed >= OURS
-        assert "access-control-allow-credentials" not in seen.headers
+        assert "access-control-allow-credentials" not in response.headers
 
 
 def test_by_default_no_page_may(own: Harness) -> None:
-    seen = own.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": PAGES_OF})
-    assert not [name for name in seen.headers if name.startswith("access-control")]
-    seen = call(own, ("authorization", "Bearer k"), ("origin", PAGES_OF))
-    assert not [name for name in seen.headers if name.startswith("access-control")]
+    response = own.gateway.ask("OPTIONS", CHAT, headers=PREFLIGHT | {"origin": PAGES_OF})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    response = call(own, ("authorization", "Bearer k"), ("origin", PAGES_OF))
+    assert not [name for name in response.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize("settings", [{}, {"cohere_api_key": [SERVER_KEY], "master_key": MASTER_KEY}])
@@ -549,14 +549,14 @@ def test_all_pages_where_callers_need_a_key(settings: dict[str, Any]) -> None:
     with run_harness(cors_origins=["*"], **settings) as harness:
         harness.respond_with(answered())
         for origin in (PAGES_OF, "http://localhost:3000"):
-            seen = call(harness, ("authorization", f"Bearer {MASTER_KEY}"), ("origin", origin))
-            assert seen.status == 200
-            assert seen.headers["access-control-allow-origin"] in ("*", origin)
+            response = call(harness, ("authorization", f"Bearer {MASTER_KEY}"), ("origin", origin))
+            assert response.status == 200
+            assert response.headers["access-control-allow-origin"] in ("*", origin)
 
 
 def test_no_page_of_another_origin_in_open_mode(opened: Harness) -> None:
-    seen = call(opened, ("origin", PAGES_OF))
-    assert "access-control-allow-origin" not in seen.headers
+    response = call(opened, ("origin", PAGES_OF))
+    assert "access-control-allow-origin" not in response.headers
     with run_harness(cohere_api_key=[SERVER_KEY], cors_origins=[PAGES_OF]) as harness:
         assert call(harness, ("origin", PAGES_OF)).headers["access-control-allow-origin"] == PAGES_OF
         assert "access-control-allow-origin" not in call(harness, ("origin", "https://evil.example")).headers

@@ -30,7 +30,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     answered,
     end,
     gateway_over,
@@ -94,7 +94,7 @@ def halted(harness: Harness, count: int = 1) -> Iterator[list[Signal]]:
             one.set()
 
 
-def begin(gateway: Gateway, **fields: Any) -> Seen:
+def begin(gateway: Gateway, **fields: Any) -> Response:
     return gateway.ask("POST", PATH, {"model": A, "input": "Say words", "background": True, **fields})
 
 
@@ -136,7 +136,7 @@ def checked(data: bytes, first: int = 0) -> list[Any]:
     return results
 
 
-def resumed(gateway: Gateway, id: str, after: int | None = None) -> Seen:
+def resumed(gateway: Gateway, id: str, after: int | None = None) -> Response:
     position = "" if after is None else f"&starting_after={after}"
     return gateway.ask("GET", f"{PATH}/{id}?stream=true{position}", timeout=30)
 
@@ -189,18 +189,26 @@ def id_of(data: bytes) -> str:
 def test_it_is_answered_at_once_and_goes_on(harness: Harness, elsewhere: Gateway) -> None:
     go_on = Signal()
     harness.respond_with(late(go_on))
-    seen = begin(harness.gateway, metadata={"topic": "words"})
-    assert (seen.status, seen.body["status"], seen.body["background"]) == (200, "queued", True)
-    assert (seen.body["output"], seen.body["usage"], seen.body["completed_at"]) == ([], None, None)
-    id = seen.body["id"]
+    http_response = begin(harness.gateway, metadata={"topic": "words"})
+    assert (http_response.status, http_response.body["status"], http_response.body["background"]) == (
+        200,
+        "queued",
+        True,
+    )
+    assert (http_response.body["output"], http_response.body["usage"], http_response.body["completed_at"]) == (
+        [],
+        None,
+        None,
+    )
+    id = http_response.body["id"]
     for gateway in (harness.gateway, elsewhere):
-        assert poll(gateway, id, "in_progress") == {**seen.body, "status": "in_progress"}
+        assert poll(gateway, id, "in_progress") == {**http_response.body, "status": "in_progress"}
     go_on.set()
     result = poll(harness.gateway, id)
     assert (result["status"], result["output"][0]["content"][0]["text"]) == ("completed", TEXT)
     assert result["usage"]["output_tokens"] == 3 and result["metadata"] == {"topic": "words"}
     assert elsewhere.ask("GET", f"{PATH}/{id}").body == result
-    for response in (seen.body, result):
+    for response in (http_response.body, result):
         contract._check_whole(response)
 
 
@@ -220,16 +228,16 @@ def test_the_sdk_polls(harness: Harness) -> None:
 
 def test_notes_are_reported_at_once(harness: Harness) -> None:
     harness.respond_with(answered())
-    seen = begin(harness.gateway, temperature=1.4)
-    assert seen.headers["x-gateway-notes"] == "temperature adjusted 1.4 -> 1.0"
-    poll(harness.gateway, seen.body["id"])
+    response = begin(harness.gateway, temperature=1.4)
+    assert response.headers["x-gateway-notes"] == "temperature adjusted 1.4 -> 1.0"
+    poll(harness.gateway, response.body["id"])
 
 
 def test_one_without_events_cannot_be_streamed(harness: Harness) -> None:
     harness.respond_with(answered())
     id = begin(harness.gateway).body["id"]
-    seen = resumed(harness.gateway, id)
-    assert (seen.status, seen.error["param"]) == (400, "stream")
+    response = resumed(harness.gateway, id)
+    assert (response.status, response.error["param"]) == (400, "stream")
     poll(harness.gateway, id)
 
 
@@ -245,8 +253,8 @@ def test_one_without_events_cannot_be_streamed(harness: Harness) -> None:
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_what_fails_has_failed(harness: Harness, script: Script, expected: str, streams: bool) -> None:
     harness.respond_with(script)
-    seen = begin(harness.gateway, stream=streams)
-    events = checked(seen.data) if streams else [{"response": seen.body}]
+    http_response = begin(harness.gateway, stream=streams)
+    events = checked(http_response.data) if streams else [{"response": http_response.body}]
     response = poll(harness.gateway, events[0]["response"]["id"])
     assert response["status"] == "failed" and response["error"]["code"] in ("server_error", "rate_limit_exceeded")
     assert expected in response["error"]["message"]
@@ -260,9 +268,9 @@ def test_what_fails_has_failed(harness: Harness, script: Script, expected: str, 
 
 def test_the_events(harness: Harness) -> None:
     harness.respond_with(streamed(*WORDS))
-    seen = begin(harness.gateway, stream=True)
-    assert seen.headers["content-type"].startswith("text/event-stream")
-    events = checked(seen.data)
+    response = begin(harness.gateway, stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = checked(response.data)
     names = [one["type"] for one in events]
     assert names[:3] == ["response.created", "response.queued", "response.in_progress"]
     assert [one["response"]["status"] for one in events[:3]] == ["queued", "queued", "in_progress"]
@@ -372,8 +380,8 @@ def test_a_silent_stream_stays_open(harness: Harness, database: str, where: str)
 def test_a_number_that_is_none(harness: Harness, number: str) -> None:
     harness.respond_with(streamed(*WORDS))
     id = id_of(begin(harness.gateway, stream=True).data)
-    seen = harness.gateway.ask("GET", f"{PATH}/{id}?stream=true&starting_after={number}")
-    assert (seen.status, seen.error["param"]) == (400, "starting_after")
+    response = harness.gateway.ask("GET", f"{PATH}/{id}?stream=true&starting_after={number}")
+    assert (response.status, response.error["param"]) == (400, "starting_after")
 
 
 def test_a_fast_long_stream_is_stored_in_batches(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,17 +411,17 @@ def test_a_cancelled_response_is_cancelled(harness: Harness, elsewhere: Gateway,
     else:
         id = begin(harness.gateway).body["id"]
         awaited(lambda: [one.method for one in harness.upstream.requests].count("POST") == 1)
-    seen = gateway.ask("POST", f"{PATH}/{id}/cancel")
-    assert (seen.status, seen.body["status"], seen.body["error"]) == (200, "cancelled", None)
+    response = gateway.ask("POST", f"{PATH}/{id}/cancel")
+    assert (response.status, response.body["status"], response.body["error"]) == (200, "cancelled", None)
     harness.upstream.closed[-1].wait_in_thread(10)
     go_on.set()
-    assert gateway.ask("POST", f"{PATH}/{id}/cancel").data == seen.data, "cancelling twice is no error"
-    assert poll(harness.gateway, id) == seen.body
-    contract._check_whole(seen.body)
+    assert gateway.ask("POST", f"{PATH}/{id}/cancel").data == response.data, "cancelling twice is no error"
+    assert poll(harness.gateway, id) == response.body
+    contract._check_whole(response.body)
     if streams:
         events = checked(resumed(gateway, id).data)
-        assert events[-1]["type"] == "response.incomplete" and events[-1]["response"] == seen.body
-        assert seen.body["output"][0]["content"][0]["text"] == "".join(WORDS[:4])
+        assert events[-1]["type"] == "response.incomplete" and events[-1]["response"] == response.body
+        assert response.body["output"][0]["content"][0]["text"] == "".join(WORDS[:4])
 
 
 def test_the_sdk_cancels(harness: Harness) -> None:
@@ -474,8 +482,8 @@ def test_what_is_too_much_is_queued_then_refused(database: str, monkeypatch: pyt
         harness.respond_with(late(go_on))
         ids = [begin(harness.gateway).body["id"] for _ in range(3)]
         poll(harness.gateway, ids[0], "in_progress")
-        seen = begin(harness.gateway)
-        assert (seen.status, seen.error["code"]) == (503, "too_many_in_background")
+        response = begin(harness.gateway)
+        assert (response.status, response.error["code"]) == (503, "too_many_in_background")
         assert [harness.gateway.ask("GET", f"{PATH}/{id}").body["status"] for id in ids[1:]] == ["queued"] * 2
         assert harness.gateway.ask("POST", f"{PATH}/{ids[1]}/cancel").body["status"] == "cancelled"
         assert [one.method for one in harness.upstream.requests].count("POST") == 1
@@ -526,9 +534,9 @@ def test_one_caller_cannot_take_all_places(database: str) -> None:
         harness.respond_with(late(go_on))
         first = [begin(harness.gateway).body["id"] for _ in range(3)]
         poll(harness.gateway, first[0], "in_progress")
-        seen = begin(harness.gateway)
-        assert (seen.status, seen.error["code"]) == (429, "too_many_in_background")
-        assert "your background responses" in seen.error["message"]
+        response = begin(harness.gateway)
+        assert (response.status, response.error["code"]) == (429, "too_many_in_background")
+        assert "your background responses" in response.error["message"]
         harness.gateway.key = "another-caller"
         other = begin(harness.gateway)
         assert other.status == 200
@@ -544,12 +552,12 @@ def test_one_caller_cannot_take_all_places(database: str) -> None:
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_it_needs_the_storage(harness: Harness, streams: bool) -> None:
-    seen = begin(harness.gateway, stream=streams, store=False)
-    assert (seen.status, seen.error["param"]) == (400, "background")
+    response = begin(harness.gateway, stream=streams, store=False)
+    assert (response.status, response.error["param"]) == (400, "background")
     with gateway_over(harness.upstream.url, database_url=NOWHERE) as broken:
         before = len(harness.upstream.exchanges)
-        seen = begin(broken, stream=streams)
-        assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+        response = begin(broken, stream=streams)
+        assert (response.status, response.error["code"]) == (503, "storage_unavailable")
         assert len(harness.upstream.exchanges) == before, "Cohere was not paid"
 
 
@@ -557,8 +565,8 @@ def test_what_is_not_finished_cannot_be_continued(harness: Harness) -> None:
     go_on = Signal()
     harness.respond_with(late(go_on))
     id = begin(harness.gateway).body["id"]
-    seen = harness.gateway.ask("POST", PATH, {"model": A, "input": "And?", "previous_response_id": id})
-    assert (seen.status, seen.error["param"]) == (400, "previous_response_id")
+    response = harness.gateway.ask("POST", PATH, {"model": A, "input": "And?", "previous_response_id": id})
+    assert (response.status, response.error["param"]) == (400, "previous_response_id")
     go_on.set()
     poll(harness.gateway, id)
 
@@ -673,14 +681,14 @@ def test_tokens_are_counted_once_when_they_are_known(database: str) -> None:
     with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
         go_on = Signal()
         harness.respond_with(late(go_on))
-        seen = begin(harness.gateway)
-        first = harness.gateway.log.line_of(seen.headers["x-request-id"])
+        response = begin(harness.gateway)
+        first = harness.gateway.log.line_of(response.headers["x-request-id"])
         assert (first["operation"], first["status"], first["outcome"]) == ("response_background", 200, "ok")
         assert "prompt_tokens" not in first and "upstream_ms" not in first
         go_on.set()
-        poll(harness.gateway, seen.body["id"])
+        poll(harness.gateway, response.body["id"])
         ran = harness.gateway.log.wait(lambda line: line.get("operation") == "responses")
-        assert ran["request"] == seen.headers["x-request-id"] and ran["model"] == A
+        assert ran["request"] == response.headers["x-request-id"] and ran["model"] == A
         assert (ran["status"], ran["outcome"], ran["prompt_tokens"], ran["completion_tokens"]) == (200, "ok", 70, 3)
         assert ran["upstream_ms"] > 0
         metrics = harness.gateway.metrics()

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.http import drain
 from gateway.settings.schema import Timeouts
-from support.app import CHAT, A, Gateway, Harness, Seen, answered, run_harness, streamed
+from support.app import CHAT, A, Gateway, Harness, Response, answered, run_harness, streamed
 from support.asgi_server import raw_request
 
 CANARY = "canary-of-the-prompt-91c4"
@@ -61,20 +61,20 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def refused(
-    harness: Harness, seen: Seen, status: int, code: str | None = None, type: str = "invalid_request_error"
+    harness: Harness, response: Response, status: int, code: str | None = None, type: str = "invalid_request_error"
 ) -> Any:
     """The error, after checking that it is one of ours and that Cohere was not asked."""
-    assert seen.status == status, seen
-    error = seen.error
+    assert response.status == status, response
+    error = response.error
     assert error["message"] and isinstance(error["message"], str)
-    assert "Traceback" not in seen.data.decode() and "msgspec" not in seen.data.decode()
+    assert "Traceback" not in response.data.decode() and "msgspec" not in response.data.decode()
     assert error["type"] == type
     assert error["code"] == code or code is None and error["code"]
     assert KEY_CANARY not in str(error) and QUERY_CANARY not in str(error)
     assert not harness.upstream.exchanges, "Cohere was asked"
-    assert seen.headers["x-request-id"].startswith("req_")
-    assert int(seen.headers["content-length"]) == len(seen.data)
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+    assert response.headers["x-request-id"].startswith("req_")
+    assert int(response.headers["content-length"]) == len(response.data)
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
     assert (line["status"], line["outcome"], line["error"]) == (status, "error", error["code"])
     return error
 
@@ -84,7 +84,7 @@ def still_serves(harness: Harness) -> None:
     assert harness.gateway.chat(CANARY).text == "Hi there."
 
 
-def send(harness: Harness, body: Any, **headers: str) -> Seen:
+def send(harness: Harness, body: Any, **headers: str) -> Response:
     harness.respond_with(answered())
     usual = {"authorization": f"Bearer {KEY_CANARY}", "content-type": "application/json"}
     return harness.gateway.ask(
@@ -286,9 +286,9 @@ NOTED_NOT_REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize(("name", "body"), NOTED_NOT_REFUSED, ids=[row[0] for row in NOTED_NOT_REFUSED])
 def test_odd_but_answered(harness: Harness, name: str, body: dict[str, Any]) -> None:
-    seen = send(harness, body)
+    response = send(harness, body)
     # A number that no 64 bits can hold may be refused as well; it may not be a 5xx.
-    assert seen.status == 200 or (name.endswith("400 digits") and refused(harness, seen, 400))
+    assert response.status == 200 or (name.endswith("400 digits") and refused(harness, response, 400))
 
 
 # --- bodies that are not --------------------------------------------------------------------------------------
@@ -355,9 +355,9 @@ def test_unreadable(harness: Harness, body: bytes) -> None:
 )
 def test_a_key_that_comes_twice(harness: Harness, name: str, body: bytes) -> None:
     """Refused, or the last one counts: here and, because it comes once only, at Cohere."""
-    seen = send(harness, body)
-    if seen.status != 200:
-        refused(harness, seen, 400)
+    response = send(harness, body)
+    if response.status != 200:
+        refused(harness, response, 400)
     else:
         (request,) = harness.upstream.requests
         assert request.json()["model"] == A
@@ -430,19 +430,19 @@ def test_bombs(harness: Harness, position: str) -> None:
         if len(body) > LIMIT:
             body = frame % nested(LIMIT // (12 if kind == "object" else 40), kind)
         began = time.monotonic()
-        seen = send(harness, body.replace(b'"m"', b'"%s"' % A.encode(), 1))
+        response = send(harness, body.replace(b'"m"', b'"%s"' % A.encode(), 1))
         assert time.monotonic() - began < 10  # a fraction of a second where nothing else runs
-        if seen.status != 200:
-            refused(harness, seen, 400)
+        if response.status != 200:
+            refused(harness, response, 400)
     still_serves(harness)
 
 
 def test_a_bomb_in_a_string(harness: Harness) -> None:
     """Arguments in history are JSON inside of JSON."""
     for depth in DEPTHS:
-        seen = send(harness, called('{"a":' + "[" * depth + "]" * depth + "}"))
-        if seen.status != 200:
-            refused(harness, seen, 400)
+        response = send(harness, called('{"a":' + "[" * depth + "]" * depth + "}"))
+        if response.status != 200:
+            refused(harness, response, 400)
 
 
 RECURSIVE = {
@@ -467,9 +467,11 @@ def test_odd_schemas(harness: Harness, name: str) -> None:
         formatted(type="json_schema", json_schema={"name": "x", "schema": schema, "strict": True}),
         fields(tools=[{"type": "function", "function": function}]),
     ):
-        seen = send(harness, body)
-        if seen.status != 200 and seen.status != 502:  # 502: the scripted answer is not what the schema asks for
-            refused(harness, seen, 400)
+        response = send(harness, body)
+        if (
+            response.status != 200 and response.status != 502
+        ):  # 502: the scripted answer is not what the schema asks for
+            refused(harness, response, 400)
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------
@@ -491,18 +493,18 @@ def test_the_largest_body(harness: Harness) -> None:
     refused(harness, send(harness, body + b" "), 413, "request_too_large")
 
 
-def raw(harness: Harness, *lines: str, body: bytes = b"", timeout: float = 5.0) -> Seen:
+def raw(harness: Harness, *lines: str, body: bytes = b"", timeout: float = 5.0) -> Response:
     """Bytes as written; the connection is closed after the answer."""
     harness.respond_with(answered())
     head = "\r\n".join([*lines, "host: localhost", "connection: close", "", ""])
     return parsed(raw_request(*harness.gateway.address, head.encode("latin-1") + body, timeout=timeout))
 
 
-def parsed(answer: bytes) -> Seen:
+def parsed(answer: bytes) -> Response:
     head, _, body = answer.partition(b"\r\n\r\n")
     first, *rows = head.decode("latin-1").split("\r\n")
     pairs = (row.partition(": ") for row in rows)
-    return Seen(int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body)
+    return Response(int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body)
 
 
 POST = f"POST {TARGET} HTTP/1.1"
@@ -512,32 +514,32 @@ AUTHORIZATION = f"authorization: Bearer {KEY_CANARY}"
 def test_a_body_in_chunks(harness: Harness) -> None:
     pieces = [GOOD[at : at + 10] for at in range(0, len(GOOD), 10)]
     chunked = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    seen = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunked)
-    assert seen.status == 200
+    response = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunked)
+    assert response.status == 200
 
 
 def test_a_body_in_chunks_that_is_too_large(harness: Harness) -> None:
     chunk = b"%x\r\n%s\r\n" % (50_000, b" " * 50_000)
-    seen = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5 + b"0\r\n\r\n")
-    refused(harness, seen, 413, "request_too_large")
+    response = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5 + b"0\r\n\r\n")
+    refused(harness, response, 413, "request_too_large")
 
 
 def test_a_body_in_chunks_without_end(harness: Harness) -> None:
     """Refused at the limit, not at the end, which never comes."""
     chunk = b"%x\r\n%s\r\n" % (50_000, b" " * 50_000)
-    seen = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5)
-    refused(harness, seen, 413, "request_too_large")
+    response = raw(harness, POST, AUTHORIZATION, "transfer-encoding: chunked", body=chunk * 5)
+    refused(harness, response, 413, "request_too_large")
 
 
 def test_a_body_is_refused_by_its_announced_length(harness: Harness) -> None:
-    seen = raw(harness, POST, AUTHORIZATION, "content-length: 99999999999")
-    refused(harness, seen, 413, "request_too_large")
+    response = raw(harness, POST, AUTHORIZATION, "content-length: 99999999999")
+    refused(harness, response, 413, "request_too_large")
 
 
 def test_a_body_that_does_not_come(harness: Harness) -> None:
     began = time.monotonic()
-    seen = raw(harness, POST, AUTHORIZATION, f"content-length: {len(GOOD)}", body=GOOD[:20])
-    refused(harness, seen, 408, "request_timeout")
+    response = raw(harness, POST, AUTHORIZATION, f"content-length: {len(GOOD)}", body=GOOD[:20])
+    refused(harness, response, 408, "request_timeout")
     assert 0.3 < time.monotonic() - began < 15
 
 
@@ -605,8 +607,8 @@ METHODS = (
 @pytest.mark.parametrize(("method", "path", "allowed"), METHODS)
 def test_a_wrong_method(harness: Harness, method: str, path: str, allowed: str) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.ask(method, f"{path}?key={QUERY_CANARY}", GOOD if method != "GET" else None)
-    refused(harness, seen, 405, "method_not_allowed")
+    response = harness.gateway.ask(method, f"{path}?key={QUERY_CANARY}", GOOD if method != "GET" else None)
+    refused(harness, response, 405, "method_not_allowed")
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), METHODS)
@@ -614,15 +616,15 @@ def test_a_wrong_method_is_an_error_that_names_the_right_one(
     harness: Harness, method: str, path: str, allowed: str
 ) -> None:
     """RFC 9110, 15.5.6: a 405 has an Allow header."""
-    seen = harness.gateway.ask(method, path, GOOD if method != "GET" else None)
-    assert allowed in [one.strip() for one in seen.headers["allow"].split(",")]
+    response = harness.gateway.ask(method, path, GOOD if method != "GET" else None)
+    assert allowed in [one.strip() for one in response.headers["allow"].split(",")]
 
 
 def test_head(harness: Harness) -> None:
     """A HEAD is answered without a body, on what can be got and on what cannot."""
     assert harness.gateway.ask("HEAD", "/health/live").data == b""
-    seen = harness.gateway.ask("HEAD", CHAT)
-    assert (seen.status, seen.data) == (405, b"")
+    response = harness.gateway.ask("HEAD", CHAT)
+    assert (response.status, response.data) == (405, b"")
 
 
 NOWHERE = (
@@ -649,8 +651,8 @@ NOWHERE = (
 @pytest.mark.parametrize("path", NOWHERE, ids=lambda path: path[:30])
 def test_nowhere(harness: Harness, path: str) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.ask("POST", f"{path}?key={QUERY_CANARY}", GOOD)
-    refused(harness, seen, 404, "unknown_url")
+    response = harness.gateway.ask("POST", f"{path}?key={QUERY_CANARY}", GOOD)
+    refused(harness, response, 404, "unknown_url")
 
 
 # --- bytes on the wire ----------------------------------------------------------------------------------------
@@ -689,8 +691,8 @@ def test_a_good_request_leaves_no_canary(harness: Harness, stream: bool) -> None
     harness.respond_with(streamed(CANARY) if stream else answered(CANARY))
     gateway: Gateway = harness.gateway
     usual = {"authorization": f"Bearer {KEY_CANARY}", "content-type": "application/json", "cookie": CANARY}
-    seen = gateway.ask("POST", TARGET, fields(stream=stream, user=CANARY, metadata={"a": CANARY}), usual)
-    assert (seen.status, seen.text) == (200, CANARY)
-    written = json.dumps(gateway.log.line_of(seen.headers["x-request-id"]))
+    response = gateway.ask("POST", TARGET, fields(stream=stream, user=CANARY, metadata={"a": CANARY}), usual)
+    assert (response.status, response.text) == (200, CANARY)
+    written = json.dumps(gateway.log.line_of(response.headers["x-request-id"]))
     assert "canary" not in written
-    assert "canary" not in str(seen.headers)
+    assert "canary" not in str(response.headers)

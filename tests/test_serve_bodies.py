@@ -20,7 +20,7 @@ from gateway.store import ledger
 from gateway.store.database import Database
 from gateway.store.ledger import DAY, StoredBody, SumKey, Sums
 from support import databases
-from support.app import MASTER_KEY, Gateway, Seen, demonstration
+from support.app import MASTER_KEY, Gateway, Response, demonstration
 from support.ledger import ledger_file, wait_for_rows
 from test_ledger_store import NOW, entry
 
@@ -29,7 +29,7 @@ CHAT = "/v1/chat/completions"
 SECRET = "a-secret-of-sixteen-or-more"
 
 
-class Kept:
+class BodiesHarness:
     """A gateway that stores the bodies of failures, with keys and a team of other policies."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -47,11 +47,13 @@ class Kept:
     def manage(self, path: str, **fields: Any) -> dict[str, Any]:
         return dict(self.ask("POST", path, MASTER_KEY, fields).body)
 
-    def ask(self, verb: str, path: str, key: str, body: Any = None, **headers: str) -> Seen:
+    def ask(self, verb: str, path: str, key: str, body: Any = None, **headers: str) -> Response:
         usual = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         return self.gateway.ask(verb, path, body, {**usual, **{n.replace("_", "-"): v for n, v in headers.items()}})
 
-    def call(self, key: str, *, content: str = PROMPT, headers: dict[str, str] | None = None, **fields: Any) -> Seen:
+    def call(
+        self, key: str, *, content: str = PROMPT, headers: dict[str, str] | None = None, **fields: Any
+    ) -> Response:
         body = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": content}], **fields}
         return self.ask("POST", CHAT, self.keys[key], body, **(headers or {}))
 
@@ -69,23 +71,23 @@ class Kept:
             assert time.monotonic() < deadline, rows
             time.sleep(0.02)
 
-    def bodies(self, id: str, key: str = MASTER_KEY) -> Seen:
+    def bodies(self, id: str, key: str = MASTER_KEY) -> Response:
         return self.ask("GET", f"/audit/{id}/body", key)
 
-    def stored(self, seen: Seen) -> bool:
+    def stored(self, response: Response) -> bool:
         """Whether the bodies of this call are stored; its row says the same."""
-        id = seen.headers["x-gateway-log-id"]
+        id = response.headers["x-gateway-log-id"]
         has_body = self.row(id)["has_body"]
         assert self.bodies(id).status == (200 if has_body else 404)
         return bool(has_body)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+def harness(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BodiesHarness]:
     with databases.throwaway_url(request.param, tmp_path_factory.mktemp("bodies")) as url:
         settings = LedgerSettings(flush_seconds=0.05, bodies="errors", body_key=SECRET)
         with demonstration(master_key=MASTER_KEY, ledger=settings, database_url=url) as gateway:
-            yield Kept(gateway)
+            yield BodiesHarness(gateway)
 
 
 # key, fields, headers -> whether the bodies are stored
@@ -108,97 +110,97 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], bool]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bodies_are_stored_where_policy_says_so_and_callers_only_lessen_it(kept: Kept, name: str) -> None:
+def test_bodies_are_stored_where_policy_says_so_and_callers_only_lessen_it(harness: BodiesHarness, name: str) -> None:
     key, fields, headers, expected = CASES[name]
-    seen = kept.call(key, headers=headers, **fields)
-    assert "no-log" not in seen.headers.get("x-gateway-notes", "")
-    assert kept.stored(seen) is expected
+    response = harness.call(key, headers=headers, **fields)
+    assert "no-log" not in response.headers.get("x-gateway-notes", "")
+    assert harness.stored(response) is expected
 
 
-def test_bodies_are_what_was_sent_and_answered(kept: Kept) -> None:
-    seen = kept.call("all")
-    assert kept.stored(seen)
-    shown = kept.bodies(seen.headers["x-gateway-log-id"], kept.keys["admin"]).body
-    assert json.loads(shown["request"]["text"])["messages"][0]["content"] == PROMPT
-    assert shown["response"] == {
+def test_bodies_are_what_was_sent_and_answered(harness: BodiesHarness) -> None:
+    response = harness.call("all")
+    assert harness.stored(response)
+    bodies = harness.bodies(response.headers["x-gateway-log-id"], harness.keys["admin"]).body
+    assert json.loads(bodies["request"]["text"])["messages"][0]["content"] == PROMPT
+    assert bodies["response"] == {
         "type": "application/json",
-        "bytes": len(seen.data),
+        "bytes": len(response.data),
         "truncated": False,
-        "text": seen.data.decode(),
+        "text": response.data.decode(),
     }
-    streamed = kept.call("all", stream=True)
-    assert kept.stored(streamed)
-    assert kept.bodies(streamed.headers["x-gateway-log-id"]).body["response"]["text"] == streamed.data.decode()
+    streamed = harness.call("all", stream=True)
+    assert harness.stored(streamed)
+    assert harness.bodies(streamed.headers["x-gateway-log-id"]).body["response"]["text"] == streamed.data.decode()
 
 
-def test_only_admins_see_bodies_and_they_can_delete_them(kept: Kept) -> None:
-    id = kept.call("all").headers["x-gateway-log-id"]
-    kept.row(id)
+def test_only_admins_see_bodies_and_they_can_delete_them(harness: BodiesHarness) -> None:
+    id = harness.call("all").headers["x-gateway-log-id"]
+    harness.row(id)
     for key in ("all", "viewer"):
-        assert kept.bodies(id, kept.keys[key]).status == 403
-        assert kept.ask("DELETE", f"/audit/{id}/body", kept.keys[key]).status == 403
-    assert kept.bodies(id).status == 200
-    assert kept.ask("DELETE", f"/audit/{id}/body", kept.keys["admin"]).body == {"id": id, "deleted": True}
-    assert kept.bodies(id).error["code"] == "bodies_not_found"
-    assert kept.ask("GET", "/audit/no-such-id/body", MASTER_KEY).error["code"] == "bodies_not_found"
+        assert harness.bodies(id, harness.keys[key]).status == 403
+        assert harness.ask("DELETE", f"/audit/{id}/body", harness.keys[key]).status == 403
+    assert harness.bodies(id).status == 200
+    assert harness.ask("DELETE", f"/audit/{id}/body", harness.keys["admin"]).body == {"id": id, "deleted": True}
+    assert harness.bodies(id).error["code"] == "bodies_not_found"
+    assert harness.ask("GET", "/audit/no-such-id/body", MASTER_KEY).error["code"] == "bodies_not_found"
 
 
-def test_a_large_body_is_cut_and_no_text_is_left_out(kept: Kept) -> None:
-    seen = kept.call("all", content="long " * MAX_BODY_BYTES)
-    assert kept.stored(seen)
-    request = kept.bodies(seen.headers["x-gateway-log-id"]).body["request"]
+def test_a_large_body_is_cut_and_no_text_is_left_out(harness: BodiesHarness) -> None:
+    response = harness.call("all", content="long " * MAX_BODY_BYTES)
+    assert harness.stored(response)
+    request = harness.bodies(response.headers["x-gateway-log-id"]).body["request"]
     assert request["truncated"] and len(request["text"]) == MAX_BODY_BYTES < request["bytes"]
     form = (
         b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\ncohere-transcribe-03-2026\r\n'
         b'--b\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--b--\r\n'
     )
-    upload = kept.gateway.ask(
+    upload = harness.gateway.ask(
         "POST",
         "/v1/audio/transcriptions",
         form,
-        {"authorization": f"Bearer {kept.keys['all']}", "content-type": "multipart/form-data; boundary=b"},
+        {"authorization": f"Bearer {harness.keys['all']}", "content-type": "multipart/form-data; boundary=b"},
     )
-    assert kept.stored(upload)
-    request = kept.bodies(upload.headers["x-gateway-log-id"]).body["request"]
+    assert harness.stored(upload)
+    request = harness.bodies(upload.headers["x-gateway-log-id"]).body["request"]
     assert (request["text"], request["bytes"]) == (None, len(form))
 
 
-def test_bodies_with_credentials_of_others_are_never_stored(kept: Kept) -> None:
+def test_bodies_with_credentials_of_others_are_never_stored(harness: BodiesHarness) -> None:
     connector = {"name": "c", "url": "https://c.example", "service_auth": {"type": "bearer", "token": "theirs"}}
-    key = kept.manage("/key/generate", ledger_bodies="all", permissions="all")["key"]
-    assert not kept.stored(kept.ask("POST", "/cohere/v1/connectors", key, connector))
+    key = harness.manage("/key/generate", ledger_bodies="all", permissions="all")["key"]
+    assert not harness.stored(harness.ask("POST", "/cohere/v1/connectors", key, connector))
 
 
-def test_messages_on_websockets_and_background_responses(kept: Kept) -> None:
-    url = kept.gateway.url.replace("http", "ws", 1) + "/v1/responses"
-    with connect(url, additional_headers={"authorization": f"Bearer {kept.keys['all']}"}, proxy=None) as socket:
+def test_messages_on_websockets_and_background_responses(harness: BodiesHarness) -> None:
+    url = harness.gateway.url.replace("http", "ws", 1) + "/v1/responses"
+    with connect(url, additional_headers={"authorization": f"Bearer {harness.keys['all']}"}, proxy=None) as socket:
         socket.send(json.dumps({"type": "response.create", "model": "command-a-03-2025", "input": PROMPT}))
         while (last := json.loads(socket.recv(30)))["type"] != "response.completed":
             pass
-    row = kept.row_where(lambda row: row["door"] == "websocket" and row["operation"] != "socket")
-    shown = kept.bodies(row["id"]).body
-    assert PROMPT in shown["request"]["text"]
-    assert json.loads(shown["response"]["text"].splitlines()[-1])["type"] == last["type"] == "response.completed"
+    row = harness.row_where(lambda row: row["door"] == "websocket" and row["operation"] != "socket")
+    bodies = harness.bodies(row["id"]).body
+    assert PROMPT in bodies["request"]["text"]
+    assert json.loads(bodies["response"]["text"].splitlines()[-1])["type"] == last["type"] == "response.completed"
 
-    begun = kept.ask(
+    begun = harness.ask(
         "POST",
         "/v1/responses",
-        kept.keys["all"],
+        harness.keys["all"],
         {"model": "command-a-03-2025", "input": PROMPT, "background": True},
     )
-    row = kept.row(begun.headers["x-gateway-log-id"])
-    shown = kept.bodies(row["id"]).body
-    assert PROMPT in shown["request"]["text"]
-    response = json.loads(shown["response"]["text"])
+    row = harness.row(begun.headers["x-gateway-log-id"])
+    bodies = harness.bodies(row["id"]).body
+    assert PROMPT in bodies["request"]["text"]
+    response = json.loads(bodies["response"]["text"])
     assert (response["id"], response["status"]) == (begun.body["id"], "completed")
 
 
-def test_nothing_of_a_body_is_readable_in_the_database_or_the_log(kept: Kept) -> None:
-    assert kept.stored(kept.call("all"))
-    assert PROMPT.encode() not in kept.gateway.log.getvalue()
-    if kept.gateway.database_url.startswith("sqlite"):
-        file = ledger_file(kept.gateway.database_url)
+def test_nothing_of_a_body_is_readable_in_the_database_or_the_log(harness: BodiesHarness) -> None:
+    assert harness.stored(harness.call("all"))
+    assert PROMPT.encode() not in harness.gateway.log.getvalue()
+    if harness.gateway.database_url.startswith("sqlite"):
+        file = ledger_file(harness.gateway.database_url)
         content = b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
         assert b"ledger_bodies" in content and PROMPT.encode() not in content and SECRET.encode() not in content
 
@@ -210,14 +212,14 @@ def test_bodies_are_lost_while_the_database_is_away_and_rows_are_not(tmp_path: P
         assert wait_for_rows(gateway.database_url, lambda row: True)[0]["has_body"] is True
         file = ledger_file(gateway.database_url)
         elsewhere = file.rename(file.with_suffix(".elsewhere"))
-        seen = gateway.chat(PROMPT)
+        response = gateway.chat(PROMPT)
         deadline = time.monotonic() + 60
         while not (spooled := b"".join(path.read_bytes() for path in (tmp_path / "spool").glob("*.spool"))):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         elsewhere.rename(file)
-        assert seen.headers["x-gateway-log-id"].encode() in spooled and PROMPT.encode() not in spooled
-        (row,) = wait_for_rows(gateway.database_url, lambda row: row["id"] == seen.headers["x-gateway-log-id"])
+        assert response.headers["x-gateway-log-id"].encode() in spooled and PROMPT.encode() not in spooled
+        (row,) = wait_for_rows(gateway.database_url, lambda row: row["id"] == response.headers["x-gateway-log-id"])
         assert "has_body" not in row  # the default, which is false
         lost = gateway.metrics()
         assert lost['gateway_ledger_bodies_total{result="lost"}'] == 1.0

@@ -22,7 +22,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     answered,
     demonstration,
     emulator,
@@ -42,10 +42,10 @@ ZERO: dict[str, Any] = {"temperature": 0}
 class Patient(Gateway):
     """Waits until the server is done with a request: it puts into the cache what its caller already has."""
 
-    def ask(self, *request: Any, **more: Any) -> Seen:
-        seen = super().ask(*request, **more)
-        self.log.line_of(seen.headers["x-request-id"])
-        return seen
+    def ask(self, *request: Any, **more: Any) -> Response:
+        response = super().ask(*request, **more)
+        self.log.line_of(response.headers["x-request-id"])
+        return response
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
@@ -64,7 +64,7 @@ def upstream_calls(harness: Harness) -> int:
 def test_the_second_answer_costs_nothing(caching: Harness) -> None:
     caching.respond_with(answered("One."), answered("Two."))
     first, second = caching.gateway.chat(**ZERO), caching.gateway.chat(**ZERO)
-    assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+    assert [response.headers["x-gateway-cache"] for response in (first, second)] == ["miss", "hit"]
     assert first.text == second.text == "One." and upstream_calls(caching) == 1
     paid, free = first.body["usage"], second.body["usage"]
     assert (paid.pop("cost"), free.pop("cost")) == (3e-05, 0)
@@ -77,12 +77,13 @@ def test_streams_are_replayed_as_streams(caching: Harness) -> None:
     caching.respond_with(streamed("On", "e."), streamed("Two."))
     ask: dict[str, Any] = {**ZERO, "stream": True, "stream_options": {"include_usage": True}}
     first, second = caching.gateway.chat(**ask), caching.gateway.chat(**ask)
-    assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+    assert [response.headers["x-gateway-cache"] for response in (first, second)] == ["miss", "hit"]
     assert first.text == second.text == "One." and upstream_calls(caching) == 1
     assert second.frames[-1] == "[DONE]"
     stamp = {"id", "created"}
     paid, free = (
-        [{k: v for k, v in chunk.items() if k not in stamp} for chunk in seen.chunks] for seen in (first, second)
+        [{k: v for k, v in chunk.items() if k not in stamp} for chunk in response.chunks]
+        for response in (first, second)
     )
     assert (paid[-1]["usage"].pop("cost"), free[-1]["usage"].pop("cost")) == (3e-05, 0)
     assert paid == free
@@ -96,7 +97,7 @@ def test_buffered_streams_are_cached(caching: Harness) -> None:
     ask: dict[str, Any] = {**ZERO, "stream": True, "response_format": form, "documents": ["A is 1."]}
     first, second = caching.gateway.chat(**ask), caching.gateway.chat(**ask)
     assert not json.loads(caching.upstream.requests[0].body)["stream"], "this is no buffered stream"
-    assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+    assert [response.headers["x-gateway-cache"] for response in (first, second)] == ["miss", "hit"]
     assert first.text == second.text == '{"a": 1}' and upstream_calls(caching) == 1
     assert second.frames[-1] == "[DONE]"
 
@@ -104,7 +105,7 @@ def test_buffered_streams_are_cached(caching: Harness) -> None:
 def test_several_choices_are_separate(caching: Harness) -> None:
     caching.respond_with(answered("One."), answered("Two."), answered("Three."))
     first, second = caching.gateway.chat(n=2, **ZERO), caching.gateway.chat(n=2, **ZERO)
-    texts = [[choice["message"]["content"] for choice in seen.body["choices"]] for seen in (first, second)]
+    texts = [[choice["message"]["content"] for choice in response.body["choices"]] for response in (first, second)]
     assert texts[0] == texts[1] and sorted(texts[0]) == ["One.", "Two."]
 
 
@@ -113,7 +114,7 @@ def test_random_responses_are_not_cached_unless_requested(caching: Harness) -> N
     assert "x-gateway-cache" not in caching.gateway.chat().headers
     ttl = {"x-gateway-cache-ttl": "60"}
     first, second = caching.gateway.chat(headers=ttl), caching.gateway.chat(headers=ttl)
-    assert [seen.headers["x-gateway-cache"] for seen in (first, second)] == ["miss", "hit"]
+    assert [response.headers["x-gateway-cache"] for response in (first, second)] == ["miss", "hit"]
     assert first.text == second.text == "Two."
 
 
@@ -178,8 +179,8 @@ def test_failures_are_not_cached(caching: Harness, script: Any) -> None:
     ids=str,
 )
 def test_headers_that_mean_nothing_are_refused(caching: Harness, headers: dict[str, str]) -> None:
-    seen = caching.gateway.chat(headers=headers)
-    assert seen.status == 400 and next(iter(headers)) in seen.error["message"]
+    response = caching.gateway.chat(headers=headers)
+    assert response.status == 400 and next(iter(headers)) in response.error["message"]
 
 
 CALLED: dict[str, Any] = {
@@ -217,8 +218,8 @@ def test_one_choice_that_is_cut_off_is_enough(caching: Harness, cut: int, stream
     scripts[cut] = text("MAX_TOKENS")
     caching.respond_with(*scripts, text("COMPLETE"))
     for _ in range(2):
-        seen = caching.gateway.chat(n=2, stream=stream, **ZERO)
-        assert seen.status == 200 and seen.headers["x-gateway-cache"] == "miss"
+        response = caching.gateway.chat(n=2, stream=stream, **ZERO)
+        assert response.status == 200 and response.headers["x-gateway-cache"] == "miss"
 
 
 def test_what_fails_a_stricter_check_is_retried(caching: Harness) -> None:
@@ -266,13 +267,13 @@ def test_what_was_damaged_in_the_store_is_a_miss(
     with demonstration(cache=CacheSettings(store="memory")) as demo:
         gateway = Patient(**vars(demo))
         good = [gateway.ask("POST", path, body) for path, body in ways.items()]
-        assert [seen.headers["x-gateway-cache"] for seen in good] == ["miss"] * 3
+        assert [response.headers["x-gateway-cache"] for response in good] == ["miss"] * 3
         assert gateway.ask("POST", CHAT, ways[CHAT]).headers["x-gateway-cache"] == "hit"
         monkeypatch.setattr(MemoryCache, "get", damaged)
         for path, body in ways.items():
-            seen = gateway.ask("POST", path, body)
-            assert (seen.status, seen.headers["x-gateway-cache"]) == (200, "miss"), path
-            assert b'"usage"' in seen.data or b"[DONE]" in seen.data
+            response = gateway.ask("POST", path, body)
+            assert (response.status, response.headers["x-gateway-cache"]) == (200, "miss"), path
+            assert b'"usage"' in response.data or b"[DONE]" in response.data
 
 
 @needs_redis
@@ -304,8 +305,8 @@ def test_hits_and_misses_are_counted() -> None:
 def test_without_a_cache_the_wish_is_noted() -> None:
     with run_harness() as harness:
         harness.respond_with(answered())
-        seen = harness.gateway.chat(headers={"x-gateway-cache-ttl": "60"}, **ZERO)
-        assert "x-gateway-cache-ttl ignored" in seen.headers["x-gateway-notes"]
+        response = harness.gateway.chat(headers={"x-gateway-cache-ttl": "60"}, **ZERO)
+        assert "x-gateway-cache-ttl ignored" in response.headers["x-gateway-notes"]
         strict = harness.gateway.chat(headers={"x-gateway-cache-ttl": "60", "x-gateway-strict": "true"})
         assert strict.status == 400
         assert "x-gateway-cache" not in harness.gateway.chat(headers={"x-gateway-cache": "bypass"}).headers
@@ -316,7 +317,10 @@ def test_a_cache_that_fails_is_a_miss() -> None:
         port = listening.getsockname()[1]
     with run_harness(cache=CacheSettings(store="redis"), redis_url=f"redis://127.0.0.1:{port}/0") as harness:
         harness.respond_with(answered("One."), answered("Two."))
-        assert [seen(harness.gateway) for seen in (_chat, _chat)] == [(200, "One.", "miss"), (200, "Two.", "miss")]
+        assert [response(harness.gateway) for response in (_chat, _chat)] == [
+            (200, "One.", "miss"),
+            (200, "Two.", "miss"),
+        ]
         harness.gateway.log.wait(lambda line: line.get("message", "").startswith("cache: "))
 
 
@@ -365,8 +369,8 @@ def test_a_redis_that_answers_oddly_is_a_miss(shape: str, monkeypatch: pytest.Mo
         with demonstration(**cache) as gateway:
             embed = {"model": "embed-v4.0", "input": ["one"]}
             for path, body in ((CHAT, {"model": A, "messages": [MESSAGE], **ZERO}), ("/v1/embeddings", embed)):
-                seen = gateway.ask("POST", path, body)
-                assert (seen.status, seen.headers["x-gateway-cache"]) == (200, "miss")
+                response = gateway.ask("POST", path, body)
+                assert (response.status, response.headers["x-gateway-cache"]) == (200, "miss")
         server.shutdown()
 
 
@@ -374,8 +378,8 @@ MESSAGE = {"role": "user", "content": "Hello"}
 
 
 def _chat(gateway: Gateway) -> tuple[int, str, str]:
-    seen = gateway.chat(**ZERO)
-    return seen.status, seen.text, seen.headers["x-gateway-cache"]
+    response = gateway.chat(**ZERO)
+    return response.status, response.text, response.headers["x-gateway-cache"]
 
 
 def test_responses_are_not_cached() -> None:
@@ -384,8 +388,8 @@ def test_responses_are_not_cached() -> None:
         harness.respond_with(answered("One."), answered("Two."))
         body = json.dumps({"model": "command-a-03-2025", "input": "Hello", "store": False, **ZERO}).encode()
         for _ in range(2):
-            seen = harness.gateway.ask("POST", "/v1/responses", body)
-            assert seen.status == 200 and "x-gateway-cache" not in seen.headers
+            response = harness.gateway.ask("POST", "/v1/responses", body)
+            assert response.status == 200 and "x-gateway-cache" not in response.headers
         assert upstream_calls(harness) == 2
 
 
@@ -406,7 +410,7 @@ def embedding(request: pytest.FixtureRequest) -> Iterator[Gateway]:
 
 @pytest.mark.parametrize("form", ["float", "base64"])
 def test_only_new_inputs_are_paid_for(embedding: Gateway, form: str) -> None:
-    def ask(*inputs: str) -> Seen:
+    def ask(*inputs: str) -> Response:
         body = {"model": "embed-v4.0", "input": inputs, "encoding_format": form}
         return embedding.ask("POST", "/v1/embeddings", body)
 
@@ -419,9 +423,9 @@ def test_only_new_inputs_are_paid_for(embedding: Gateway, form: str) -> None:
     assert third.headers["x-gateway-cache"] == "hit"
     assert third.body["usage"]["prompt_tokens"] == 0, "nothing was asked of Cohere"
 
-    def vectors(seen: Seen) -> list[Any]:
-        assert [one["index"] for one in seen.body["data"]] == list(range(len(seen.body["data"])))
-        return [one["embedding"] for one in seen.body["data"]]
+    def vectors(response: Response) -> list[Any]:
+        assert [one["index"] for one in response.body["data"]] == list(range(len(response.body["data"])))
+        return [one["embedding"] for one in response.body["data"]]
 
     one, two = vectors(first)
     three = vectors(second)[0]
@@ -455,15 +459,15 @@ def test_the_forms_of_a_vector_do_not_get_in_each_others_way(embedding: Gateway,
     ]
     asks = [{**plain, **form} for form in forms]
     first = [embedding.ask("POST", "/v1/embeddings", body) for body in asks]
-    assert [seen.status for seen in first] == [200] * len(asks)
+    assert [response.status for response in first] == [200] * len(asks)
     again = [embedding.ask("POST", "/v1/embeddings", body) for body in reversed(asks)]
-    assert [seen.headers["x-gateway-cache"] for seen in again] == ["hit"] * len(asks)
-    assert [seen.body["data"] for seen in reversed(again)] == [seen.body["data"] for seen in first]
+    assert [response.headers["x-gateway-cache"] for response in again] == ["hit"] * len(asks)
+    assert [response.body["data"] for response in reversed(again)] == [response.body["data"] for response in first]
 
 
 def test_embeddings_past_the_cache(embedding: Gateway) -> None:
     usual = {"authorization": f"Bearer {embedding.key}", "content-type": "application/json"}
     body = {"model": "embed-v4.0", "input": "one"}
     for _ in range(2):
-        seen = embedding.ask("POST", "/v1/embeddings", body, {**usual, "x-gateway-cache": "bypass"})
-        assert seen.headers["x-gateway-cache"] == "bypass" and seen.body["usage"]["prompt_tokens"] > 0
+        response = embedding.ask("POST", "/v1/embeddings", body, {**usual, "x-gateway-cache": "bypass"})
+        assert response.headers["x-gateway-cache"] == "bypass" and response.body["usage"]["prompt_tokens"] > 0

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 from openai.types.chat import ChatCompletionMessageParam
 
-from support.app import REASONING, VISION, A, Gateway, Seen, demonstration
+from support.app import REASONING, VISION, A, Gateway, Response, demonstration
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Count to 5"}]
 COUNTED = "1, 2, 3, 4, 5"
@@ -199,12 +199,12 @@ def test_a_picture_on_a_model_without_eyes(sdk: openai.OpenAI) -> None:
 def test_the_frames_of_a_stream(demo: Gateway, model: str, content: str, tools: Any, options: Any) -> None:
     more = {"stream_options": options} if options is not None else {}
     more |= {"tools": tools} if tools else {}
-    seen = demo.chat(content, model=model, stream=True, **more)
-    assert seen.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert seen.headers["cache-control"] == "no-cache"
-    assert seen.headers["x-accel-buffering"] == "no"
-    assert seen.frames[-1] == "[DONE]" and seen.frames.count("[DONE]") == 1
-    chunks = seen.chunks
+    response = demo.chat(content, model=model, stream=True, **more)
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.frames[-1] == "[DONE]" and response.frames.count("[DONE]") == 1
+    chunks = response.chunks
     wants_usage = bool(options and options.get("include_usage"))
     if wants_usage:
         *chunks, last = chunks
@@ -213,8 +213,8 @@ def test_the_frames_of_a_stream(demo: Gateway, model: str, content: str, tools: 
         assert all(chunk["usage"] is None for chunk in chunks)
     else:
         assert all("usage" not in chunk for chunk in chunks)
-    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in seen.chunks}) == 1
-    assert seen.chunks[0]["model"] == model
+    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in response.chunks}) == 1
+    assert response.chunks[0]["model"] == model
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     assert len(choices) == len(chunks) and {choice["index"] for choice in choices} == {0}
     # The role once, at the beginning; the reason once, at the end, in a chunk that says nothing else.
@@ -226,9 +226,9 @@ def test_the_frames_of_a_stream(demo: Gateway, model: str, content: str, tools: 
 
 def test_the_calls_of_a_stream(demo: Gateway) -> None:
     """id, type and name once per call, in its first fragment; then arguments; indices from 0."""
-    seen = demo.chat("Weather in Paris and Oslo?", stream=True, tools=TOOLS)
+    response = demo.chat("Weather in Paris and Oslo?", stream=True, tools=TOOLS)
     fragments: dict[int, list[dict[str, Any]]] = {}
-    for chunk in seen.chunks:
+    for chunk in response.chunks:
         for call in chunk["choices"][0]["delta"].get("tool_calls", ()):
             fragments.setdefault(call["index"], []).append(call)
     assert list(fragments) == [0, 1]
@@ -358,8 +358,10 @@ def test_a_schema_streamed(sdk: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_json_of_any_shape(demo: Gateway, stream: bool) -> None:
-    seen = demo.chat('Give me JSON with the keys "a" and "b"', response_format={"type": "json_object"}, stream=stream)
-    assert isinstance(json.loads(seen.text), dict)
+    response = demo.chat(
+        'Give me JSON with the keys "a" and "b"', response_format={"type": "json_object"}, stream=stream
+    )
+    assert isinstance(json.loads(response.text), dict)
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -383,10 +385,10 @@ def test_the_list_is_in_openais_shape(demo: Gateway) -> None:
 
 @pytest.mark.parametrize("name", [A, f"cohere/{A}", f"cohere%2F{A}", f"cohere%2f{A}"])
 def test_one_model(demo: Gateway, name: str) -> None:
-    seen = demo.ask("GET", f"/v1/models/{name}")
-    assert seen.status == 200
-    assert seen.body["object"] == "model"
-    assert seen.body["id"] in (A, f"cohere/{A}")
+    response = demo.ask("GET", f"/v1/models/{name}")
+    assert response.status == 200
+    assert response.body["object"] == "model"
+    assert response.body["id"] in (A, f"cohere/{A}")
 
 
 def test_one_model_by_the_sdk(sdk: openai.OpenAI) -> None:
@@ -396,9 +398,9 @@ def test_one_model_by_the_sdk(sdk: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("name", ["gpt-4", "cohere/none", "cohere/a/b", "a%20b", "caf%C3%A9", "x" * 500])
 def test_an_unknown_model(demo: Gateway, name: str) -> None:
-    seen = demo.ask("GET", f"/v1/models/{name}")
-    assert seen.status == 404
-    assert seen.error["code"] == "model_not_found"
+    response = demo.ask("GET", f"/v1/models/{name}")
+    assert response.status == 404
+    assert response.error["code"] == "model_not_found"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -445,22 +447,22 @@ NOTES: tuple[tuple[dict[str, Any], str], ...] = (
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("requested", "note"), NOTES, ids=[note for _, note in NOTES])
 def test_notes(demo: Gateway, requested: dict[str, Any], note: str, stream: bool) -> None:
-    seen = demo.chat(**requested, stream=stream)
-    assert seen.status == 200
-    assert note in seen.headers["x-gateway-notes"]
+    response = demo.chat(**requested, stream=stream)
+    assert response.status == 200
+    assert note in response.headers["x-gateway-notes"]
 
 
 def test_several_notes_in_one_line(demo: Gateway) -> None:
-    seen = demo.chat(model="command-r-plus", temperature=1.4, logit_bias={"1": 1})
-    result = seen.headers["x-gateway-notes"].split("; ")
+    response = demo.chat(model="command-r-plus", temperature=1.4, logit_bias={"1": 1})
+    result = response.headers["x-gateway-notes"].split("; ")
     assert len(result) == 3
     assert {one.split(" ")[0] for one in result} == {"model", "temperature", "logit_bias"}
 
 
 def test_many_notes_are_counted(demo: Gateway) -> None:
-    seen = demo.post({"model": A, "messages": [USER], **{f"unheard_of_number_{n}": n for n in range(200)}})
-    assert seen.status == 200
-    header = seen.headers["x-gateway-notes"]
+    response = demo.post({"model": A, "messages": [USER], **{f"unheard_of_number_{n}": n for n in range(200)}})
+    assert response.status == 200
+    header = response.headers["x-gateway-notes"]
     assert len(header) <= 1024
     assert re.search(r"; \+\d+ more\Z", header)
 
@@ -470,10 +472,10 @@ def test_many_notes_are_counted(demo: Gateway) -> None:
     ["x\r\nx-evil: yes", "é\u2028", "\x00", "a;b", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")],
 )
 def test_notes_are_ascii(demo: Gateway, name: str) -> None:
-    seen = demo.post({"model": A, "messages": [USER], name: 1})
-    assert seen.status == 200
-    assert "x-evil" not in seen.headers
-    header = seen.headers["x-gateway-notes"]
+    response = demo.post({"model": A, "messages": [USER], name: 1})
+    assert response.status == 200
+    assert "x-evil" not in response.headers
+    header = response.headers["x-gateway-notes"]
     assert header.isascii() and header.isprintable()
 
 
@@ -498,9 +500,9 @@ EQUIVALENT: dict[str, Any] = {
 @pytest.mark.parametrize("field", EQUIVALENT)
 def test_nothing_to_note(demo: Gateway, field: str) -> None:
     request = {field: EQUIVALENT[field]} | ({"tools": TOOLS} if field == "tool_choice" else {})
-    seen = demo.chat(**request)
-    assert seen.status == 200
-    assert "x-gateway-notes" not in seen.headers
+    response = demo.chat(**request)
+    assert response.status == 200
+    assert "x-gateway-notes" not in response.headers
     # And strict mode takes it.
     assert demo.chat(**request, headers={"x-gateway-strict": "true"}).status == 200
 
@@ -517,8 +519,8 @@ def test_nothing_to_note(demo: Gateway, field: str) -> None:
 )
 @pytest.mark.parametrize("value", ["true", "True", " true "])
 def test_strict(demo: Gateway, requested: dict[str, Any], param: str, value: str) -> None:
-    seen = demo.chat(**requested, headers={"x-gateway-strict": value})
-    assert (seen.status, seen.error["param"]) == (400, param)
+    response = demo.chat(**requested, headers={"x-gateway-strict": value})
+    assert (response.status, response.error["param"]) == (400, param)
     assert demo.chat(**requested, headers={"x-gateway-strict": "false"}).status == 200
 
 
@@ -526,7 +528,7 @@ def test_strict_does_not_mind_what_was_only_noted(demo: Gateway) -> None:
     assert demo.chat(model="command-r-plus", headers={"x-gateway-strict": "true"}).status == 200
 
 
-def everything(demo: Gateway) -> list[Seen]:
+def everything(demo: Gateway) -> list[Response]:
     """An answer of every kind."""
     return [
         demo.chat(),
@@ -548,12 +550,12 @@ def everything(demo: Gateway) -> list[Seen]:
 
 
 def test_every_answer_says_that_it_is_the_emulators(demo: Gateway) -> None:
-    for seen in everything(demo):
-        assert seen.headers["x-gateway-upstream"] == "emulator", seen
+    for response in everything(demo):
+        assert response.headers["x-gateway-upstream"] == "emulator", response
 
 
 def test_every_answer_has_an_id_of_its_own(demo: Gateway) -> None:
-    ids = [seen.headers["x-request-id"] for seen in everything(demo)]
+    ids = [response.headers["x-request-id"] for response in everything(demo)]
     assert all(re.fullmatch(r"req_[0-9a-f]{24}", result) for result in ids)
     assert len(set(ids)) == len(ids)
 
@@ -589,8 +591,10 @@ def test_no_trace_where_cohere_was_not_called(demo: Gateway) -> None:
 
 
 def test_nothing_of_coheres_own_headers_is_passed_on(demo: Gateway) -> None:
-    for seen in (demo.chat(), demo.chat(stream=True), demo.ask("GET", "/v1/models")):
-        assert not {"x-envoy-upstream-service-time", "num_tokens", "via", "set-cookie", "server"} & set(seen.headers)
+    for response in (demo.chat(), demo.chat(stream=True), demo.ask("GET", "/v1/models")):
+        assert not {"x-envoy-upstream-service-time", "num_tokens", "via", "set-cookie", "server"} & set(
+            response.headers
+        )
 
 
 def test_odd_text_survives(sdk: openai.OpenAI) -> None:
@@ -612,28 +616,30 @@ def test_a_large_picture(demo: Gateway) -> None:
     """Five megabytes in one string, within the limit."""
     data = base64.b64decode(PIXEL.partition(",")[2]) + b"\x00" * (4 << 20)
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    seen = demo.chat([{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}], model=VISION)
-    assert seen.status in (200, 400) and (seen.status == 200 or seen.error["message"])
+    response = demo.chat(
+        [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}], model=VISION
+    )
+    assert response.status in (200, 400) and (response.status == 200 or response.error["message"])
 
 
 def test_the_order_and_the_keys_of_a_whole_answer(demo: Gateway) -> None:
     """`object` stands second, and `annotations` are there without any citation, as in OpenAI's own answers."""
-    seen = demo.chat("Hello")
-    assert list(seen.body)[:3] == ["id", "object", "created"]
-    assert seen.body["choices"][0]["message"]["annotations"] == []
-    seen = demo.chat("Hello", stream=True)
-    assert all(list(chunk)[:3] == ["id", "object", "created"] for chunk in seen.chunks)
+    response = demo.chat("Hello")
+    assert list(response.body)[:3] == ["id", "object", "created"]
+    assert response.body["choices"][0]["message"]["annotations"] == []
+    response = demo.chat("Hello", stream=True)
+    assert all(list(chunk)[:3] == ["id", "object", "created"] for chunk in response.chunks)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_top_logprobs_hold_the_chosen_token(demo: Gateway, stream: bool) -> None:
-    seen = demo.chat("Hello", logprobs=True, top_logprobs=5, stream=stream)
-    answers = seen.chunks if stream else [seen.body]
+    response = demo.chat("Hello", logprobs=True, top_logprobs=5, stream=stream)
+    answers = response.chunks if stream else [response.body]
     choices = [choice for answer in answers for choice in answer["choices"] if choice["logprobs"]]
     entries = [entry for choice in choices for entry in choice["logprobs"]["content"]]
     assert entries
     for entry in entries:
         assert entry["top_logprobs"] == [{key: entry[key] for key in ("token", "logprob", "bytes")}]
-    assert seen.headers["x-gateway-notes"] == "top_logprobs adjusted 5 -> the chosen token alone"
+    assert response.headers["x-gateway-notes"] == "top_logprobs adjusted 5 -> the chosen token alone"
     bare = demo.chat("Hello", logprobs=True).body["choices"][0]["logprobs"]["content"]
     assert all(entry["top_logprobs"] == [] for entry in bare)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Harness, Seen, run_harness
+from support.app import A, Harness, Response, run_harness
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 from support.transcripts import call_delta, call_end, call_start, fold, message_end, message_start
 
@@ -64,14 +64,14 @@ def streamed(size: int) -> Script:
     return event_stream(transcript(*events, message_end("TOOL_CALL")))
 
 
-def respond(on: Harness, script: Script, stream: bool, **fields: Any) -> Seen:
+def respond(on: Harness, script: Script, stream: bool, **fields: Any) -> Response:
     on.respond_with(script)
     body = {"model": A, "input": "Go", "tools": TOOLS, "store": False, "stream": stream, **fields}
     return on.gateway.ask("POST", RESPONSES, body)
 
 
-def events_of(seen: Seen) -> list[dict[str, Any]]:
-    return [json.loads(line[6:]) for line in seen.data.decode().splitlines() if line.startswith("data: {")]
+def events_of(response: Response) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in response.data.decode().splitlines() if line.startswith("data: {")]
 
 
 EXPECTED: list[dict[str, Any]] = [
@@ -101,9 +101,9 @@ EXPECTED: list[dict[str, Any]] = [
 
 
 def test_whole_answers_have_the_tools_own_items(on: Harness) -> None:
-    seen = respond(on, whole(), False)
-    assert seen.body["output"] == [{**item, "status": "completed"} for item in EXPECTED]
-    assert seen.body["tools"][:4] == TOOLS[:4], "they are echoed as they were given"
+    response = respond(on, whole(), False)
+    assert response.body["output"] == [{**item, "status": "completed"} for item in EXPECTED]
+    assert response.body["tools"][:4] == TOOLS[:4], "they are echoed as they were given"
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
@@ -181,8 +181,8 @@ def test_calls_that_were_cut(on: Harness) -> None:
 
 
 def test_a_shell_in_a_container_is_not_the_callers(on: Harness) -> None:
-    seen = respond(on, whole(), False, tools=[{"type": "shell", "environment": {"type": "container_auto"}}])
-    assert "tools[].type shell ignored" in seen.headers["x-gateway-notes"]
+    response = respond(on, whole(), False, tools=[{"type": "shell", "environment": {"type": "container_auto"}}])
+    assert "tools[].type shell ignored" in response.headers["x-gateway-notes"]
     assert "tools" not in on.upstream.requests[0].json()
 
 

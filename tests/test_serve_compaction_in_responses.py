@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Harness, Seen, answered, run_harness, streamed
+from support.app import A, Harness, Response, answered, run_harness, streamed
 from support.scripted_upstream import json_answer
 
 RESPONSES = "/v1/responses"
@@ -29,35 +29,39 @@ def user(text: str) -> dict[str, Any]:
 HISTORY = [user(LONG), {"role": "assistant", "content": "I see."}, user("What next?")]
 
 
-def ask(on: Harness, stream: bool, **fields: Any) -> Seen:
+def ask(on: Harness, stream: bool, **fields: Any) -> Response:
     return on.gateway.ask("POST", RESPONSES, {"model": A, "stream": stream, **fields})
 
 
-def events(seen: Seen) -> list[dict[str, Any]]:
-    return [json.loads(line[6:]) for line in seen.data.decode().splitlines() if line.startswith("data: {")]
+def events(http_response: Response) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in http_response.data.decode().splitlines() if line.startswith("data: {")]
 
 
-def response(seen: Seen) -> Any:
-    assert seen.status == 200, seen
-    return events(seen)[-1]["response"] if seen.headers["content-type"].startswith("text/event") else seen.body
+def response(http_response: Response) -> Any:
+    assert http_response.status == 200, http_response
+    return (
+        events(http_response)[-1]["response"]
+        if http_response.headers["content-type"].startswith("text/event")
+        else http_response.body
+    )
 
 
-def sent(on: Harness) -> list[dict[str, Any]]:
+def upstream_bodies(on: Harness) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
 @WHOLE_AND_STREAMED
 def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on: Harness, stream: bool) -> None:
     on.respond_with(answered("SUMMARY"))
-    seen = ask(on, stream, input=[*HISTORY, {"type": "compaction_trigger"}])
-    result = response(seen)
+    http_response = ask(on, stream, input=[*HISTORY, {"type": "compaction_trigger"}])
+    result = response(http_response)
     (item,) = result["output"]
     assert item["type"] == "compaction" and item["encrypted_content"] and result["status"] == "completed"
     assert result["usage"]["total_tokens"] == 73
-    (body,) = sent(on)
+    (body,) = upstream_bodies(on)
     assert body["stream"] is False and "[user]\nWhat next?" in body["messages"][1]["content"]
     if stream:
-        types = [event["type"].removeprefix("response.") for event in events(seen)]
+        types = [event["type"].removeprefix("response.") for event in events(http_response)]
         assert types == [
             *("created", "in_progress", "output_item.added", "compaction.compacting", "output_item.done", "completed")
         ]
@@ -68,44 +72,46 @@ def test_a_trigger_is_answered_by_a_compaction_that_replaces_what_came_before(on
     ):
         on.respond_with(answered("Yes."))
         assert response(ask(on, False, **fields))["output"][0]["content"][0]["text"] == "Yes."
-        (body,) = sent(on)
+        (body,) = upstream_bodies(on)
         assert [message["role"] for message in body["messages"]] == ["system", "user"]
         assert body["messages"][0]["content"].endswith("SUMMARY") and body["messages"][1]["content"] == "Go on"
 
 
 def test_a_trigger_that_is_not_the_last_item_is_noted(on: Harness) -> None:
     on.respond_with(answered("Hi."))
-    seen = ask(on, False, store=False, input=[user("a"), {"type": "compaction_trigger"}, user("b")])
-    assert "input[].type compaction_trigger ignored (it is not the last item)" in seen.headers["x-gateway-notes"]
-    assert seen.body["output"][0]["content"][0]["text"] == "Hi."
+    http_response = ask(on, False, store=False, input=[user("a"), {"type": "compaction_trigger"}, user("b")])
+    assert (
+        "input[].type compaction_trigger ignored (it is not the last item)" in http_response.headers["x-gateway-notes"]
+    )
+    assert http_response.body["output"][0]["content"][0]["text"] == "Hi."
 
 
 @WHOLE_AND_STREAMED
 def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(on: Harness, stream: bool) -> None:
     managed = [{"type": "compaction", "compact_threshold": 1000}]
     on.respond_with(answered("SUMMARY"), streamed("It ", "ends.") if stream else answered("It ends."))
-    seen = ask(on, stream, input=HISTORY, context_management=managed, instructions="Be brief.")
-    result = response(seen)
+    http_response = ask(on, stream, input=HISTORY, context_management=managed, instructions="Be brief.")
+    result = response(http_response)
     compaction, message = result["output"]
     assert (compaction["type"], message["type"]) == ("compaction", "message")
     assert message["content"][0]["text"] == "It ends."
     assert result["usage"]["total_tokens"] == 2 * 73, "both calls are counted"
-    assert "context_management emulated" in seen.headers["x-gateway-notes"]
-    summary, answer = sent(on)
+    assert "context_management emulated" in http_response.headers["x-gateway-notes"]
+    summary, answer = upstream_bodies(on)
     assert LONG in summary["messages"][1]["content"] and summary["stream"] is False
     assert answer["stream"] is stream
     assert [message["role"] for message in answer["messages"]] == ["system", "user"]
     assert "Be brief." in answer["messages"][0]["content"] and "SUMMARY" in answer["messages"][0]["content"]
     assert LONG not in json.dumps(answer)
     if stream:
-        event_types = events(seen)
+        event_types = events(http_response)
         assert [event["sequence_number"] for event in event_types] == list(range(len(event_types)))
         compacting = next(event for event in event_types if event["type"] == "response.compaction.compacting")
         assert (compacting["item_id"], compacting["output_index"]) == (compaction["id"], 0)
     # The next turn begins at the compaction.
     on.respond_with(answered("Fine."))
     response(ask(on, False, input="And then?", previous_response_id=result["id"]))
-    (body,) = sent(on)
+    (body,) = upstream_bodies(on)
     assert [message["role"] for message in body["messages"]] == ["system", "assistant", "user"]
 
 
@@ -124,7 +130,7 @@ def test_what_need_not_or_cannot_be_compacted_is_answered_at_once(
 ) -> None:
     on.respond_with(streamed("Hi.") if stream else answered("Hi."))
     result = response(ask(on, stream, store=False, input=items, context_management=managed))
-    assert [item["type"] for item in result["output"]] == ["message"] and len(sent(on)) == 1
+    assert [item["type"] for item in result["output"]] == ["message"] and len(upstream_bodies(on)) == 1
 
 
 @WHOLE_AND_STREAMED
@@ -135,8 +141,8 @@ def test_a_summary_that_is_cut_short_is_no_answer(on: Harness, stream: bool) -> 
         {"input": [*HISTORY, {"type": "compaction_trigger"}]},
     ):
         on.respond_with(answered("SUMM", finish="MAX_TOKENS"))
-        seen = ask(on, stream, store=False, **fields)
-        assert (seen.status, seen.error["code"]) == (502, "compaction_failed")
+        http_response = ask(on, stream, store=False, **fields)
+        assert (http_response.status, http_response.error["code"]) == (502, "compaction_failed")
         on.respond_with(json_answer(429, {"message": "past the per minute request limit, please wait"}))
         assert ask(on, stream, store=False, **fields).status == 429
 
@@ -145,10 +151,10 @@ def test_a_summary_that_is_cut_short_is_no_answer(on: Harness, stream: bool) -> 
 def test_prewarming_is_answered_without_cohere(on: Harness, stream: bool) -> None:
     on.respond_with(answered("never"))
     result = response(ask(on, stream, input="Hi", prompt_cache_options={"prewarm": True}))
-    assert (result["status"], result["output"]) == ("completed", []) and not sent(on)
+    assert (result["status"], result["output"]) == ("completed", []) and not upstream_bodies(on)
     on.respond_with(answered("Hello."))
     response(ask(on, False, input="And?", previous_response_id=result["id"]))
-    assert [message["role"] for message in sent(on)[0]["messages"]] == ["user", "user"]
+    assert [message["role"] for message in upstream_bodies(on)[0]["messages"]] == ["user", "user"]
     on.respond_with(json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]}))
     body = {"model": A, "input": "Hi", "prompt_cache_options": {"prewarm": True}}
     assert on.gateway.ask("POST", f"{RESPONSES}/input_tokens", body).body["input_tokens"] == 2

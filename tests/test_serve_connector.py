@@ -99,8 +99,8 @@ def test_an_authority_of_ones_own(certificates: Certificates) -> None:
 
 def test_without_it_nobody_is_trusted(certificates: Certificates) -> None:
     with home(tls=certificates.tls()) as (gateway, upstream):
-        seen = gateway.chat()
-        assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
+        response = gateway.chat()
+        assert (response.status, response.error["code"]) == (502, "upstream_unreachable")
         assert not upstream.requests
 
 
@@ -124,8 +124,8 @@ def test_a_named_upstream_has_its_own_certificates(certificates: Certificates) -
         upstream = NamedUpstream(base_url=vault.url, api_key=["k"], models=["command-a-*"], **named)
         with gateway_over(default.url, cohere_api_key=[SERVER_KEY], upstreams={"vault": upstream}) as gateway:
             assert gateway.chat().status == 200
-            seen = gateway.chat(model="command-r7b-12-2024")
-            assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
+            response = gateway.chat(model="command-r7b-12-2024")
+            assert (response.status, response.error["code"]) == (502, "upstream_unreachable")
             assert len(vault.requests) == 1 and not default.requests
 
 
@@ -173,7 +173,7 @@ def test_the_environments_proxy(exempt: bool, monkeypatch: pytest.MonkeyPatch) -
         if exempt:
             monkeypatch.setenv("no_proxy", "cohere.invalid")
         with gateway_over("http://cohere.invalid/api", cohere_api_key=[SERVER_KEY]) as gateway:
-            seen = gateway.chat()
-        assert seen.status == (502 if exempt else 200)
+            response = gateway.chat()
+        assert response.status == (502 if exempt else 200)
         requests = [request.path for request in proxy.requests]
         assert requests == ([] if exempt else ["http://cohere.invalid/api/v2/chat"])

@@ -30,7 +30,7 @@ from gateway.settings.schema import (
 from gateway.store import keys
 from gateway.store.errors import StoreUnavailable
 from gateway.virtual_keys import Team
-from support.app import MASTER_KEY, SERVER_KEY, Gateway, Harness, Seen, answered, demonstration, run_harness
+from support.app import MASTER_KEY, SERVER_KEY, Gateway, Harness, Response, answered, demonstration, run_harness
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
 SESSION = "/console/session"
@@ -59,22 +59,27 @@ class Browser:
     def __init__(self, gateway: Gateway, key: str = "", **headers: str) -> None:
         self.gateway, self.cookie, self.token, self.headers = gateway, "", "", headers
         if key:
-            seen = self.sign_in(key)
-            assert seen.status == 200, seen
-            self.token = seen.body["csrf_token"]
+            response = self.sign_in(key)
+            assert response.status == 200, response
+            self.token = response.body["csrf_token"]
 
-    def sign_in(self, key: str, **headers: str) -> Seen:
-        seen = self.ask("POST", SESSION, {"key": key}, **headers)
-        if "set-cookie" in seen.headers:
-            self.cookie = seen.headers["set-cookie"].partition(";")[0]
-        return seen
+    def sign_in(self, key: str, **headers: str) -> Response:
+        response = self.ask("POST", SESSION, {"key": key}, **headers)
+        if "set-cookie" in response.headers:
+            self.cookie = response.headers["set-cookie"].partition(";")[0]
+        return response
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Seen:
-        sent = {"cookie": self.cookie, "x-gateway-csrf": self.token, "sec-fetch-site": "same-origin", **self.headers}
-        sent |= JSON if body is not None else {}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Response:
+        all_headers = {
+            "cookie": self.cookie,
+            "x-gateway-csrf": self.token,
+            "sec-fetch-site": "same-origin",
+            **self.headers,
+        }
+        all_headers |= JSON if body is not None else {}
+        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
         content = json.dumps(body).encode() if body is not None else None
-        return self.gateway.ask(method, path, content, {name: value for name, value in sent.items() if value})
+        return self.gateway.ask(method, path, content, {name: value for name, value in all_headers.items() if value})
 
 
 # --- the page -----------------------------------------------------------------------------------------------
@@ -141,14 +146,14 @@ def test_who_signs_in(served: Harness, key: str, role: str) -> None:
     browser = Browser(served.gateway)
     before = browser.ask("GET", SESSION).body
     assert before["sign_in"] and before["who"] is None and before["csrf_token"] is None
-    seen = browser.sign_in(key)
-    assert seen.body["who"]["role"] == role and seen.headers["cache-control"] == "no-store"
-    cookie = seen.headers["set-cookie"]
+    response = browser.sign_in(key)
+    assert response.body["who"]["role"] == role and response.headers["cache-control"] == "no-store"
+    cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path=/" in cookie and "Secure" not in cookie
-    assert key not in cookie and key not in seen.data.decode()
-    assert browser.ask("GET", SESSION).body["who"] == seen.body["who"]
+    assert key not in cookie and key not in response.data.decode()
+    assert browser.ask("GET", SESSION).body["who"] == response.body["who"]
     assert key.encode() not in served.gateway.log.getvalue()
-    served.gateway.log.line_of(seen.headers["x-request-id"])
+    served.gateway.log.line_of(response.headers["x-request-id"])
 
 
 @pytest.mark.parametrize(
@@ -166,9 +171,9 @@ def test_who_signs_in(served: Harness, key: str, role: str) -> None:
 )
 def test_who_does_not(served: Harness, key: str, status: int, code: str) -> None:
     """It is the same authenticator that judges bearer keys."""
-    seen = Browser(served.gateway).sign_in(key)
-    assert (seen.status, seen.error["code"]) == (status, code)
-    assert "set-cookie" not in seen.headers
+    response = Browser(served.gateway).sign_in(key)
+    assert (response.status, response.error["code"]) == (status, code)
+    assert "set-cookie" not in response.headers
 
 
 @pytest.mark.parametrize("secure", [{"x-forwarded-proto": "https"}, {"origin": "https://{host}"}])
@@ -241,23 +246,23 @@ def test_a_session_is_the_key_that_signed_in(served: Harness) -> None:
     served.respond_with(answered("Hi."))
     caller = Browser(served.gateway, secret_of("caller"))
     chat = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "Hi"}]}
-    seen = caller.ask("POST", "/v1/chat/completions", chat)
-    assert seen.status == 200 and seen.headers["x-gateway-key"] == "caller"
+    response = caller.ask("POST", "/v1/chat/completions", chat)
+    assert response.status == 200 and response.headers["x-gateway-key"] == "caller"
     (exchange,) = served.upstream.exchanges
     assert not {name.lower() for name, _ in exchange.request.headers.items()} & {"cookie", "x-gateway-csrf"}
     assert caller.ask("GET", "/key/info").body["info"]["key_alias"] == "caller"
     assert {row["key_alias"] for row in caller.ask("GET", "/audit").body["data"]} <= {"caller"}
     # A key in a header counts, and the cookie beside it does not.
-    seen = caller.ask("GET", "/key/info", authorization=f"Bearer {secret_of('viewer')}")
-    assert seen.body["info"]["key_alias"] == "viewer"
+    response = caller.ask("GET", "/key/info", authorization=f"Bearer {secret_of('viewer')}")
+    assert response.body["info"]["key_alias"] == "viewer"
 
 
 def test_what_changes_something_needs_the_token(served: Harness) -> None:
     master = Browser(served.gateway, MASTER_KEY)
     other = Browser(served.gateway, MASTER_KEY)
     for token in ("", "x", other.token):
-        seen = master.ask("POST", "/key/generate", {}, x_gateway_csrf=token)
-        assert (seen.status, seen.error["code"]) == (403, "csrf_token_missing")
+        response = master.ask("POST", "/key/generate", {}, x_gateway_csrf=token)
+        assert (response.status, response.error["code"]) == (403, "csrf_token_missing")
     for site in ("cross-site", "same-site"):
         assert master.ask("POST", "/key/generate", {}, sec_fetch_site=site).status == 403
         assert master.ask("GET", "/key/list", sec_fetch_site=site).status == 403
@@ -302,48 +307,48 @@ def test_signing_out_ends_it(served: Harness) -> None:
     assert browser.ask("DELETE", SESSION, x_gateway_csrf="").status == 403, "nobody else signs them out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keys, "end_session", unavailable)
-        seen = browser.ask("DELETE", SESSION)
-        assert (seen.status, "set-cookie" in seen.headers) == (503, False), "it is not ended everywhere"
+        response = browser.ask("DELETE", SESSION)
+        assert (response.status, "set-cookie" in response.headers) == (503, False), "it is not ended everywhere"
     assert browser.ask("GET", "/key/list").status == 200
-    seen = browser.ask("DELETE", SESSION)
-    assert seen.body["who"] is None and "Max-Age=0" in seen.headers["set-cookie"]
+    response = browser.ask("DELETE", SESSION)
+    assert response.body["who"] is None and "Max-Age=0" in response.headers["set-cookie"]
     after = browser.ask("GET", "/key/list")
     assert (after.status, after.error["code"]) == (401, "session_over")
     assert browser.ask("GET", SESSION).body["who"] is None
 
 
 def test_a_key_that_is_blocked_ends_its_sessions(served: Harness) -> None:
-    made = served.gateway.ask("POST", "/key/generate", b"{}", {**JSON, "authorization": f"Bearer {MASTER_KEY}"}).body
-    browser = Browser(served.gateway, made["key"])
+    new_key = served.gateway.ask("POST", "/key/generate", b"{}", {**JSON, "authorization": f"Bearer {MASTER_KEY}"}).body
+    browser = Browser(served.gateway, new_key["key"])
     assert browser.ask("GET", "/key/info").status == 200
-    body = json.dumps({"key": made["key_id"]}).encode()
+    body = json.dumps({"key": new_key["key_id"]}).encode()
     served.gateway.ask("POST", "/key/block", body, {**JSON, "authorization": f"Bearer {MASTER_KEY}"})
     assert browser.ask("GET", "/key/info").error["code"] == "key_blocked"
     assert browser.ask("GET", SESSION).body["who"] is None
 
 
 def test_a_session_ends_by_itself() -> None:
-    kept = Sessions("root-secret", 60.0)
-    session = kept.begin("sk-x", 1_000.0)
-    value = kept.seal(session)
-    assert kept.open(value, 1_060.0) == session
-    assert kept.open(value, 1_061.0) is None, "nobody used it"
+    signer = Sessions("root-secret", 60.0)
+    session = signer.begin("sk-x", 1_000.0)
+    value = signer.seal(session)
+    assert signer.open(value, 1_060.0) == session
+    assert signer.open(value, 1_061.0) is None, "nobody used it"
     busy = sessions.Session(session.id, session.secret, 1_000.0, 1_000.0 + sessions.LONGEST_SECONDS)
-    assert kept.open(kept.seal(busy), 1_000.0 + sessions.LONGEST_SECONDS) == busy
-    assert kept.open(kept.seal(busy), 1_001.0 + sessions.LONGEST_SECONDS) is None, "however busy"
+    assert signer.open(signer.seal(busy), 1_000.0 + sessions.LONGEST_SECONDS) == busy
+    assert signer.open(signer.seal(busy), 1_001.0 + sessions.LONGEST_SECONDS) is None, "however busy"
     for forged in ("", "x", value[:-2], "A" + value[1:], "\u00e9", "A" * 10_000):
-        assert kept.open(forged, 1_000.0) is None, forged
+        assert signer.open(forged, 1_000.0) is None, forged
     assert Sessions("another", 60.0).open(value, 1_000.0) is None
-    assert kept.csrf_token(session) != Sessions("another", 60.0).csrf_token(session)
+    assert signer.csrf_token(session) != Sessions("another", 60.0).csrf_token(session)
     assert "sk-x" not in value
 
 
 def test_renewing_is_asked_for(served: Harness) -> None:
     browser = Browser(served.gateway, MASTER_KEY)
     assert "set-cookie" not in browser.ask("GET", "/key/list").headers, "what refreshes itself renews nothing"
-    seen = browser.ask("PUT", SESSION)
-    assert seen.status == 200 and seen.body["csrf_token"] == browser.token
-    assert seen.headers["set-cookie"].partition(";")[0] != browser.cookie
+    response = browser.ask("PUT", SESSION)
+    assert response.status == 200 and response.body["csrf_token"] == browser.token
+    assert response.headers["set-cookie"].partition(";")[0] != browser.cookie
 
 
 # --- what the pages show ------------------------------------------------------------------------------------
@@ -355,9 +360,9 @@ INSPECTED = ("/gateway/status", "/gateway/settings", "/gateway/models", "/gatewa
 def test_who_may_inspect_the_gateway(served: Harness, path: str) -> None:
     for_all = path in ("/gateway/models", "/gateway/permissions")
     for key, allowed in ((MASTER_KEY, True), (secret_of("viewer"), True), (secret_of("caller"), for_all)):
-        seen = served.gateway.ask("GET", path, None, {"authorization": f"Bearer {key}"})
-        assert seen.status == (200 if allowed else 403), (path, key)
-        assert MASTER_KEY.encode() not in seen.data and SERVER_KEY.encode() not in seen.data
+        response = served.gateway.ask("GET", path, None, {"authorization": f"Bearer {key}"})
+        assert response.status == (200 if allowed else 403), (path, key)
+        assert MASTER_KEY.encode() not in response.data and SERVER_KEY.encode() not in response.data
     assert served.gateway.ask("GET", path, None, {}).status == 401
 
 
@@ -376,14 +381,14 @@ def test_secrets_are_no_settings_to_be_shown() -> None:
         },
     }
     with run_harness(key=MASTER_KEY, **secrets) as harness:
-        seen = harness.gateway.ask("GET", "/gateway/settings")
-        text = seen.data.decode()
+        response = harness.gateway.ask("GET", "/gateway/settings")
+        text = response.data.decode()
     assert "secret" not in re.sub(r'"(name|about|environment)":(\[[^]]*\]|"[^"]*")', "", text).replace("ledger", "")
-    shown = {row["name"]: row for row in seen.body["data"]}
-    assert shown["upstreams"]["value"]["eu"]["base_url"] == "https://...@eu.example/x"
-    assert shown["master_key"]["value"] == "(set)" and not shown["master_key"]["is_default"]
-    assert shown["redis_url"]["value"] == "redis://...@127.0.0.1:1/0"
-    assert shown["workers"]["is_default"] and shown["retries.count"]["value"] == 0
+    rows = {row["name"]: row for row in response.body["data"]}
+    assert rows["upstreams"]["value"]["eu"]["base_url"] == "https://...@eu.example/x"
+    assert rows["master_key"]["value"] == "(set)" and not rows["master_key"]["is_default"]
+    assert rows["redis_url"]["value"] == "redis://...@127.0.0.1:1/0"
+    assert rows["workers"]["is_default"] and rows["retries.count"]["value"] == 0
 
 
 def test_what_cohere_would_get(served: Harness) -> None:
@@ -391,14 +396,14 @@ def test_what_cohere_would_get(served: Harness) -> None:
     served.respond_with(answered("Hi."))
     caller = Browser(served.gateway, secret_of("caller"))
     body = {"model": "command-r-plus", "temperature": 1.4, "messages": [{"role": "user", "content": "Hi"}]}
-    seen = caller.ask("POST", "/gateway/translate/chat", body)
-    assert [one["text"] for one in seen.body["notes"]] == [
+    response = caller.ask("POST", "/gateway/translate/chat", body)
+    assert [one["text"] for one in response.body["notes"]] == [
         "temperature adjusted 1.4 -> 1.0",
         "model command-r-plus -> command-r-plus-08-2024",
     ]
     assert not served.upstream.exchanges
     caller.ask("POST", "/v1/chat/completions", body)
     (exchange,) = served.upstream.exchanges
-    assert seen.body["requests"] == [exchange.request.json()]
+    assert response.body["requests"] == [exchange.request.json()]
     assert caller.ask("POST", "/gateway/translate/chat", {"model": "x"}).error["param"] == "messages"
     assert caller.ask("POST", "/gateway/translate/nothing", {}).status == 400

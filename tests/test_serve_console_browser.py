@@ -63,8 +63,8 @@ def gateway() -> Iterator[Gateway]:
             ),
             ("/customer/new", {"user_id": HOSTILE_USER, "rpm_limit": 1000}),
         ):
-            seen = served.ask("POST", path, body)
-            assert seen.status == 200, seen
+            response = served.ask("POST", path, body)
+            assert response.status == 200, response
         for key, fields in (
             ("agent", {"user": "ada", "temperature": 1.4}),
             ("hostile", {"user": HOSTILE_USER, "model": "cohere/command-r-plus"}),
@@ -120,14 +120,14 @@ def test_from_signing_in_to_the_first_call(chromium: Browser, gateway: Gateway) 
         expect(page.get_by_text(f"{gateway.url}/v1", exact=True)).to_be_visible()
         expect(page.get_by_role("status").filter(has_text="a moment after")).to_be_visible()
         page.get_by_role("button", name="Make a key").click()
-        made = page.locator(".steps li:nth-child(2) code").filter(has_text=re.compile(r"^sk-")).inner_text()
+        secret = page.locator(".steps li:nth-child(2) code").filter(has_text=re.compile(r"^sk-")).inner_text()
         for language in ("Python", "Node", "Cohere SDK", "curl"):
             page.get_by_role("tab", name=language).click()
-            expect(page.locator(".code-tabs code")).to_contain_text(made)
+            expect(page.locator(".code-tabs code")).to_contain_text(secret)
         curl = page.locator(".code-tabs code").inner_text()
         body = re.search(r"-d '(.*)'", curl)
         assert body is not None
-        headers = {"authorization": f"Bearer {made}", "content-type": "application/json"}
+        headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
         assert gateway.ask("POST", "/v1/chat/completions", json.loads(body[1]), headers).status == 200
         expect(page.get_by_role("heading", name="It came")).to_be_visible()
         expect(page.locator(".first-call")).to_have_text(re.compile(r"200, .*s, \$0\.0"))
@@ -161,9 +161,9 @@ def test_the_life_of_a_key(chromium: Browser, gateway: Gateway) -> None:
         expect(dialog.locator(".field.invalid .error-text")).to_contain_text("rpm_limit")
         dialog.get_by_label("Requests", exact=True).fill("600")
         dialog.get_by_role("button", name="Create").click()
-        made = page.get_by_role("dialog").locator(".code code").first
-        expect(made).to_have_text(re.compile(r"^sk-.{40,}"))
-        first = made.inner_text()
+        secret = page.get_by_role("dialog").locator(".code code").first
+        expect(secret).to_have_text(re.compile(r"^sk-.{40,}"))
+        first = secret.inner_text()
         page.get_by_role("button", name="I have it").click()
         assert first not in page.content(), "it was shown once"
         stored = info(gateway, "of-a-browser")
@@ -303,7 +303,7 @@ def test_callers_words_are_only_texts(chromium: Browser, gateway: Gateway) -> No
             "calls?end_user=%3Cb%3E",
         ):
             window.visit(address)
-            shown(page)
+            expect_loaded(page)
         assert page.locator("main img").count() == 0
 
 
@@ -341,9 +341,9 @@ def test_the_playground(chromium: Browser, gateway: Gateway) -> None:
         page.get_by_text("System, tools").click()
         page.get_by_label("Documents, one a line").fill("Paris is the capital of France.")
         page.get_by_label("Temperature").fill("1.4")
-        sent = page.locator(".beside .code code")
-        expect(sent).to_contain_text('"temperature": 1\n')
-        expect(sent).to_contain_text("Paris is the capital of France.")
+        upstream_body = page.locator(".beside .code code")
+        expect(upstream_body).to_contain_text('"temperature": 1\n')
+        expect(upstream_body).to_contain_text("Paris is the capital of France.")
         page.get_by_role("tab", name="Notes").click()
         expect(page.locator(".beside .notes")).to_contain_text("temperature adjusted 1.4 -> 1.0")
         page.get_by_role("button", name="Send").click()
@@ -417,11 +417,11 @@ def test_a_holder_sees_their_own_key_alone(chromium: Browser, gateway: Gateway) 
 
 
 def test_a_key_that_is_blocked_is_signed_out(chromium: Browser, gateway: Gateway) -> None:
-    made = gateway.ask("POST", "/key/generate", {"role": "viewer"}).body
+    secret = gateway.ask("POST", "/key/generate", {"role": "viewer"}).body
     with console(chromium, gateway) as window:
-        page = window.sign_in(made["key"], "calls")
+        page = window.sign_in(secret["key"], "calls")
         expect(page.locator("tr[data-row]").first).to_be_visible()
-        gateway.ask("POST", "/key/block", {"key": made["key_id"]})
+        gateway.ask("POST", "/key/block", {"key": secret["key_id"]})
         page.get_by_role("link", name="Audit").click()
         expect(page.get_by_label("Key")).to_be_visible()
 
@@ -444,7 +444,7 @@ def test_without_keys_everything_is_there_at_once(chromium: Browser) -> None:
 # --- craft --------------------------------------------------------------------------------------------------
 
 
-def shown(page: Page) -> None:
+def expect_loaded(page: Page) -> None:
     expect(page.locator("h1").first).to_be_visible()
     expect(page.locator(".loading")).to_have_count(0)
 
@@ -460,7 +460,7 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
         window.sign_in(MASTER_KEY)
         for screen in SCREENS:
             window.visit(screen.format(key=row["key_id"], call=row["id"]))
-            shown(page)
+            expect_loaded(page)
             assert window.violations() == [], screen
             if screen in DARK:
                 page.emulate_media(color_scheme="dark")

@@ -27,7 +27,7 @@ from support.app import (
     USAGE,
     A,
     Harness,
-    Seen,
+    Response,
     answered,
     end,
     piece,
@@ -73,13 +73,13 @@ def harness() -> Iterator[Harness]:
         yield one
 
 
-def line_of(harness: Harness, seen: Seen) -> dict[str, Any]:
-    return harness.gateway.log.line_of(seen.headers["x-request-id"])
+def line_of(harness: Harness, response: Response) -> dict[str, Any]:
+    return harness.gateway.log.line_of(response.headers["x-request-id"])
 
 
-def cost_of(harness: Harness, seen: Seen) -> int | None:
+def cost_of(harness: Harness, response: Response) -> int | None:
     """What the log says; a line without a cost means 0."""
-    cost: int | None = line_of(harness, seen).get("cost_nanodollars", 0)
+    cost: int | None = line_of(harness, response).get("cost_nanodollars", 0)
     return cost
 
 
@@ -239,14 +239,14 @@ CALLS: dict[str, tuple[str, Any, Script, int | None]] = {
 def test_a_call_says_what_it_costs(harness: Harness, name: str) -> None:
     path, body, script, expected = CALLS[name]
     harness.respond_with(script)
-    seen = harness.gateway.ask("POST", path, body)
-    assert seen.status == (400 if name == "a refusal" else 200), seen
-    assert cost_of(harness, seen) == expected
-    header = seen.headers.get("x-gateway-cost-usd")
-    large = len(seen.data) > 64 * 1024  # it comes in several reads, after its head
+    response = harness.gateway.ask("POST", path, body)
+    assert response.status == (400 if name == "a refusal" else 200), response
+    assert cost_of(harness, response) == expected
+    header = response.headers.get("x-gateway-cost-usd")
+    large = len(response.data) > 64 * 1024  # it comes in several reads, after its head
     assert header == (dollars(expected) if expected and not large else None)
-    if seen.status == 200 and not path.startswith(("/cohere", "/litellm")):
-        cost = seen.body["usage"].get("cost")
+    if response.status == 200 and not path.startswith(("/cohere", "/litellm")):
+        cost = response.body["usage"].get("cost")
         assert cost == (None if expected is None else expected / 10**9)
 
 
@@ -306,13 +306,15 @@ STREAMS: dict[str, tuple[str, Any, Script, int | None]] = {
 def test_a_stream_says_at_its_end_what_it_costs(harness: Harness, name: str) -> None:
     path, body, script, expected = STREAMS[name]
     harness.respond_with(script)
-    seen = harness.gateway.ask("POST", path, body)
-    assert cost_of(harness, seen) == expected
-    assert "x-gateway-cost-usd" not in seen.headers
+    response = harness.gateway.ask("POST", path, body)
+    assert cost_of(harness, response) == expected
+    assert "x-gateway-cost-usd" not in response.headers
     if path == CHAT:
-        assert seen.chunks[-1]["usage"].get("cost") == (None if expected is None else expected / 10**9)
+        assert response.chunks[-1]["usage"].get("cost") == (None if expected is None else expected / 10**9)
     elif path == "/v1/responses":
-        completed = [json.loads(line[6:]) for line in seen.data.decode().split("\n") if line.startswith("data: {")][-1]
+        completed = [json.loads(line[6:]) for line in response.data.decode().split("\n") if line.startswith("data: {")][
+            -1
+        ]
         assert completed["response"]["usage"]["cost"] == CHAT_COST / 10**9
 
 
@@ -327,9 +329,9 @@ def test_a_transcription_is_unpriced(harness: Harness) -> None:
         "authorization": f"Bearer {harness.gateway.key}",
         "content-type": "multipart/form-data; boundary=b",
     }
-    seen = harness.gateway.ask("POST", "/v1/audio/transcriptions", form, headers)
-    assert seen.status == 200, seen
-    assert cost_of(harness, seen) is None
+    response = harness.gateway.ask("POST", "/v1/audio/transcriptions", form, headers)
+    assert response.status == 200, response
+    assert cost_of(harness, response) is None
 
 
 # --- sums ---------------------------------------------------------------------------------------------------
@@ -343,19 +345,19 @@ def test_several_choices_cost_the_sum_of_their_calls(harness: Harness, streaming
     usage = {"include_usage": True} if streaming else None
     script = event_stream(transcript(*story(ending=end(usage=ONE)))) if streaming else answered(usage=ONE)
     harness.respond_with(script)
-    seen = harness.gateway.chat(model=R7B, n=3, stream=streaming, stream_options=usage)
-    assert cost_of(harness, seen) == 3 * 38
-    shown = (seen.chunks[-1] if streaming else seen.body)["usage"]
-    assert shown["cost"] == 3 * 38 / 10**9
-    assert shown["billed_units"] == {"input_tokens": 3}
+    response = harness.gateway.chat(model=R7B, n=3, stream=streaming, stream_options=usage)
+    assert cost_of(harness, response) == 3 * 38
+    usage = (response.chunks[-1] if streaming else response.body)["usage"]
+    assert usage["cost"] == 3 * 38 / 10**9
+    assert usage["billed_units"] == {"input_tokens": 3}
 
 
 def test_split_embeddings_cost_the_sum_of_their_parts(harness: Harness) -> None:
     harness.respond_with(embedded(96, input_tokens=96), embedded(1, input_tokens=1))
-    seen = harness.gateway.ask(
+    response = harness.gateway.ask(
         "POST", "/v1/embeddings", {"model": "embed-v4.0", "input": ["split"] * 97, "encoding_format": "float"}
     )
-    line = line_of(harness, seen)
+    line = line_of(harness, response)
     # Which part gets which answer is not fixed, and a part of the wrong size fails the request: it is paid for as well.
     assert line["cost_nanodollars"] == 97 * 120
 
@@ -364,42 +366,44 @@ def test_split_embeddings_cost_the_sum_of_their_parts(harness: Harness) -> None:
 def test_an_answer_that_fails_its_check_is_paid_for(harness: Harness, streaming: bool) -> None:
     harness.respond_with(answered("It is in Oslo."), answered('{"city": "Oslo"}'))
     options = {"include_usage": True} if streaming else None
-    seen = harness.gateway.chat(response_format=SCHEMA, documents=["Oslo"], stream=streaming, stream_options=options)
+    response = harness.gateway.chat(
+        response_format=SCHEMA, documents=["Oslo"], stream=streaming, stream_options=options
+    )
     assert len(harness.upstream.requests) == 2
-    assert cost_of(harness, seen) == 2 * CHAT_COST
-    assert (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"] == 2 * CHAT_COST / 10**9
+    assert cost_of(harness, response) == 2 * CHAT_COST
+    assert (response.chunks[-1] if streaming else response.body)["usage"]["cost"] == 2 * CHAT_COST / 10**9
 
 
 def test_two_answers_that_fail_their_check_are_paid_for(harness: Harness) -> None:
     harness.respond_with(answered("It is in Oslo."))
-    seen = harness.gateway.chat(response_format=SCHEMA, documents=["Oslo"])
-    assert (seen.status, cost_of(harness, seen)) == (502, 2 * CHAT_COST)
-    assert seen.headers["x-gateway-cost-usd"] == dollars(2 * CHAT_COST)
+    response = harness.gateway.chat(response_format=SCHEMA, documents=["Oslo"])
+    assert (response.status, cost_of(harness, response)) == (502, 2 * CHAT_COST)
+    assert response.headers["x-gateway-cost-usd"] == dollars(2 * CHAT_COST)
 
 
 def test_a_call_that_failed_costs_nothing_and_its_retry_once(harness: Harness) -> None:
     harness.respond_with(json_answer(500, {"message": "no"}), answered())
-    seen = harness.gateway.chat()
-    assert (cost_of(harness, seen), seen.headers["x-gateway-attempts"]) == (CHAT_COST, "2")
+    response = harness.gateway.chat()
+    assert (cost_of(harness, response), response.headers["x-gateway-attempts"]) == (CHAT_COST, "2")
 
 
 def test_an_answer_that_is_an_error_is_paid_for_and_so_is_its_retry(harness: Harness) -> None:
     harness.respond_with(answered(finish="ERROR"), answered())
-    seen = harness.gateway.chat()
-    assert (seen.status, cost_of(harness, seen)) == (200, 2 * CHAT_COST)
+    response = harness.gateway.chat()
+    assert (response.status, cost_of(harness, response)) == (200, 2 * CHAT_COST)
 
 
 def test_nonsense_is_paid_for(harness: Harness) -> None:
     harness.respond_with(json_answer(200, {"id": "x", "message": "what?", "usage": USAGE}))
-    seen = harness.gateway.chat()
-    assert (seen.status, cost_of(harness, seen)) == (502, CHAT_COST)
+    response = harness.gateway.chat()
+    assert (response.status, cost_of(harness, response)) == (502, CHAT_COST)
 
 
 def test_a_fallback_is_priced_as_the_model_that_answered(harness: Harness) -> None:
     harness.respond_with(json_answer(503, {"message": "no"}), json_answer(503, {"message": "no"}), answered())
-    seen = harness.gateway.chat()
-    assert seen.headers["x-gateway-model"] == R7B
-    assert cost_of(harness, seen) == 150 + 300  # 4 * 37.5 + 2 * 150
+    response = harness.gateway.chat()
+    assert response.headers["x-gateway-model"] == R7B
+    assert cost_of(harness, response) == 150 + 300  # 4 * 37.5 + 2 * 150
 
 
 def test_the_pages_of_files_are_part_of_the_request(harness: Harness) -> None:
@@ -407,9 +411,9 @@ def test_the_pages_of_files_are_part_of_the_request(harness: Harness) -> None:
         json_answer(200, {"pages": [{"index": 0, "markdown": {"content": "x"}}], **meta(pages=1)}), answered()
     )
     content = [{"type": "text", "text": "Read."}, {"type": "file", "file": {"file_data": PDF}}]
-    seen = harness.gateway.chat(content)
-    assert cost_of(harness, seen) == 1_500_000 + CHAT_COST
-    assert seen.body["usage"]["cost"] == (1_500_000 + CHAT_COST) / 10**9
+    response = harness.gateway.chat(content)
+    assert cost_of(harness, response) == 1_500_000 + CHAT_COST
+    assert response.body["usage"]["cost"] == (1_500_000 + CHAT_COST) / 10**9
 
 
 # --- the cache ----------------------------------------------------------------------------------------------
@@ -422,11 +426,13 @@ def test_a_cached_answer_costs_nothing_and_saves(harness: Harness, streaming: bo
     before = saved(harness)
     costs = []
     for _ in range(2):
-        seen = harness.gateway.chat("Once?", temperature=0, stream=streaming, stream_options=options)
-        costs.append((cost_of(harness, seen), (seen.chunks[-1] if streaming else seen.body)["usage"]["cost"]))
+        response = harness.gateway.chat("Once?", temperature=0, stream=streaming, stream_options=options)
+        costs.append(
+            (cost_of(harness, response), (response.chunks[-1] if streaming else response.body)["usage"]["cost"])
+        )
     assert costs == [(CHAT_COST, CHAT_COST / 10**9), (0, 0)]
-    assert seen.headers["x-gateway-cache"] == "hit"
-    assert seen.headers.get("x-gateway-cost-usd") == (None if streaming else "0")
+    assert response.headers["x-gateway-cache"] == "hit"
+    assert response.headers.get("x-gateway-cost-usd") == (None if streaming else "0")
     assert saved(harness) - before == pytest.approx(CHAT_COST / 10**9)
 
 
@@ -505,9 +511,9 @@ def leave(harness: Harness, request_id: str, script: Script, stream: bool, until
     )
     with socket.create_connection(harness.gateway.address, 30) as connection:
         connection.sendall(head.encode() + body)
-        seen = b""
-        while until and until not in seen:
-            seen += connection.recv(65_536)
+        received = b""
+        while until and until not in received:
+            received += connection.recv(65_536)
         if not until:
             wait_for(lambda: bool(harness.upstream.requests))
     return harness.gateway.log.line_of(request_id)
@@ -583,9 +589,9 @@ def test_metrics_count_money_by_model(harness: Harness) -> None:
 def test_the_cost_in_usage_can_be_switched_off() -> None:
     with run_harness(usage_cost=False) as quiet:
         quiet.respond_with(answered())
-        seen = quiet.gateway.chat()
-        assert "cost" not in seen.body["usage"]
-        assert seen.headers["x-gateway-cost-usd"] == dollars(CHAT_COST)
+        response = quiet.gateway.chat()
+        assert "cost" not in response.body["usage"]
+        assert response.headers["x-gateway-cost-usd"] == dollars(CHAT_COST)
 
 
 @pytest.mark.asyncio

@@ -256,7 +256,7 @@ class Firehose:
     """An upstream that writes as fast as it may, and counts."""
 
     def __init__(self, events: int) -> None:
-        self.sent, self._events = 0, events
+        self.bytes_sent, self._events = 0, events
         self.cut = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -276,17 +276,17 @@ class Firehose:
                     transcript(CLOSED, end()),
                 ):
                     connection.sendall(block)
-                    self.sent += len(block)
+                    self.bytes_sent += len(block)
             except OSError:
                 self.cut.set()
 
     def standstill(self) -> int:
         """What was sent when for half a second nothing more could be."""
-        before, since = self.sent, time.monotonic()
+        before, since = self.bytes_sent, time.monotonic()
         while time.monotonic() - since < 0.5:
             time.sleep(0.02)
-            if self.sent != before:
-                before, since = self.sent, time.monotonic()
+            if self.bytes_sent != before:
+                before, since = self.bytes_sent, time.monotonic()
         return before
 
     def close(self) -> None:
@@ -388,7 +388,7 @@ def test_a_reader_who_stops_while_cohere_sends_a_gigabyte() -> None:
             hose.standstill()
             assert server.memory() - before < MORE_AT_MOST + READ_ON
         assert hose.cut.wait(30)
-        assert hose.sent < A_GIGABYTE // 2
+        assert hose.bytes_sent < A_GIGABYTE // 2
 
 
 # --- connections that are used again --------------------------------------------------------------------------
@@ -407,9 +407,9 @@ def test_one_connection_to_cohere_serves_all() -> None:
             (json_answer(404, {"message": "no"}), True),
             (answered(), False),
         ):
-            seen = harness.chat_over(script, stream=stream)
+            response = harness.chat_over(script, stream=stream)
             # It is free again when the stream's [DONE] has come too, a moment after the caller's.
-            harness.gateway.log.line_of(seen.headers["x-request-id"])
+            harness.gateway.log.line_of(response.headers["x-request-id"])
         harness.respond_with(page)
         harness.gateway.ask("GET", "/v1/models")
         assert harness.upstream.connections == 1

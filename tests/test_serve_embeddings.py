@@ -29,7 +29,7 @@ from gateway.pipeline.cl100k_base import ORDINARY, vocabulary
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
 from gateway.settings.schema import Models
 from support import oracle
-from support.app import CALLER_KEY, Gateway, Harness, Seen, demonstration, gateway_over, run_harness
+from support.app import CALLER_KEY, Gateway, Harness, Response, demonstration, gateway_over, run_harness
 from support.recordings import Recording, each_recording
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from support.transcripts import property_of
@@ -49,14 +49,14 @@ def harness() -> Iterator[Harness]:
         yield result
 
 
-def embed(gateway: Gateway, value: Any = "a", model: str = V4, **body: Any) -> Seen:
+def embed(gateway: Gateway, value: Any = "a", model: str = V4, **body: Any) -> Response:
     return gateway.ask("POST", PATH, {"model": model, "input": value, **body}, timeout=60)
 
 
-def vectors(seen: Seen) -> list[list[float]]:
-    assert seen.status == 200, seen
-    assert [one["index"] for one in seen.body["data"]] == list(range(len(seen.body["data"])))
-    return [one["embedding"] for one in seen.body["data"]]
+def vectors(response: Response) -> list[list[float]]:
+    assert response.status == 200, response
+    assert [one["index"] for one in response.body["data"]] == list(range(len(response.body["data"])))
+    return [one["embedding"] for one in response.body["data"]]
 
 
 def floats(packed: str) -> list[float]:
@@ -169,9 +169,9 @@ def test_tokens_are_the_text_they_were(tiktoken_table: None, harness: Harness) -
 
     encoding = tiktoken.get_encoding("cl100k_base")
     harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]] * len(TEXTS)}}))
-    seen = embed(harness.gateway, [encoding.encode_ordinary(text) for text in TEXTS])
+    response = embed(harness.gateway, [encoding.encode_ordinary(text) for text in TEXTS])
     assert harness.upstream.requests[-1].json()["texts"] == TEXTS
-    assert seen.headers["x-gateway-notes"] == "input emulated (tokens read as cl100k_base text)"
+    assert response.headers["x-gateway-notes"] == "input emulated (tokens read as cl100k_base text)"
     special = encoding.encode("<|fim_prefix|>a<|endoftext|>", allowed_special="all")
     harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
     assert embed(harness.gateway, special).status == 200
@@ -228,9 +228,9 @@ def test_the_longest_list_comes_back_in_order() -> None:
         return Pause(0.2 if len(under_way) < 4 else 0.02), *numbered(request)
 
     with ScriptedUpstream(respond).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
-        seen = embed(gateway, [f"text {number}" for number in range(2_048)], "embed-v9.0")
-        assert [row[0] for row in vectors(seen)] == list(range(2_048))
-        assert seen.body["usage"] == {
+        http_response = embed(gateway, [f"text {number}" for number in range(2_048)], "embed-v9.0")
+        assert [row[0] for row in vectors(http_response)] == list(range(2_048))
+        assert http_response.body["usage"] == {
             "prompt_tokens": 2048,
             "total_tokens": 2048,
             "billed_units": {"input_tokens": 2048},
@@ -287,11 +287,11 @@ def test_one_failed_part_fails_the_whole() -> None:
         ScriptedUpstream(failing((0, 200, 0.7), (1, 429, 0.0))).run_in_thread() as upstream,
         gateway_over(upstream.url) as gateway,
     ):
-        seen = embed(gateway, texts)
-        assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
-        assert (seen.error["message"], seen.headers["retry-after"]) == ("part 1 failed", "1")
+        response = embed(gateway, texts)
+        assert (response.status, response.error["code"]) == (429, "rate_limit_exceeded")
+        assert (response.error["message"], response.headers["retry-after"]) == ("part 1 failed", "1")
         assert len(upstream.requests) <= 2 * MAX_CONCURRENT_PARTS, "what comes after a failure is not asked any more"
-        line = gateway.log.line_of(seen.headers["x-request-id"])
+        line = gateway.log.line_of(response.headers["x-request-id"])
         assert line["error"] == "rate_limit_exceeded"
         assert line.get("prompt_tokens", 0) <= 96 * MAX_CONCURRENT_PARTS, "parts that were answered are paid for"
 
@@ -307,13 +307,17 @@ def test_one_failed_part_fails_the_whole() -> None:
 def test_of_several_failures_the_first_in_order_is_reported(failures: Any) -> None:
     texts = [f"text {number}" for number in range(400)]
     with ScriptedUpstream(failing(*failures)).run_in_thread() as upstream, gateway_over(upstream.url) as gateway:
-        seen = embed(gateway, texts)
-        assert (seen.status, seen.error["message"]) == (400, "part 1 failed")
+        response = embed(gateway, texts)
+        assert (response.status, response.error["message"]) == (400, "part 1 failed")
 
 
 def test_a_failure_names_the_callers_field(demo: Gateway) -> None:
-    seen = embed(demo, ["a", "word " * 200_000], truncate="NONE")
-    assert (seen.status, seen.error["code"], seen.error["param"]) == (400, "context_length_exceeded", "input")
+    response = embed(demo, ["a", "word " * 200_000], truncate="NONE")
+    assert (response.status, response.error["code"], response.error["param"]) == (
+        400,
+        "context_length_exceeded",
+        "input",
+    )
 
 
 def test_base64_that_is_refused_is_requested_as_floats(harness: Harness) -> None:
@@ -322,26 +326,26 @@ def test_base64_that_is_refused_is_requested_as_floats(harness: Harness) -> None
         json_answer(200, {"embeddings": {"base64": ["AAAAPw=="]}}),
     ):
         harness.respond_with(first, json_answer(200, {"embeddings": {"float": [[0.5] * 256]}}))
-        seen = embed(harness.gateway, "a", encoding_format="base64", dimensions=256)
-        assert floats(seen.body["data"][0]["embedding"]) == [0.5] * 256
+        response = embed(harness.gateway, "a", encoding_format="base64", dimensions=256)
+        assert floats(response.body["data"][0]["embedding"]) == [0.5] * 256
         requests = [request.json()["embedding_types"] for request in harness.upstream.requests]
         assert requests == [["base64"], ["float"]]
-        assert "asked again for floats" in seen.headers["x-gateway-notes"]
+        assert "asked again for floats" in response.headers["x-gateway-notes"]
 
 
 def test_a_second_failure_is_reported(harness: Harness) -> None:
     bad = json_answer(200, {"embeddings": {"base64": ["AAAAPw=="]}})
     harness.respond_with(bad, json_answer(429, {"message": "slow down"}, {"retry-after": "7"}))
-    seen = embed(harness.gateway, "a", encoding_format="base64", dimensions=256)
-    assert (seen.status, seen.error["message"], seen.headers["retry-after"]) == (429, "slow down", "7")
+    response = embed(harness.gateway, "a", encoding_format="base64", dimensions=256)
+    assert (response.status, response.error["message"], response.headers["retry-after"]) == (429, "slow down", "7")
 
 
 def test_a_broken_answer_is_no_success(harness: Harness) -> None:
     bodies: tuple[Any, ...] = (b"<html>", b'{"embeddings":{"float":[[1,2]', {"embeddings": {"float": []}})
     for body in bodies:
         harness.respond_with(json_answer(200, body))
-        seen = embed(harness.gateway)
-        assert (seen.status, seen.error["code"]) == (502, "upstream_protocol_error")
+        response = embed(harness.gateway)
+        assert (response.status, response.error["code"]) == (502, "upstream_protocol_error")
 
 
 def test_a_caller_leaves_and_all_calls_are_closed() -> None:
@@ -376,8 +380,8 @@ def _until(done: Any, seconds: float = 10.0) -> None:
     ],
 )
 def test_a_wrong_request_is_refused_by_its_path(demo: Gateway, body: Any, status: int, param: str | None) -> None:
-    seen = demo.ask("POST", PATH, body)
-    assert (seen.status, seen.error["param"]) == (status, param)
+    response = demo.ask("POST", PATH, body)
+    assert (response.status, response.error["param"]) == (status, param)
 
 
 # --- what is measured, and what is set ----------------------------------------------------------------------
@@ -385,9 +389,9 @@ def test_a_wrong_request_is_refused_by_its_path(demo: Gateway, body: Any, status
 
 def test_it_is_logged_and_counted() -> None:
     with demonstration() as gateway:
-        seen = embed(gateway, ["one two", "three"], user="u")
-        line = gateway.log.line_of(seen.headers["x-request-id"])
-        tokens = seen.body["usage"]["prompt_tokens"]
+        response = embed(gateway, ["one two", "three"], user="u")
+        line = gateway.log.line_of(response.headers["x-request-id"])
+        tokens = response.body["usage"]["prompt_tokens"]
         assert tokens > 0
         assert {key: line[key] for key in ("operation", "model", "status", "prompt_tokens", "notes")} == {
             "operation": "embeddings",
@@ -396,7 +400,7 @@ def test_it_is_logged_and_counted() -> None:
             "prompt_tokens": tokens,
             "notes": 1,
         }
-        assert line["cohere_trace"] == seen.headers["x-cohere-trace-id"]
+        assert line["cohere_trace"] == response.headers["x-cohere-trace-id"]
         series = gateway.metrics()
         labels = f'operation="embeddings",model="{V4}"'
         assert series[f'gateway_requests_total{{model="{V4}",operation="embeddings",outcome="ok",status="200"}}'] == 1
@@ -418,8 +422,8 @@ def test_an_alias_names_an_embedding_model(harness: Harness) -> None:
     aliases = Models(aliases={"text-embedding-3-small": V4})
     with gateway_over(harness.upstream.url, key=CALLER_KEY, models=aliases) as gateway:
         harness.respond_with(json_answer(200, {"embeddings": {"float": [[1, 2]]}}))
-        seen = embed(gateway, "a", "text-embedding-3-small")
-    assert seen.body["model"] == "text-embedding-3-small"
+        response = embed(gateway, "a", "text-embedding-3-small")
+    assert response.body["model"] == "text-embedding-3-small"
     assert harness.upstream.requests[-1].json()["model"] == V4
 
 

@@ -28,7 +28,7 @@ from support.app import (
     USAGE,
     A,
     Harness,
-    Seen,
+    Response,
     answered,
     end,
     gateway_over,
@@ -318,23 +318,23 @@ def test_the_table_has_both_columns_of_every_status() -> None:
 @pytest.mark.parametrize("status", [302, 307, 308])
 def test_a_redirect_is_not_followed(own: Harness, status: int) -> None:
     with ScriptedUpstream(answered()).run_in_thread() as elsewhere:
-        seen = own.chat_over(json_answer(status, b"", {"location": f"{elsewhere.url}/v2/chat"}))
-        assert (seen.status, seen.error["code"]) == (502, "upstream_error")
+        response = own.chat_over(json_answer(status, b"", {"location": f"{elsewhere.url}/v2/chat"}))
+        assert (response.status, response.error["code"]) == (502, "upstream_error")
         assert not elsewhere.connections
-    assert "location" not in seen.headers
+    assert "location" not in response.headers
 
 
 @pytest.mark.parametrize("retry_after", ["0", "120", "Fri, 20 Nov 2026 21:20:23 GMT"])
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_passed_on(own: Harness, status: int, retry_after: str) -> None:
-    seen = own.chat_over(json_answer(status, {"message": "later"}, {"retry-after": retry_after}))
-    assert (seen.status, seen.headers["retry-after"]) == (status, retry_after)
+    response = own.chat_over(json_answer(status, {"message": "later"}, {"retry-after": retry_after}))
+    assert (response.status, response.headers["retry-after"]) == (status, retry_after)
 
 
 @pytest.mark.parametrize("retry_after", ["soon", "-1", "nan", "1e99", "0x10", "Fri, 99 Nov 2026 21:20:23 GMT", "7;8"])
 def test_a_retry_after_of_nonsense_is_dropped(own: Harness, retry_after: str) -> None:
-    seen = own.chat_over(json_answer(503, {"message": "later"}, {"retry-after": retry_after}))
-    assert seen.status == 503 and "retry-after" not in seen.headers
+    response = own.chat_over(json_answer(503, {"message": "later"}, {"retry-after": retry_after}))
+    assert response.status == 503 and "retry-after" not in response.headers
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
@@ -345,16 +345,16 @@ def test_a_retry_after_of_nonsense_is_dropped(own: Harness, retry_after: str) ->
 )
 def test_an_error_that_repeats_the_servers_key_is_masked(status: int, body: bytes) -> None:
     with run_harness(cohere_api_key=[SERVER_KEY]) as on:
-        for seen in (
+        for response in (
             on.chat_over(json_answer(status, body, {})),
             on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}),
             on.gateway.ask("POST", "/litellm/cohere/v2/chat", {"model": A, "messages": []}),
         ):
-            assert seen.status >= 400
-            assert SERVER_KEY.encode() not in seen.data
+            assert response.status >= 400
+            assert SERVER_KEY.encode() not in response.data
         assert SERVER_KEY.encode() not in on.gateway.log.getvalue()
         if status in (400, 422):
-            assert b"***" in seen.data
+            assert b"***" in response.data
 
 
 def test_a_compressed_error_that_repeats_the_servers_key_is_masked() -> None:
@@ -363,8 +363,8 @@ def test_a_compressed_error_that_repeats_the_servers_key_is_masked() -> None:
     with run_harness(cohere_api_key=[SERVER_KEY]) as on:
         on.respond_with(json_answer(400, body, headers))
         accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
-        seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
-        assert (seen.status, seen.body["message"]) == (400, f"no such token: {'*' * len(SERVER_KEY)}")
+        response = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
+        assert (response.status, response.body["message"]) == (400, f"no such token: {'*' * len(SERVER_KEY)}")
 
 
 @pytest.mark.parametrize("cut", [0, 5], ids=["in one piece", "cut in two"])
@@ -392,9 +392,9 @@ def test_an_error_in_a_200_that_repeats_the_servers_key_is_masked(streamed: bool
                 ("/cohere/v2/chat", {"messages": [message]}),
             ]
             for path, fields in trips:
-                seen = on.gateway.ask("POST", path, {"model": A, "stream": streamed, **fields})
-                assert SERVER_KEY.encode() not in seen.data
-                assert b"rejected by upstream: Bearer ***" in seen.data
+                response = on.gateway.ask("POST", path, {"model": A, "stream": streamed, **fields})
+                assert SERVER_KEY.encode() not in response.data
+                assert b"rejected by upstream: Bearer ***" in response.data
         assert SERVER_KEY.encode() not in on.gateway.log.getvalue()
 
 
@@ -410,9 +410,9 @@ def test_a_compressed_answer_that_repeats_the_servers_key_is_unpacked_and_masked
     accepts = {"accept-encoding": "gzip", "content-type": "application/json"}
     with run_harness(cohere_api_key=[SERVER_KEY]) as on:
         on.respond_with((Head(200, GZIP), *chunks, End()))
-        seen = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
-        assert "content-encoding" not in seen.headers
-        assert seen.data == text.replace(SERVER_KEY.encode(), b"*" * len(SERVER_KEY))
+        response = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []}, accepts)
+        assert "content-encoding" not in response.headers
+        assert response.data == text.replace(SERVER_KEY.encode(), b"*" * len(SERVER_KEY))
 
 
 @pytest.mark.parametrize(
@@ -467,10 +467,10 @@ def test_lookups_are_refused_alike(
 ) -> None:
     harness: Harness = request.getfixturevalue(column)
     harness.respond_with(json_answer(status, {"message": "no"}, {"retry-after": "3"}))
-    seen = harness.gateway.ask("GET", path)
-    assert seen.status == expected
-    assert seen.error["message"]
-    assert seen.headers["retry-after"] == "3"
+    response = harness.gateway.ask("GET", path)
+    assert response.status == expected
+    assert response.error["message"]
+    assert response.headers["retry-after"] == "3"
 
 
 # --- 200, but no answer ---------------------------------------------------------------------------------------
@@ -494,18 +494,18 @@ NO_ANSWER: tuple[tuple[str, bytes], ...] = (
 
 @pytest.mark.parametrize(("name", "body"), NO_ANSWER, ids=[name for name, _ in NO_ANSWER])
 def test_200_without_an_answer(own: Harness, name: str, body: bytes) -> None:
-    seen = own.chat_over(json_answer(200, body))
-    assert seen.status == 502
-    assert seen.error["type"] == "server_error"
-    assert seen.error["code"] == "upstream_protocol_error"
+    response = own.chat_over(json_answer(200, body))
+    assert response.status == 502
+    assert response.error["type"] == "server_error"
+    assert response.error["code"] == "upstream_protocol_error"
     if name == "an error body":
-        assert "something is wrong" in seen.error["message"]
+        assert "something is wrong" in response.error["message"]
 
 
 def test_an_error_in_the_place_of_a_stream_says_what_it_says(own: Harness) -> None:
-    seen = own.chat_over(json_answer(200, {"message": "the model is being moved"}), stream=True)
-    assert seen.status == 502
-    assert seen.error["message"] == "Cohere answered with an error: the model is being moved"
+    response = own.chat_over(json_answer(200, {"message": "the model is being moved"}), stream=True)
+    assert response.status == 502
+    assert response.error["message"] == "Cohere answered with an error: the model is being moved"
 
 
 NO_STREAM = tuple((name, body) for name, body in NO_ANSWER if name != "a stream") + (
@@ -523,16 +523,16 @@ NO_STREAM = tuple((name, body) for name, body in NO_ANSWER if name != "a stream"
 @pytest.mark.parametrize(("name", "body"), NO_STREAM, ids=[name for name, _ in NO_STREAM])
 def test_200_without_a_stream(own: Harness, name: str, body: bytes) -> None:
     """Nothing was sent yet: an ordinary error with an ordinary status."""
-    seen = own.chat_over(event_stream(body), stream=True)
-    assert seen.status == 502, seen
-    assert seen.error["type"] == "server_error"
+    response = own.chat_over(event_stream(body), stream=True)
+    assert response.status == 502, response
+    assert response.error["type"] == "server_error"
 
 
 def test_the_first_event_says_that_it_failed(own: Harness) -> None:
     ending = end("ERROR", {}, error=UNUSABLE, error_type="INVALID_TOOL_GENERATION")
-    seen = own.chat_over(event_stream(transcript(ending)), stream=True)
-    assert seen.status == 502
-    assert seen.error["code"]
+    response = own.chat_over(event_stream(transcript(ending)), stream=True)
+    assert response.status == 502
+    assert response.error["code"]
 
 
 # --- finish reasons that are failures ---------------------------------------------------------------------------
@@ -555,21 +555,21 @@ def test_a_stream_that_finishes_as_a_failure(
     own: Harness, finish: str, more: dict[str, Any], status: int, code: str, says: str
 ) -> None:
     events = [start(), opened(), piece("Hi"), end(finish, {}, **more)]
-    seen = own.chat_over(event_stream(transcript(*events)), stream=True)
-    error = broken_off(seen, "Hi")
+    response = own.chat_over(event_stream(transcript(*events)), stream=True)
+    error = broken_off(response, "Hi")
     assert error["code"] == code or not says
     assert says in error["message"]
-    line = own.gateway.log.line_of(seen.headers["x-request-id"])
+    line = own.gateway.log.line_of(response.headers["x-request-id"])
     assert line["outcome"] == "error"
 
 
 @pytest.mark.parametrize(("finish", "status"), [("ERROR", 502), ("TIMEOUT", 504)])
 @pytest.mark.parametrize("usage", [USAGE, {}], ids=["usage", "no usage"])
 def test_a_whole_answer_that_finishes_as_a_failure(own: Harness, finish: str, status: int, usage: Any) -> None:
-    seen = own.chat_over(json_answer(200, whole("half of it", finish=finish, usage=usage)))
-    assert seen.status == status
-    assert seen.error["type"] == "server_error"
-    assert "half of it" not in seen.data.decode()
+    response = own.chat_over(json_answer(200, whole("half of it", finish=finish, usage=usage)))
+    assert response.status == status
+    assert response.error["type"] == "server_error"
+    assert "half of it" not in response.data.decode()
 
 
 # --- what breaks in the middle --------------------------------------------------------------------------------
@@ -577,12 +577,12 @@ def test_a_whole_answer_that_finishes_as_a_failure(own: Harness, finish: str, st
 BEGUN = transcript(start(), opened(), piece("Hi"), piece(" th"), done=False)
 
 
-def broken_off(seen: Seen, text: str) -> dict[str, Any]:
+def broken_off(response: Response, text: str) -> dict[str, Any]:
     """The error that ends a stream after this text: in OpenAI's shape, the last thing said, no [DONE]."""
-    assert seen.status == 200
-    assert seen.headers["content-type"].startswith("text/event-stream")
-    assert "[DONE]" not in seen.frames
-    *chunks, last = seen.chunks
+    assert response.status == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert "[DONE]" not in response.frames
+    *chunks, last = response.chunks
     assert all("error" not in chunk and chunk["object"] == "chat.completion.chunk" for chunk in chunks)
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
@@ -648,21 +648,21 @@ SILENT: tuple[tuple[str, bool, Script], ...] = (
 
 @pytest.mark.parametrize(("name", "stream", "script"), SILENT, ids=[name for name, _, _ in SILENT])
 def test_silence_before_anything_was_sent(hasty: Harness, name: str, stream: bool, script: Script) -> None:
-    seen = hasty.chat_over(script, stream=stream)
-    assert seen.status == 504
-    assert (seen.error["type"], seen.error["code"]) == ("server_error", "upstream_timeout")
+    response = hasty.chat_over(script, stream=stream)
+    assert response.status == 504
+    assert (response.error["type"], response.error["code"]) == ("server_error", "upstream_timeout")
     hasty.upstream.closed[0].wait_in_thread(1)
 
 
 def test_silence_in_the_middle_of_a_stream(hasty: Harness) -> None:
-    seen = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
-    assert broken_off(seen, "Hi th")["code"] == "upstream_timeout"
+    response = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
+    assert broken_off(response, "Hi th")["code"] == "upstream_timeout"
     hasty.upstream.closed[0].wait_in_thread(3)
 
 
 def test_a_failed_stream_is_closed_at_once(hasty: Harness) -> None:
-    seen = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
-    assert broken_off(seen, "Hi th")["code"] == "upstream_timeout"
+    response = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
+    assert broken_off(response, "Hi th")["code"] == "upstream_timeout"
     hasty.upstream.closed[0].wait_in_thread(0.5)
 
 
@@ -675,10 +675,10 @@ def test_a_chunk_without_a_size(hasty: Harness) -> None:
 
 
 def test_a_chunk_without_a_size_is_no_fault_of_ours(hasty: Harness) -> None:
-    seen = hasty.chat_over((*NO_SIZE, Pause(NEVER)), stream=True)
-    line = hasty.gateway.log.line_of(seen.headers["x-request-id"])
+    response = hasty.chat_over((*NO_SIZE, Pause(NEVER)), stream=True)
+    line = hasty.gateway.log.line_of(response.headers["x-request-id"])
     assert line["error"].startswith("upstream")
-    assert not [one for one in hasty.gateway.log.lines if seen.headers["x-request-id"] in one.get("message", "")]
+    assert not [one for one in hasty.gateway.log.lines if response.headers["x-request-id"] in one.get("message", "")]
 
 
 HEAD_AND_BEGINNING = (
@@ -735,9 +735,9 @@ def test_nobody_listens() -> None:
         port = listening.getsockname()[1]
     with gateway_over(f"http://127.0.0.1:{port}") as gateway:
         for stream in (False, True):
-            seen = gateway.chat(stream=stream)
-            assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
-            assert str(port) not in seen.error["message"]
+            response = gateway.chat(stream=stream)
+            assert (response.status, response.error["code"]) == (502, "upstream_unreachable")
+            assert str(port) not in response.error["message"]
         assert gateway.ask("GET", "/v1/models").status == 502
         with gateway.client() as client, pytest.raises(openai.InternalServerError):
             client.models.list()
@@ -781,11 +781,11 @@ ODD: tuple[tuple[str, Script], ...] = (
 
 @pytest.mark.parametrize(("name", "script"), ODD, ids=[name for name, _ in ODD])
 def test_odd_streams_are_read(own: Harness, name: str, script: Script) -> None:
-    seen = own.chat_over(script, stream=True)
-    assert (seen.status, seen.text) == (200, EXPECTED)
-    assert seen.frames[-1] == "[DONE]"
-    assert seen.frames.count("[DONE]") == 1
-    assert [choice["finish_reason"] for chunk in seen.chunks for choice in chunk["choices"]][-1] == "stop"
+    response = own.chat_over(script, stream=True)
+    assert (response.status, response.text) == (200, EXPECTED)
+    assert response.frames[-1] == "[DONE]"
+    assert response.frames.count("[DONE]") == 1
+    assert [choice["finish_reason"] for chunk in response.chunks for choice in chunk["choices"]][-1] == "stop"
 
 
 def test_a_cut_at_every_place(own: Harness) -> None:
@@ -793,20 +793,20 @@ def test_a_cut_at_every_place(own: Harness) -> None:
     complete = PLAIN.index(b"data: [DONE]")
     # The last line end of message-end may be missing: it was complete.
     for at in [*range(1, complete - 2, 7), complete - 1, complete]:
-        seen = own.chat_over(event_stream(PLAIN[:at]), stream=True)
+        response = own.chat_over(event_stream(PLAIN[:at]), stream=True)
         if at >= complete - 2:
-            assert (seen.text, seen.frames[-1]) == (EXPECTED, "[DONE]")
-        elif seen.status == 200:
-            assert "error" in seen.chunks[-1] and seen.frames[-1] != "[DONE]"
+            assert (response.text, response.frames[-1]) == (EXPECTED, "[DONE]")
+        elif response.status == 200:
+            assert "error" in response.chunks[-1] and response.frames[-1] != "[DONE]"
         else:
-            assert seen.status == 502
+            assert response.status == 502
 
 
 def test_one_very_long_event(own: Harness) -> None:
     text = "lorem ipsum " * (5 * 1024 * 1024 // 12)
-    seen = own.chat_over(streamed(text), stream=True)
-    assert seen.text == text
-    assert seen.frames[-1] == "[DONE]"
+    response = own.chat_over(streamed(text), stream=True)
+    assert response.text == text
+    assert response.frames[-1] == "[DONE]"
 
 
 def test_a_very_long_whole_answer(own: Harness) -> None:
@@ -817,10 +817,11 @@ def test_a_very_long_whole_answer(own: Harness) -> None:
 def test_errors_are_also_errors_to_plain_http(own: Harness) -> None:
     """Not through the SDK: status line, content type and length as written."""
     own.respond_with(json_answer(404, {"message": NO_MODEL}))
-    seen = own.gateway.ask("POST", CHAT, {"model": "xyz", "messages": [{"role": "user", "content": "Hi"}]})
-    assert seen.status == 404
-    assert seen.headers["content-type"] == "application/json"
-    assert int(seen.headers["content-length"]) == len(seen.data)
-    assert seen.error == {
-        "message": NO_MODEL, "type": "invalid_request_error", "param": seen.error["param"], "code": "model_not_found",
+    response = own.gateway.ask("POST", CHAT, {"model": "xyz", "messages": [{"role": "user", "content": "Hi"}]})
+    assert response.status == 404
+    assert response.headers["content-type"] == "application/json"
+    assert int(response.headers["content-length"]) == len(response.data)
+    assert response.error == {
+        "message": NO_MODEL, "type": "invalid_request_error",
+        "param": response.error["param"], "code": "model_not_found",
     }  # fmt: skip

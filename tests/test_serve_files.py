@@ -113,8 +113,8 @@ def called(on: Harness) -> list[str]:
 @pytest.mark.parametrize("path", UPSTREAM)
 def test_a_file_is_parsed_within_the_request_that_needs_it(on: Harness, watched: Watched, path: str) -> None:
     on.respond_with(pages("Page one.", "Page two."), answer(path))
-    seen = on.gateway.ask("POST", path, request(path, f"order {path}"))
-    assert seen.status == 200, seen
+    response = on.gateway.ask("POST", path, request(path, f"order {path}"))
+    assert response.status == 200, response
     assert watched.steps == [f"admit {UPSTREAM[path]}", f"admit {PARSE}"]
     assert called(on) == [PARSE, UPSTREAM[path]]
     assert "Page two." in json.dumps(on.upstream.requests[-1].json())
@@ -132,8 +132,8 @@ def test_a_message_that_stays_in_a_compaction_keeps_its_file(on: Harness) -> Non
 def test_a_caller_who_may_not_ask_has_nothing_parsed(on: Harness, watched: Watched, path: str) -> None:
     on.respond_with(answer(path))
     for watched.refused in (UPSTREAM[path], PARSE):
-        seen = on.gateway.ask("POST", path, request(path, f"refused {path}"))
-        assert seen.status == REFUSED.failure.status and seen.error["message"] == REFUSED.failure.message
+        response = on.gateway.ask("POST", path, request(path, f"refused {path}"))
+        assert response.status == REFUSED.failure.status and response.error["message"] == REFUSED.failure.message
         assert not called(on)
 
 
@@ -144,17 +144,17 @@ def test_a_key_needs_a_permission_for_what_it_asks_and_for_parsing(keyed: Harnes
         keyed.respond_with(answer(path))
         refused = name in ("no-parse", "other-models") or UPSTREAM[path] == "/v2/chat"
         headers = {"authorization": f"Bearer {secret_of(name)}", "content-type": "application/json"}
-        seen = keyed.gateway.ask("POST", path, request(path, f"{name} {path}"), headers)
+        response = keyed.gateway.ask("POST", path, request(path, f"{name} {path}"), headers)
         if refused:
-            assert seen.status == 403, (name, seen)
+            assert response.status == 403, (name, response)
             assert not called(keyed)
 
 
 def test_pages_are_billed_though_another_file_cannot_be_read(on: Harness, watched: Watched) -> None:
     refusal = json_answer(400, {"message": "invalid document: it is no PDF"})
     on.respond_with(pages("One."), pages("Two."), refusal)
-    seen = on.gateway.ask("POST", CHAT, request(CHAT, "first", "second", "third"))
-    assert seen.status == 400 and called(on) == [PARSE] * 3
+    response = on.gateway.ask("POST", CHAT, request(CHAT, "first", "second", "third"))
+    assert response.status == 400 and called(on) == [PARSE] * 3
     assert watched.billed()["pages"] == 2
 
 
@@ -194,11 +194,11 @@ def test_a_file_that_cannot_be_read_after_the_head_is_an_event(on: Harness, path
 def test_a_background_response_reads_its_files_by_itself(on: Harness) -> None:
     go_on = Signal()
     on.respond_with((Pause(go_on), *pages("Later.")), answered("Read."))
-    seen = on.gateway.ask("POST", RESPONSES, request(RESPONSES, "later", background=True))
-    assert seen.status == 200 and seen.body["status"] in ("queued", "in_progress")
+    response = on.gateway.ask("POST", RESPONSES, request(RESPONSES, "later", background=True))
+    assert response.status == 200 and response.body["status"] in ("queued", "in_progress")
     go_on.set()
     for _ in range(400):
-        body = on.gateway.ask("GET", f"{RESPONSES}/{seen.body['id']}").body
+        body = on.gateway.ask("GET", f"{RESPONSES}/{response.body['id']}").body
         if body["status"] not in ("queued", "in_progress"):
             break
     assert body["status"] == "completed" and body["output"][-1]["content"][0]["text"] == "Read."

@@ -10,18 +10,18 @@ import pytest
 from gateway.endpoints.health import LIVE_PATHS, READY_PATHS
 from gateway.endpoints.health_checks import Cached
 from gateway.settings.schema import BreakerSettings, LedgerSettings
-from support.app import SERVER_KEY, Gateway, Seen, demonstration, run_harness
+from support.app import SERVER_KEY, Gateway, Response, demonstration, run_harness
 from support.process import awaited, process
 from support.scripted_upstream import json_answer
 
 MASTER = "a-master-key-of-this-test"
 
 
-def ready(gateway: Gateway) -> Seen:
+def ready(gateway: Gateway) -> Response:
     return gateway.ask("GET", "/health/ready", headers={})
 
 
-def with_key(gateway: Gateway, method: str, key: str = MASTER) -> Seen:
+def with_key(gateway: Gateway, method: str, key: str = MASTER) -> Response:
     return gateway.ask(method, "/health/drain", b"", {"authorization": f"Bearer {key}"})
 
 
@@ -42,11 +42,11 @@ def test_a_database_that_is_away_is_a_reason(tmp_path: Path) -> None:
     away.write_text("a file where a folder should be")
     ledger = LedgerSettings(spool=str(tmp_path / "spool"))
     with demonstration(database_url=f"sqlite:///{away}/x.sqlite3", ledger=ledger) as gateway:
-        seen = ready(gateway)
-        assert seen.status == 200
-        assert seen.body["status"] == "degraded"
-        assert "database" in seen.body["checks"]["database"]
-        assert seen.body["checks"]["database"] in seen.body["reasons"]
+        response = ready(gateway)
+        assert response.status == 200
+        assert response.body["status"] == "degraded"
+        assert "database" in response.body["checks"]["database"]
+        assert response.body["checks"]["database"] in response.body["reasons"]
 
 
 def test_redis_that_is_away_is_a_reason() -> None:
@@ -89,9 +89,9 @@ def test_a_gateway_that_refuses_calls_is_not_ready(tmp_path: Path) -> None:
 def test_a_drained_gateway_serves_and_is_not_ready() -> None:
     with demonstration(master_key=MASTER) as gateway:
         assert with_key(gateway, "POST").body == {"status": "draining"}
-        seen = ready(gateway)
-        assert (seen.status, seen.body["error"]["code"]) == (503, "not_ready")
-        assert "drained" in seen.body["error"]["message"]
+        response = ready(gateway)
+        assert (response.status, response.body["error"]["code"]) == (503, "not_ready")
+        assert "drained" in response.body["error"]["message"]
         assert gateway.chat(headers={"authorization": f"Bearer {MASTER}"}).status == 200
         assert gateway.ask("GET", "/healthz", headers={}).status == 200
         assert with_key(gateway, "DELETE").body == {"status": "ready"}
@@ -107,8 +107,8 @@ def test_only_the_master_key_drains(key: str) -> None:
 
 def test_without_a_master_key_nobody_drains() -> None:
     with demonstration() as gateway:
-        seen = with_key(gateway, "POST", "any")
-        assert (seen.status, seen.body["error"]["code"]) == (403, "role_not_allowed")
+        response = with_key(gateway, "POST", "any")
+        assert (response.status, response.body["error"]["code"]) == (403, "role_not_allowed")
 
 
 def test_all_workers_are_drained_and_those_that_replace_them() -> None:

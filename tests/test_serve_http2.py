@@ -122,9 +122,9 @@ class Caller:
     def wait(self, wanted: Callable[[h2.events.Event], bool]) -> h2.events.Event | None:
         """The first event that is wanted; None if the connection ends before."""
         while True:
-            found = next(filter(wanted, self.events), None)
-            if found is not None:
-                return found
+            event = next(filter(wanted, self.events), None)
+            if event is not None:
+                return event
             if not self.read():
                 return None
 
@@ -448,7 +448,7 @@ def test_certificates_that_cannot_be_used(certificates: Certificates, name: str)
         context_of(settings(certificates))
 
 
-def shown(port: int) -> bytes:
+def certificate_of(port: int) -> bytes:
     """The certificate that a server shows."""
     return ssl.get_server_certificate(("127.0.0.1", port)).encode()
 
@@ -470,14 +470,14 @@ def test_sighup_brings_another_certificate_and_drops_nobody(certificates: Certif
         connection.request("POST", CHAT, json.dumps(body), {"content-type": "application/json"})
         response = connection.getresponse()
         assert response.readline().startswith(b"data: ")
-        old = shown(server.port)
+        old = certificate_of(server.port)
         file.write_bytes(new)
         server.signal(signal.SIGHUP)
-        awaited(lambda: shown(server.port) != old)
+        awaited(lambda: certificate_of(server.port) != old)
         file.write_text("rubbish")
         server.signal(signal.SIGHUP)
         awaited(lambda: any(b"the new certificate cannot be used" in line for line in server.written))
-        assert shown(server.port) != old, "the one that could be used stays"
+        assert certificate_of(server.port) != old, "the one that could be used stays"
         release.set()
         assert b"data: " in response.read(), "the stream went on"
         connection.close()

@@ -113,8 +113,8 @@ def test_what_the_history_has_is_not_sent_twice(own: Harness) -> None:
     own.respond_with(json_answer(200, {**whole("Cobalt."), "id": "twice"}))
     first = ask(own.gateway, "Say cobalt").body
     again = {"type": "item_reference", "id": first["output"][0]["id"]}
-    seen = ask(own.gateway, [again, again, QUESTION], previous_response_id=first["id"])
-    assert seen.status == 200
+    response = ask(own.gateway, [again, again, QUESTION], previous_response_id=first["id"])
+    assert response.status == 200
     assert upstream_texts(own) == [("user", "Say cobalt"), ("assistant", "Cobalt."), ("user", "Say cobalt")]
 
 
@@ -174,11 +174,11 @@ UNKNOWN = {
 def test_an_unknown_item_is_a_404_with_its_path(own: Harness, name: str, store: bool) -> None:
     own.respond_with(answered())
     items = [QUESTION, {"type": "item_reference", "id": UNKNOWN[name]}]
-    seen = ask(own.gateway, items, store=store)
+    response = ask(own.gateway, items, store=store)
     if name == "half a pair":
-        assert seen.status in (400, 404)
+        assert response.status in (400, 404)
         return
-    assert (seen.status, seen.error["param"], seen.error["code"]) == (404, "input[1].id", "item_not_found")
+    assert (response.status, response.error["param"], response.error["code"]) == (404, "input[1].id", "item_not_found")
     assert not own.upstream.exchanges
 
 
@@ -189,8 +189,8 @@ def test_nobody_names_somebody_elses_items(own: Harness) -> None:
     for id in (first["output"][0]["id"], request["id"]):
         reference = [{"type": "item_reference", "id": id}]
         assert ask(own.gateway, [QUESTION, *reference]).status == 200
-        seen = ask(own.gateway, [QUESTION, *reference], OTHER_KEY)
-        assert (seen.status, seen.error["param"]) == (404, "input[1].id")
+        response = ask(own.gateway, [QUESTION, *reference], OTHER_KEY)
+        assert (response.status, response.error["param"]) == (404, "input[1].id")
 
 
 def test_what_was_deleted_or_not_stored_is_not_there(own: Harness) -> None:
@@ -198,8 +198,8 @@ def test_what_was_deleted_or_not_stored_is_not_there(own: Harness) -> None:
     for store in (True, False):
         first = ask(own.gateway, "Hello", store=store).body
         own.gateway.ask("DELETE", f"/v1/responses/{first['id']}")
-        seen = ask(own.gateway, [{"type": "item_reference", "id": first["output"][0]["id"]}])
-        assert (seen.status, seen.error["param"]) == (404, "input[0].id")
+        response = ask(own.gateway, [{"type": "item_reference", "id": first["output"][0]["id"]}])
+        assert (response.status, response.error["param"]) == (404, "input[0].id")
 
 
 def test_the_tokens_of_what_is_named_are_counted(sdk: openai.OpenAI) -> None:
@@ -211,5 +211,5 @@ def test_the_tokens_of_what_is_named_are_counted(sdk: openai.OpenAI) -> None:
 
 def test_without_a_storage_it_is_a_503() -> None:
     with demonstration(database_url="postgresql://postgres@127.0.0.1:1/nothing") as gateway:
-        seen = ask(gateway, [{"type": "item_reference", "id": "msg_1_item_0"}], store=False)
-    assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+        response = ask(gateway, [{"type": "item_reference", "id": "msg_1_item_0"}], store=False)
+    assert (response.status, response.error["code"]) == (503, "storage_unavailable")

@@ -115,9 +115,9 @@ def test_a_stream_that_flows_gets_no_comments() -> None:
 def test_comments_do_not_hide_that_the_model_is_gone() -> None:
     with run_harness(stream_keep_alive=0.05, timeouts=Timeouts(between_events=0.3)) as harness:
         harness.respond_with((EVENTS, Chunk(BEGUN), Pause(NEVER)))
-        seen = harness.gateway.chat(stream=True)
-        assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"
-        assert COMMENT in seen.data
+        response = harness.gateway.chat(stream=True)
+        assert response.chunks[-1]["error"]["code"] == "upstream_timeout"
+        assert COMMENT in response.data
         harness.upstream.closed[0].wait_in_thread()
 
 
@@ -128,9 +128,9 @@ def test_an_answer_that_never_ends_is_ended(stream: bool) -> None:
         trickle: list[Chunk | Pause] = [Pause(0.02), Chunk(transcript(piece("x"), done=False))] * 1_000
         harness.respond_with((EVENTS, Chunk(BEGUN), *trickle) if stream else (Head(200, ()), *trickle))
         began = time.monotonic()
-        seen = harness.gateway.chat(stream=stream)
+        response = harness.gateway.chat(stream=stream)
         assert time.monotonic() - began < 5
-        error = seen.chunks[-1]["error"] if stream else seen.error
+        error = response.chunks[-1]["error"] if stream else response.error
         assert error["code"] == "upstream_timeout"
         harness.upstream.closed[0].wait_in_thread()
 
@@ -140,8 +140,8 @@ def test_a_flood_that_never_ends_is_ended() -> None:
     with run_harness(timeouts=Timeouts(total=0.5)) as harness:
         flood: list[Chunk | Pause] = [Chunk(transcript(*[piece("x" * 100)] * 20, done=False)), Pause(0)] * 100_000
         harness.respond_with((EVENTS, Chunk(BEGUN), Pause(0.01), *flood))
-        seen = harness.gateway.chat(stream=True)
-        assert seen.chunks[-1]["error"]["code"] == "upstream_timeout"
+        response = harness.gateway.chat(stream=True)
+        assert response.chunks[-1]["error"]["code"] == "upstream_timeout"
         harness.upstream.closed[0].wait_in_thread()
 
 

@@ -59,8 +59,8 @@ def session_status(url: str, cookie: str) -> int:
 def on_session(url: str, method: str, **headers: str) -> tuple[str, str]:
     """Signs in or out. Returns the cookie and the CSRF token, if there are any."""
     body = json.dumps({"key": MASTER_KEY}).encode() if method == "POST" else None
-    sent = {"content-type": "application/json", "sec-fetch-site": "same-origin", **headers}
-    request = urllib.request.Request(f"{url}/console/session", body, sent, method=method)
+    all_headers = {"content-type": "application/json", "sec-fetch-site": "same-origin", **headers}
+    request = urllib.request.Request(f"{url}/console/session", body, all_headers, method=method)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
         cookie = response.headers["set-cookie"].partition(";")[0]
         return cookie, str(json.loads(response.read())["csrf_token"])
@@ -104,12 +104,12 @@ class Database:
 @contextmanager
 def database(kind: str, folder: Path) -> Iterator[Database]:
     with asyncio.Runner() as runner:
-        made = throwaway(kind, folder)
-        url = runner.run(made.__aenter__())
+        temporary = throwaway(kind, folder)
+        url = runner.run(temporary.__aenter__())
         try:
             yield Database(url)
         finally:
-            runner.run(made.__aexit__(None, None, None))
+            runner.run(temporary.__aexit__(None, None, None))
 
 
 def serving(database: Database, *arguments: str, **environment: Any) -> Any:
@@ -176,9 +176,9 @@ def test_the_system_shows_no_secret_of_workers(tmp_path: Path) -> None:
         assert status(server.url, MASTER_KEY) == 200
         for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
             names = ("environ", "cmdline", "comm")
-            shown = b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in names)
-            assert b"spawn_main" in shown
-            assert MASTER_KEY.encode() not in shown and shared.url.encode() not in shown
+            process_text = b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in names)
+            assert b"spawn_main" in process_text
+            assert MASTER_KEY.encode() not in process_text and shared.url.encode() not in process_text
 
 
 def test_keys_that_begin_with_a_reload(tmp_path: Path) -> None:

@@ -60,22 +60,22 @@ def run(request: pytest.FixtureRequest, api: Management, capsys: pytest.CaptureF
 
 
 def test_the_life_of_a_key(api: Management, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = run("keys", "create", "--key-alias", "life", "--models", "command-*,embed-*", "--models", "rerank-*")
-    assert made["models"] == ["command-*", "embed-*", "rerank-*"] and made["token"] == digest_of(made["key"])
-    shown = run("keys", "show", "life")
-    assert shown["key_id"] == made["key_id"] and made["key"] not in json.dumps(shown)
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{made['key']}\n"))
-    assert run("keys", "show", "-") == shown
-    changed = run("keys", "update", made["key_id"], "--permissions", '{"chat": "full"}', "--rpm-limit", "3")
+    new_key = run("keys", "create", "--key-alias", "life", "--models", "command-*,embed-*", "--models", "rerank-*")
+    assert new_key["models"] == ["command-*", "embed-*", "rerank-*"] and new_key["token"] == digest_of(new_key["key"])
+    info = run("keys", "show", "life")
+    assert info["key_id"] == new_key["key_id"] and new_key["key"] not in json.dumps(info)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{new_key['key']}\n"))
+    assert run("keys", "show", "-") == info
+    changed = run("keys", "update", new_key["key_id"], "--permissions", '{"chat": "full"}', "--rpm-limit", "3")
     assert (changed["permissions"], changed["rpm_limit"]) == ({"chat": "full"}, 3)
     changed = run("keys", "update", "life", "--models", "null", "--rpm-limit", "null", "--permissions", "none")
     assert (changed["models"], changed["rpm_limit"], changed["permissions"]) == ([], None, "none")
     changed = run("keys", "update", "life", "--models", "command-a", "--blocked", "no", "--permissions", "inference")
     assert (changed["models"], changed["blocked"], changed["permissions"]) == (["command-a"], False, "inference")
-    second = run("keys", "rotate", made["token"], "--grace-period", "1h")
-    assert second["key_id"] == made["key_id"] and second["previous_until"]
-    assert run("keys", "block", made["key"])["status"] == "revoked"
-    assert run("keys", "list", "--search", "life", "--status", "revoked")["keys"][0]["key_id"] == made["key_id"]
+    second = run("keys", "rotate", new_key["token"], "--grace-period", "1h")
+    assert second["key_id"] == new_key["key_id"] and second["previous_until"]
+    assert run("keys", "block", new_key["key"])["status"] == "revoked"
+    assert run("keys", "list", "--search", "life", "--status", "revoked")["keys"][0]["key_id"] == new_key["key_id"]
     assert run("keys", "unblock", second["key"])["status"] == "active"
     assert "add --yes" in run("keys", "delete", "life", status=2)
     assert run("keys", "delete", "life", "--yes") == {"deleted_keys": ["life"]}
@@ -144,8 +144,8 @@ def test_json_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_audit_names_the_operator(api: Management, run: Run) -> None:
-    made = run("keys", "create")
-    (change,) = api.changes(made["key_id"])
+    new_key = run("keys", "create")
+    (change,) = api.changes(new_key["key_id"])
     assert change.author == "master" or change.author.endswith(" (command line)")
 
 
@@ -219,9 +219,9 @@ def test_litellms_keys_go_on_working(api: Management, tmp_path: Path, capsys: py
     reasons = {one["name"]: one["reason"] for one in result["skipped"]}
     assert "allowed_routes" in reasons["imported-1"] and "guardrails" in reasons["imported-2"]
     assert "--team-id 'not-here'" in reasons["imported-3"] and "token" in reasons["broken"]
-    shown = api.info("imported-0")
-    assert (shown["rpm_limit"], shown["tags"], shown["expires"]) == (100, ["a"], "2100-01-01T00:00:00.000Z")
-    assert shown["key_name"] == f"sk-...{SECRETS[0][-4:]}" and shown["models"] == ["command-a-03-2025"]
+    info = api.info("imported-0")
+    assert (info["rpm_limit"], info["tags"], info["expires"]) == (100, ["a"], "2100-01-01T00:00:00.000Z")
+    assert info["key_name"] == f"sk-...{SECRETS[0][-4:]}" and info["models"] == ["command-a-03-2025"]
     assert [api.ask("/v1/models", key=SECRETS[number]).status for number in (0, 1, 4)] == [200, 401, 401]
     api.done("/team/new", {"team_id": "not-here"})
     assert main(["keys", "import", "--litellm", str(file), "--drop-restrictions"]) == 1
@@ -239,10 +239,10 @@ def test_a_table_from_postgresql(tmp_path: Path, api: Management, capsys: pytest
         '"{""model_rpm_limit"": {""command-a"": 5}}",f,10,2.5,30d,2100-01-01 00:00:00\r\n'
     )
     assert main(["keys", "import", "--litellm", str(file)]) == 0, capsys.readouterr()
-    shown = api.info("from-csv")
-    assert (shown["models"], shown["aliases"]) == (["command-a-03-2025", "a b"], {"x": "command-a"})
-    assert (shown["rpm_limit"], shown["max_budget"], shown["budget_duration"]) == (10, 2.5, "30d")
-    assert (shown["model_rpm_limit"], shown["metadata"], shown["blocked"]) == ({"command-a": 5}, {}, False)
+    info = api.info("from-csv")
+    assert (info["models"], info["aliases"]) == (["command-a-03-2025", "a b"], {"x": "command-a"})
+    assert (info["rpm_limit"], info["max_budget"], info["budget_duration"]) == (10, 2.5, "30d")
+    assert (info["model_rpm_limit"], info["metadata"], info["blocked"]) == ({"command-a": 5}, {}, False)
     assert api.ask("/v1/models", key=SECRETS[5]).status == 200
 
 

@@ -16,7 +16,20 @@ from websockets.sync.client import connect
 
 from gateway.settings.schema import CacheSettings, LedgerSettings, ModelPrice
 from support import databases
-from support.app import CHAT, MASTER_KEY, R7B, SERVER_KEY, A, Harness, Seen, answered, end, run_harness, story, streamed
+from support.app import (
+    CHAT,
+    MASTER_KEY,
+    R7B,
+    SERVER_KEY,
+    A,
+    Harness,
+    Response,
+    answered,
+    end,
+    run_harness,
+    story,
+    streamed,
+)
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 from test_serve_cost import CHAT_COST, HELLO, ONE, embedded, meta
 
@@ -45,7 +58,7 @@ class LedgerHarness:
         self.gateway.key = answer["key"]
         return str(answer["key_id"])
 
-    def ask(self, verb: str, path: str, body: Any = None, key: str = "", **headers: str) -> Seen:
+    def ask(self, verb: str, path: str, body: Any = None, key: str = "", **headers: str) -> Response:
         usual = {"authorization": f"Bearer {key or self.gateway.key}", "content-type": "application/json"}
         return self.gateway.ask(verb, path, body, {**usual, **headers})
 
@@ -66,8 +79,8 @@ class LedgerHarness:
         assert len(rows) == 1, rows
         return rows[0]
 
-    def row_of(self, seen: Seen) -> dict[str, Any]:
-        return self.row(f"id={seen.headers['x-gateway-log-id']}")
+    def row_of(self, response: Response) -> dict[str, Any]:
+        return self.row(f"id={response.headers['x-gateway-log-id']}")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -180,16 +193,16 @@ ROWS: dict[str, tuple[tuple[str, Any], tuple[Script, ...], dict[str, Any]]] = {
 def test_a_row(harness: LedgerHarness, name: str) -> None:
     (path, body), scripts, expected = ROWS[name]
     harness.harness.respond_with(*scripts)
-    seen = harness.ask("POST", path, body)
-    row = harness.row_of(seen)
-    matches(row, {"request_id": seen.headers["x-request-id"], "key_id": harness.key_id, **expected})
-    assert row["status"] == seen.status and row["bytes"] == {
+    response = harness.ask("POST", path, body)
+    row = harness.row_of(response)
+    matches(row, {"request_id": response.headers["x-request-id"], "key_id": harness.key_id, **expected})
+    assert row["status"] == response.status and row["bytes"] == {
         "received": len(json.dumps(body)),
-        "sent": len(seen.data),
+        "sent": len(response.data),
     }
     assert row["total_ms"] > 0 and (row["ttft_ms"] is not None or not row["streamed"])
     # Where Cohere said what it bills before the head was sent, the header says the row's amount.
-    if header := seen.headers.get("x-gateway-cost-usd"):
+    if header := response.headers.get("x-gateway-cost-usd"):
         assert round(float(header) * 10**9) == row["cost_nanodollars"]
 
 
@@ -215,15 +228,15 @@ def test_an_answer_out_of_the_cache(harness: LedgerHarness) -> None:
 def test_an_upload(harness: LedgerHarness) -> None:
     """Its price is unknown, and a budget applies: the master key has none."""
     harness.harness.respond_with(json_answer(200, {"text": "Hi"}))
-    seen = harness.ask(
+    response = harness.ask(
         "POST",
         "/v1/audio/transcriptions",
         FORM,
         MASTER_KEY,
         **{"content-type": "multipart/form-data; boundary=b"},
     )
-    row = harness.row_of(seen)
-    assert seen.status == 200, seen
+    row = harness.row_of(response)
+    assert response.status == 200, response
     matches(
         row, {"method": "audio.transcriptions.create", "key_alias": "master", "cost_nanodollars": None, "units": {}}
     )
@@ -260,8 +273,8 @@ def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(harness: Le
 
 def test_a_background_response_is_one_row(harness: LedgerHarness) -> None:
     harness.harness.respond_with(answered())
-    seen = harness.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "background": True, "user": "ada"})
-    row = harness.row_of(seen)
+    response = harness.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "background": True, "user": "ada"})
+    row = harness.row_of(response)
     matches(
         row,
         {
@@ -273,7 +286,7 @@ def test_a_background_response_is_one_row(harness: LedgerHarness) -> None:
             "calls": 1,
         },
     )
-    assert row["request_id"] == seen.headers["x-request-id"]
+    assert row["request_id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(

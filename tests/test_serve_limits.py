@@ -31,7 +31,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     answered,
     run_harness,
     streamed,
@@ -56,11 +56,11 @@ class Caller:
     gateway: Gateway
     id: str
 
-    def chat(self, model: str = A, headers: dict[str, str] | None = None, **fields: Any) -> Seen:
+    def chat(self, model: str = A, headers: dict[str, str] | None = None, **fields: Any) -> Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, **fields}
         return self.ask("POST", CHAT, body, headers)
 
-    def ask(self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Seen:
+    def ask(self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Response:
         usual = {"authorization": f"Bearer {secret_of(self.id)}", "content-type": "application/json"}
         return self.gateway.ask(verb, path, body, usual | (headers or {}))
 
@@ -127,7 +127,11 @@ def test_requests_past_the_limit_are_told_when_to_come_again(limits: Limited) ->
     scripted, caller = limits
     first, second, third = (caller("two-requests").chat() for _ in range(3))
     assert [first.status, second.status, third.status] == [200, 200, 429]
-    assert [seen.headers["x-ratelimit-remaining-requests"] for seen in (first, second, third)] == ["1", "0", "0"]
+    assert [response.headers["x-ratelimit-remaining-requests"] for response in (first, second, third)] == [
+        "1",
+        "0",
+        "0",
+    ]
     assert third.headers["x-ratelimit-limit-requests"] == "2"
     assert 1 <= int(third.headers["retry-after"]) <= 60
     assert third.error["code"] == "rate_limit_exceeded" and third.error["type"] == "rate_limit_error"
@@ -203,10 +207,10 @@ def test_fifty_at_once_on_a_budget_worth_one(limits: Limited) -> None:
         requests = [threads.submit(caller("worth-one").chat) for _ in range(50)]
         awaited(lambda: sum(request.done() for request in requests) == 49)
         go.set()
-        seen = [request.result(30) for request in requests]
-    assert sorted(one.status for one in seen) == [200] + [429] * 49
+        responses = [request.result(30) for request in requests]
+    assert sorted(one.status for one in responses) == [200] + [429] * 49
     assert len(scripted.upstream.requests) == 1
-    for refused in seen:
+    for refused in responses:
         if refused.status == 429:
             assert refused.headers["retry-after"] == "1" and refused.error["code"] == "rate_limit_exceeded"
             assert "reserved by requests under way" in refused.error["message"]
@@ -270,8 +274,8 @@ def test_parts_and_choices_count_as_one_request() -> None:
         assert caller("k").chat(n=3).headers["x-ratelimit-remaining-requests"] == "1"
         scripted.respond_with(EMBEDDED)
         texts = {"model": "embed-v4.0", "input": ["x"] * 200}
-        seen = caller("k").ask("POST", "/v1/embeddings", texts)
-        assert seen.headers["x-ratelimit-remaining-requests"] == "0"
+        response = caller("k").ask("POST", "/v1/embeddings", texts)
+        assert response.headers["x-ratelimit-remaining-requests"] == "0"
         assert len(scripted.upstream.requests) >= 2
 
 
@@ -302,11 +306,11 @@ def test_a_spent_budget_leads_to_the_cheaper_model_on_native_routes_too() -> Non
     with limited(key) as (scripted, caller):
         body = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "seed": 7, "of_tomorrow": [1.50, {}]}
         for prefix in ("/cohere", "/cohere", "/litellm/cohere"):
-            seen = caller("k").ask("POST", f"{prefix}/v2/chat", body)
-            assert seen.status == 200
-        assert f"{R7B} in place of {A}, whose budget is spent" in seen.headers["x-gateway-notes"]
-        asked = [json.loads(request.body) for request in scripted.upstream.requests]
-        assert asked == [body, {**body, "model": R7B}, {**body, "model": R7B}]
+            response = caller("k").ask("POST", f"{prefix}/v2/chat", body)
+            assert response.status == 200
+        assert f"{R7B} in place of {A}, whose budget is spent" in response.headers["x-gateway-notes"]
+        bodies = [json.loads(request.body) for request in scripted.upstream.requests]
+        assert bodies == [body, {**body, "model": R7B}, {**body, "model": R7B}]
 
 
 # --- further calls of a request ---------------------------------------------------------------------------------
@@ -405,10 +409,10 @@ NATIVE_ESTIMATES: tuple[tuple[str, bytes, int], ...] = (
 def test_a_native_request_reserves_the_most_that_it_may_take(
     limits: Limited, path: str, fields: bytes, tokens: int
 ) -> None:
-    seen = limits[1]("roomy").ask("POST", path, b'{"model": "%b", %b}' % (R7B.encode(), fields))
-    left = int(seen.headers["x-ratelimit-remaining-tokens"])
-    spent = 0 if seen.status >= 400 else 73
-    assert 0 < 10**9 - left - tokens < 200 + 3 * spent, seen
+    response = limits[1]("roomy").ask("POST", path, b'{"model": "%b", %b}' % (R7B.encode(), fields))
+    left = int(response.headers["x-ratelimit-remaining-tokens"])
+    spent = 0 if response.status >= 400 else 73
+    assert 0 < 10**9 - left - tokens < 200 + 3 * spent, response
 
 
 # --- responses in the background ------------------------------------------------------------------------------
@@ -427,7 +431,9 @@ def test_a_response_in_the_background_holds_what_it_may_take_until_it_ends() -> 
         begun = caller("k").ask("POST", RESPONSES, background)
         assert begun.status == 200 and begun.headers["x-ratelimit-remaining-requests"] == "2"
         refused = [caller("k").ask("POST", RESPONSES, background), caller("k").chat()]
-        assert [seen.status for seen in refused] == [429, 429] and refused[0].headers["retry-after"] == "1"
+        assert [http_response.status for http_response in refused] == [429, 429] and refused[0].headers[
+            "retry-after"
+        ] == "1"
         go.set()
         response = f"{RESPONSES}/{begun.body['id']}"
         awaited(lambda: caller("k").ask("GET", response).body["status"] == "completed")
@@ -503,9 +509,9 @@ def test_no_way_to_cohere_leads_past_the_limits() -> None:
         gateway = scripted.gateway
         for verb, path, body in (*openai_calls(), *native_calls()):
             kind = "multipart/form-data; boundary=x" if body is FORM else "application/json"
-            seen = gateway.ask(verb, path, body, {"content-type": kind} if body is not None else {})
-            assert seen.status == 429, (verb, path, seen)
-            assert b"requests a minute" in seen.data and seen.headers["retry-after"] == "60", (verb, path)
+            response = gateway.ask(verb, path, body, {"content-type": kind} if body is not None else {})
+            assert response.status == 429, (verb, path, response)
+            assert b"requests a minute" in response.data and response.headers["retry-after"] == "60", (verb, path)
         refused = gateway.ask("POST", "/v1/responses", {**BODIES["responses"], "background": True})
         assert refused.status == 429 and refused.error["code"] == "rate_limit_exceeded", "at once, not when it runs"
         for row in SOCKETS:

@@ -26,7 +26,7 @@ from gateway.settings.schema import Timeouts
 from gateway.state import conversation_state, maintenance
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
-from support.app import A, Gateway, Seen, answered, emulator, gateway_over, run_harness
+from support.app import A, Gateway, Response, answered, emulator, gateway_over, run_harness
 from support.databases import KINDS, throwaway
 from support.process import ROOT, Process, process
 from support.scripted_upstream import Script, ScriptedUpstream, Signal
@@ -184,11 +184,11 @@ def test_workers_share_what_is_in_the_background(database: str) -> None:
             assert events[-1]["response"]["output"][0]["content"][0]["text"] == TEXT
             for thread, result in followers:
                 thread.join(30)
-                assert [seen.data for seen in result] == [data]
+                assert [response.data for response in result] == [data]
 
 
-def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[Seen]]:
-    results: list[Seen] = []
+def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[Response]]:
+    results: list[Response] = []
     thread = threading.Thread(target=lambda: results.append(resumed(gateway, id)))
     thread.start()
     return thread, results

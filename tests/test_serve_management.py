@@ -28,7 +28,7 @@ from gateway.management.operations import OPERATIONS
 from gateway.store import keys
 from gateway.store.database import Database
 from gateway.virtual_keys import digest_of
-from support.app import A, Gateway, Seen, demonstration, emulator, gateway_over
+from support.app import A, Gateway, Response, demonstration, emulator, gateway_over
 from support.databases import KINDS, throwaway
 
 MASTER = "sk-master-of-the-tests-0001"
@@ -41,16 +41,16 @@ class Management:
     def __init__(self, gateway: Gateway, url: str, kind: str) -> None:
         self.gateway, self.url, self.kind = gateway, url, kind
 
-    def ask(self, path: str, body: Any = None, key: str = MASTER, **headers: str) -> Seen:
+    def ask(self, path: str, body: Any = None, key: str = MASTER, **headers: str) -> Response:
         """POST with a body, else GET."""
         values = {"authorization": f"Bearer {key}", "content-type": "application/json", **headers}
         return self.gateway.ask("GET" if body is None else "POST", path, body, values)
 
     def done(self, path: str, body: Any = None, key: str = MASTER, **headers: str) -> Any:
         """The answer to a request that succeeds."""
-        seen = self.ask(path, body, key, **headers)
-        assert seen.status == 200, seen
-        return seen.body
+        response = self.ask(path, body, key, **headers)
+        assert response.status == 200, response
+        return response.body
 
     def new(self, **fields: Any) -> dict[str, Any]:
         """A key that was just made."""
@@ -75,8 +75,8 @@ class Management:
 
     def changes(self, object_id: str) -> list[keys.Change]:
         """The audit of one object, oldest first."""
-        found = self.run(lambda connection: keys.list_changes(connection, limit=100_000))
-        return [change for change in reversed(found) if change.object_id == object_id]
+        entries = self.run(lambda connection: keys.list_changes(connection, limit=100_000))
+        return [change for change in reversed(entries) if change.object_id == object_id]
 
 
 @contextlib.contextmanager
@@ -133,30 +133,30 @@ END_USER = frozenset("user_id alias blocked spend allowed_model_region default_m
 
 
 def test_an_empty_request_makes_a_key_that_calls(api: Management) -> None:
-    made = api.done("/key/generate", {})
-    assert made.keys() >= GENERATED
-    assert made["key"].startswith("sk-") and len(made["key"]) == 3 + 43 and "." not in made["key"]
-    assert made["token"] == made["token_id"] == digest_of(made["key"])
-    assert made["key_name"] == f"sk-...{made['key'][-4:]}"
-    assert (made["expires"], made["models"], made["aliases"], made["metadata"]) == (None, [], {}, {})
-    models = api.ask("/v1/models", key=made["key"])
+    new_key = api.done("/key/generate", {})
+    assert new_key.keys() >= GENERATED
+    assert new_key["key"].startswith("sk-") and len(new_key["key"]) == 3 + 43 and "." not in new_key["key"]
+    assert new_key["token"] == new_key["token_id"] == digest_of(new_key["key"])
+    assert new_key["key_name"] == f"sk-...{new_key['key'][-4:]}"
+    assert (new_key["expires"], new_key["models"], new_key["aliases"], new_key["metadata"]) == (None, [], {}, {})
+    models = api.ask("/v1/models", key=new_key["key"])
     assert models.status == 200
     assert api.ask("/key/generate", b"").status == 200, "no body is an empty one"
 
 
 def test_a_key_is_shown_without_its_secret(api: Management) -> None:
     alias = unique("shown")
-    made = api.new(key_alias=alias, models=["command-*"], duration="30d", metadata={"team": "x"}, tags=["a"])
-    for reference in (made["key"], made["token"], made["key_id"], alias):
-        shown = api.done(f"/key/info?key={reference}")
-        assert shown["key"] == reference
-        assert shown["info"].keys() >= INFO and "token" not in shown["info"]
-        assert shown["info"]["status"] == "active" and shown["info"]["expires"] == made["expires"]
-        assert made["key"] not in json.dumps(shown["info"])
-    own = api.done("/key/info", key=made["key"])
-    assert own["info"] == shown["info"] and own["key"] == made["token"]
-    (plural,) = api.done("/v2/key/info", {"keys": [made["key"], "nobody"]})["info"]
-    assert plural["token"] == made["token"]
+    new_key = api.new(key_alias=alias, models=["command-*"], duration="30d", metadata={"team": "x"}, tags=["a"])
+    for reference in (new_key["key"], new_key["token"], new_key["key_id"], alias):
+        answer = api.done(f"/key/info?key={reference}")
+        assert answer["key"] == reference
+        assert answer["info"].keys() >= INFO and "token" not in answer["info"]
+        assert answer["info"]["status"] == "active" and answer["info"]["expires"] == new_key["expires"]
+        assert new_key["key"] not in json.dumps(answer["info"])
+    own = api.done("/key/info", key=new_key["key"])
+    assert own["info"] == answer["info"] and own["key"] == new_key["token"]
+    (plural,) = api.done("/v2/key/info", {"keys": [new_key["key"], "nobody"]})["info"]
+    assert plural["token"] == new_key["token"]
     unknown = api.ask("/key/info?key=nobody")
     assert (unknown.status, unknown.error["message"], unknown.error["param"]) == (
         404,
@@ -167,35 +167,35 @@ def test_a_key_is_shown_without_its_secret(api: Management) -> None:
 
 def test_lists_are_pages_and_filters(api: Management) -> None:
     user = unique("user")
-    made = [api.new(user_id=user, key_alias=unique(f"listed-{number}")) for number in range(3)]
-    api.done("/key/block", {"key": made[0]["key"]})
+    new_keys = [api.new(user_id=user, key_alias=unique(f"listed-{number}")) for number in range(3)]
+    api.done("/key/block", {"key": new_keys[0]["key"]})
     page = api.done(f"/key/list?user_id={user}&size=2")
     assert page == {
-        "keys": [made[2]["token"], made[1]["token"]],
+        "keys": [new_keys[2]["token"], new_keys[1]["token"]],
         "total_count": 3,
         "current_page": 1,
         "total_pages": 2,
     }
-    assert api.done(f"/key/list?user_id={user}&size=2&page=2")["keys"] == [made[0]["token"]]
+    assert api.done(f"/key/list?user_id={user}&size=2&page=2")["keys"] == [new_keys[0]["token"]]
     (blocked,) = api.done(f"/key/list?user_id={user}&status=revoked&return_full_object=true")["keys"]
-    assert (blocked["token"], blocked["status"], blocked["blocked"]) == (made[0]["token"], "revoked", True)
+    assert (blocked["token"], blocked["status"], blocked["blocked"]) == (new_keys[0]["token"], "revoked", True)
     assert api.done(f"/key/list?user_id={user}&status=active&sort_by=key_alias&sort_order=asc")["keys"] == [
-        made[1]["token"],
-        made[2]["token"],
+        new_keys[1]["token"],
+        new_keys[2]["token"],
     ]
-    alias = made[1]["key_alias"]
+    alias = new_keys[1]["key_alias"]
     for query in (
         f"key_alias={alias}",
         f"key_alias={alias[3:]}&substring_matching=true",
         f"search={alias[2:]}",
-        f"key_hash={made[1]['token']}",
-        f"key_hash={made[1]['key']}",
+        f"key_hash={new_keys[1]['token']}",
+        f"key_hash={new_keys[1]['key']}",
     ):
-        assert api.done(f"/key/list?{query}")["keys"] == [made[1]["token"]], query
-    api.done("/key/delete", {"keys": [made[2]["key"]]})
+        assert api.done(f"/key/list?{query}")["keys"] == [new_keys[1]["token"]], query
+    api.done("/key/delete", {"keys": [new_keys[2]["key"]]})
     assert api.done(f"/key/list?user_id={user}")["total_count"] == 2
     (deleted,) = api.done(f"/key/list?user_id={user}&status=deleted&return_full_object=true")["keys"]
-    assert (deleted["key_id"], deleted["status"]) == (made[2]["key_id"], "deleted")
+    assert (deleted["key_id"], deleted["status"]) == (new_keys[2]["key_id"], "deleted")
 
 
 @pytest.mark.parametrize(
@@ -214,34 +214,34 @@ def test_lists_are_pages_and_filters(api: Management) -> None:
     ],
 )
 def test_a_list_refuses_what_it_cannot_filter_by(api: Management, query: str, param: str | None, words: str) -> None:
-    seen = api.ask(f"/key/list?{query}")
-    assert (seen.status, seen.error["param"]) == (400, param)
-    assert words in seen.error["message"]
+    response = api.ask(f"/key/list?{query}")
+    assert (response.status, response.error["param"]) == (400, param)
+    assert words in response.error["message"]
 
 
 def test_rotation_keeps_the_key_and_a_grace_period_the_old_secret(api: Management) -> None:
-    made = api.new(key_alias=unique("rotated"), metadata={"a": 1})
-    second = api.done("/key/regenerate", {"key": made["key"], "grace_period": "1h", "rpm_limit": 9})
-    assert (second["key_id"], second["rotation_count"], second["rpm_limit"]) == (made["key_id"], 1, 9)
-    assert second["metadata"] == {"a": 1} and second["token"] == digest_of(second["key"]) != made["token"]
-    assert [api.ask("/v1/models", key=one["key"]).status for one in (made, second)] == [200, 200]
+    new_key = api.new(key_alias=unique("rotated"), metadata={"a": 1})
+    second = api.done("/key/regenerate", {"key": new_key["key"], "grace_period": "1h", "rpm_limit": 9})
+    assert (second["key_id"], second["rotation_count"], second["rpm_limit"]) == (new_key["key_id"], 1, 9)
+    assert second["metadata"] == {"a": 1} and second["token"] == digest_of(second["key"]) != new_key["token"]
+    assert [api.ask("/v1/models", key=one["key"]).status for one in (new_key, second)] == [200, 200]
     third = api.done(f"/key/{second['key']}/regenerate", {})
-    assert [api.ask("/v1/models", key=one["key"]).status for one in (made, second, third)] == [200, 401, 200]
+    assert [api.ask("/v1/models", key=one["key"]).status for one in (new_key, second, third)] == [200, 401, 200]
     own = "sk-" + unique("a-secret-of-my-own-0000000")
     assert api.done(f"/key/{third['key_id']}/regenerate", {"new_key": own})["key"] == own
     assert api.ask("/v1/models", key=own).status == 200
 
 
 def test_blocked_deleted_and_expired_keys_are_refused_at_once(api: Management) -> None:
-    made = api.new()
-    row = api.done("/key/block", {"key": made["key"]})
-    assert (row["blocked"], row["token"]) == (True, made["token"])
-    assert api.ask("/v1/models", key=made["key"]).status == 403
-    assert api.done("/key/unblock", {"key": made["token"]})["blocked"] is False
-    assert api.ask("/v1/models", key=made["key"]).status == 200
-    assert api.done("/key/delete", {"keys": [made["key"]]}) == {"deleted_keys": [made["key"]]}
-    assert api.ask("/v1/models", key=made["key"]).status == 401
-    assert api.ask("/key/block", {"key": made["key"]}).status == 404
+    new_key = api.new()
+    row = api.done("/key/block", {"key": new_key["key"]})
+    assert (row["blocked"], row["token"]) == (True, new_key["token"])
+    assert api.ask("/v1/models", key=new_key["key"]).status == 403
+    assert api.done("/key/unblock", {"key": new_key["token"]})["blocked"] is False
+    assert api.ask("/v1/models", key=new_key["key"]).status == 200
+    assert api.done("/key/delete", {"keys": [new_key["key"]]}) == {"deleted_keys": [new_key["key"]]}
+    assert api.ask("/v1/models", key=new_key["key"]).status == 401
+    assert api.ask("/key/block", {"key": new_key["key"]}).status == 404
     alias = unique("again")
     assert api.new(key_alias=alias)["key_alias"] == alias
     assert api.done("/key/delete", {"key_aliases": [alias]}) == {"deleted_keys": [alias]}
@@ -252,10 +252,10 @@ def test_teams(api: Management) -> None:
     name = unique("team")
     team = api.done("/team/new", {"team_alias": name, "max_budget": 5, "model_aliases": {"small": "command-r7b"}})
     assert team["team_id"].startswith("team_") and team["aliases"] == team["model_aliases"] == {"small": "command-r7b"}
-    made = api.new(team_id=team["team_id"])
+    new_key = api.new(team_id=team["team_id"])
     info = api.done(f"/team/info?team_id={team['team_id']}")
     assert info["team_id"] == team["team_id"] and info["team_info"] == team and team.keys() >= TEAM
-    assert [key["token"] for key in info["keys"]] == [made["token"]]
+    assert [key["token"] for key in info["keys"]] == [new_key["token"]]
     assert name in [one["team_alias"] for one in api.done("/team/list")]
     changed = api.done("/team/update", {"team_id": team["team_id"], "max_budget": None, "tags": ["a"]})
     assert (changed["data"]["max_budget"], changed["data"]["tags"], changed["data"]["team_alias"]) == (
@@ -264,11 +264,11 @@ def test_teams(api: Management) -> None:
         name,
     )
     assert api.done("/team/block", {"team_id": team["team_id"]})["blocked"] is True
-    assert api.ask("/v1/models", key=made["key"]).status == 403
+    assert api.ask("/v1/models", key=new_key["key"]).status == 403
     assert api.done("/team/unblock", {"team_id": team["team_id"]})["blocked"] is False
-    assert api.ask("/v1/models", key=made["key"]).status == 200
+    assert api.ask("/v1/models", key=new_key["key"]).status == 200
     assert api.done("/team/delete", {"team_ids": [team["team_id"]]}) == {"deleted_teams": [team["team_id"]]}
-    assert api.ask("/v1/models", key=made["key"]).status == 403
+    assert api.ask("/v1/models", key=new_key["key"]).status == 403
     assert api.ask(f"/team/info?team_id={team['team_id']}").status == 404
     own = unique("own")
     assert api.done("/team/new", {"team_id": own})["team_id"] == own
@@ -278,11 +278,11 @@ def test_teams(api: Management) -> None:
 @pytest.mark.parametrize("root", ["/customer", "/end_user"])
 def test_end_users(api: Management, root: str) -> None:
     user, other = unique("user"), unique("other")
-    made = api.done(f"{root}/new", {"user_id": user, "alias": "Ada", "rpm_limit": 3})
-    assert (made["user_id"], made["alias"], made["rpm_limit"], made["blocked"]) == (user, "Ada", 3, False)
+    new_key = api.done(f"{root}/new", {"user_id": user, "alias": "Ada", "rpm_limit": 3})
+    assert (new_key["user_id"], new_key["alias"], new_key["rpm_limit"], new_key["blocked"]) == (user, "Ada", 3, False)
     assert api.ask(f"{root}/new", {"user_id": user}).error["code"] == "already_exists"
-    assert api.done(f"{root}/info?end_user_id={user}") == made and made.keys() >= END_USER
-    assert made["litellm_budget_table"]["rpm_limit"] == 3
+    assert api.done(f"{root}/info?end_user_id={user}") == new_key and new_key.keys() >= END_USER
+    assert new_key["litellm_budget_table"]["rpm_limit"] == 3
     blocked = api.done(f"{root}/block", {"user_ids": [user, other]})["blocked_users"]
     assert [(one["user_id"], one["blocked"]) for one in blocked] == [(user, True), (other, True)]
     assert {user, other} <= {one["user_id"] for one in api.done(f"{root}/list")}
@@ -309,16 +309,16 @@ def test_only_roles_manage(api: Management, row: Any) -> None:
     path = row.paths[0]
     body: Any = {} if row.table is not None else None
     for key, allowed in ((plain, ()), (viewer, ("GET",)), (admin, ("GET", "POST")), ("sk-" + "x" * 43, ())):
-        seen = api.ask(path, body, key)
+        response = api.ask(path, body, key)
         reads = row.verb == "GET" or row.name == "keys_info"
         if "x" * 43 in key:
-            assert seen.status == 401
+            assert response.status == 401
         elif row.name == "key_info":
-            assert seen.status == 200, "everybody reads their own key"
+            assert response.status == 200, "everybody reads their own key"
         elif ("GET" if reads else "POST") in allowed:
-            assert seen.status in (200, 400, 404), seen
+            assert response.status in (200, 400, 404), response
         else:
-            assert (seen.status, seen.error["code"]) == (403, "role_not_allowed"), seen
+            assert (response.status, response.error["code"]) == (403, "role_not_allowed"), response
 
 
 def test_no_key_raises_its_own_rights(api: Management) -> None:
@@ -342,8 +342,8 @@ def test_no_key_raises_its_own_rights(api: Management) -> None:
         ("/team/delete", {"team_ids": [other, team]}),
         ("/team/unblock", {"team_id": team}),
     ):
-        seen = api.ask(path, body, own)
-        assert (seen.status, seen.error["code"]) == (403, "role_not_allowed"), (path, body, seen)
+        response = api.ask(path, body, own)
+        assert (response.status, response.error["code"]) == (403, "role_not_allowed"), (path, body, response)
     assert api.info(plain["key_id"])["role"] == "" and api.info(second["key_id"])["permissions"] is None
     assert api.done(f"/team/info?team_id={other}")["team_info"]["blocked"] is False, "all or nothing"
     assert api.done("/key/update", {"key": plain["key"], "rpm_limit": 5}, own)["rpm_limit"] == 5
@@ -353,8 +353,8 @@ def test_no_key_raises_its_own_rights(api: Management) -> None:
         (f"/key/info?key={own}", None),
         (f"/team/info?team_id={team}", None),
     ):
-        seen = api.ask(path, request, plain["key"])
-        assert (seen.status, seen.error["code"]) == (403, "role_not_allowed"), (path, seen)
+        response = api.ask(path, request, plain["key"])
+        assert (response.status, response.error["code"]) == (403, "role_not_allowed"), (path, response)
     unknown = api.ask("/key/info?key=nobody", key=plain["key"])
     assert unknown.status == 403, "whether there is such a key is not said"
 
@@ -372,9 +372,9 @@ def test_the_master_key_is_nobodys_secret(api: Management) -> None:
 def test_without_a_master_key_there_is_no_management() -> None:
     with demonstration() as gateway:
         for row in OPERATIONS:
-            seen = gateway.ask(row.verb, row.paths[0], None if row.table is None else {})
-            assert (seen.status, seen.error["code"]) == (404, "management_not_available")
-            assert "GATEWAY_MASTER_KEY" in seen.error["message"]
+            response = gateway.ask(row.verb, row.paths[0], None if row.table is None else {})
+            assert (response.status, response.error["code"]) == (404, "management_not_available")
+            assert "GATEWAY_MASTER_KEY" in response.error["message"]
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
@@ -503,12 +503,12 @@ def test_bad_input_is_said_and_changes_nothing(api: Management) -> None:
     before = api.run(keys.current_revision)
     wrong: list[Any] = []
     for path, body, param, code, words in BAD:
-        seen = api.ask(path, body)
+        response = api.ask(path, body)
         status = 404 if code.endswith("_not_found") else 400
-        if (seen.status, seen.error["param"], seen.error["code"]) != (status, param, code):
-            wrong.append((path, body, seen.status, seen.error))
-        elif words not in seen.error["message"]:
-            wrong.append((path, body, words, seen.error))
+        if (response.status, response.error["param"], response.error["code"]) != (status, param, code):
+            wrong.append((path, body, response.status, response.error))
+        elif words not in response.error["message"]:
+            wrong.append((path, body, words, response.error))
     assert not wrong, wrong
     assert api.run(keys.current_revision) == before
 
@@ -522,11 +522,11 @@ def test_a_body_has_a_bound_and_a_type(api: Management) -> None:
 def test_what_asks_for_nothing_is_taken(api: Management) -> None:
     """LiteLLM's own programs send every field that they have."""
     body = {row.name: None for row in KEY_NEW.rows.values()}
-    seen = api.ask("/key/generate", body | {"guardrails": [], "spend": 0, "key_type": "default", "blocked": False})
-    assert seen.status == 200 and "x-gateway-notes" not in seen.headers
-    seen = api.ask("/key/generate", {"organization_id": "o", "auto_rotate": True})
-    assert "organization_id ignored" in seen.headers["x-gateway-notes"]
-    assert "auto_rotate ignored" in seen.headers["x-gateway-notes"]
+    response = api.ask("/key/generate", body | {"guardrails": [], "spend": 0, "key_type": "default", "blocked": False})
+    assert response.status == 200 and "x-gateway-notes" not in response.headers
+    response = api.ask("/key/generate", {"organization_id": "o", "auto_rotate": True})
+    assert "organization_id ignored" in response.headers["x-gateway-notes"]
+    assert "auto_rotate ignored" in response.headers["x-gateway-notes"]
     strict = api.ask("/key/generate", {"organization_id": "o"}, **{"x-gateway-strict": "true"})
     assert (strict.status, strict.error["param"]) == (400, "organization_id")
     for words, expected in ((["all-team-models"], []), (["all-proxy-models"], []), (["command-a"], ["command-a"])):
@@ -535,24 +535,24 @@ def test_what_asks_for_nothing_is_taken(api: Management) -> None:
 
 @pytest.mark.parametrize("path", ["/user/new", "/budget/new", "/project/new", "/key/health", "/team/member_add"])
 def test_what_is_not_there_of_litellms_says_what_is(api: Management, path: str) -> None:
-    seen = api.ask(path, {})
-    assert (seen.status, seen.error["code"]) == (400, "unsupported_operation")
-    assert "/key/..., /team/..." in seen.error["message"]
+    response = api.ask(path, {})
+    assert (response.status, response.error["code"]) == (400, "unsupported_operation")
+    assert "/key/..., /team/..." in response.error["message"]
     assert api.ask(path, {}, "sk-" + "x" * 43).status == 401
     assert api.ask("/key/generate").status == 405
 
 
 def test_names_are_taken_once(api: Management) -> None:
     alias = unique("taken")
-    made = api.new(key_alias=alias)
+    new_key = api.new(key_alias=alias)
     for path, body, param in (
         ("/key/generate", {"key_alias": alias}, "key_alias"),
-        ("/key/generate", {"key": made["key"]}, "key"),
+        ("/key/generate", {"key": new_key["key"]}, "key"),
         ("/key/update", {"key": api.new()["key"], "key_alias": alias}, "key_alias"),
-        ("/key/regenerate", {"key": api.new()["key"], "new_key": made["key"]}, "new_key"),
+        ("/key/regenerate", {"key": api.new()["key"], "new_key": new_key["key"]}, "new_key"),
     ):
-        seen = api.ask(path, body)
-        assert (seen.status, seen.error["code"], seen.error["param"]) == (400, "already_exists", param)
+        response = api.ask(path, body)
+        assert (response.status, response.error["code"], response.error["param"]) == (400, "already_exists", param)
 
 
 def test_every_field_has_one_verdict_and_a_reason() -> None:
@@ -628,24 +628,24 @@ update_bodies = st.dictionaries(st.sampled_from(sorted(VALUES)), st.integers(0, 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bodies=st.lists(update_bodies, min_size=1, max_size=4))
 def test_an_update_keeps_what_it_leaves_out(api: Management, bodies: list[dict[str, Any]]) -> None:
-    made = api.new()
-    expected = api.info(made["key_id"])
+    new_key = api.new()
+    expected = api.info(new_key["key_id"])
     for body in bodies:
-        answer = api.done("/key/update", {"key": made["key_id"], **body})
+        answer = api.done("/key/update", {"key": new_key["key_id"], **body})
         changed = {name: CLEARED.get(name) if value is None else value for name, value in body.items()}
         assert {name: answer[name] for name in body} == changed
         expected |= changed
-        shown = api.info(made["key_id"])
-        same = shown.keys() - {"updated_at", "settings_updated_at", "status", "budget_reset_at"}
-        assert {name: shown[name] for name in same} == {name: expected[name] for name in same}
-    trail = api.changes(made["key_id"])
+        answer = api.info(new_key["key_id"])
+        same = answer.keys() - {"updated_at", "settings_updated_at", "status", "budget_reset_at"}
+        assert {name: answer[name] for name in same} == {name: expected[name] for name in same}
+    trail = api.changes(new_key["key_id"])
     assert [change.action for change in trail] == ["created", *["updated"] * len(bodies)]
     assert all(later.before == earlier.after for earlier, later in itertools.pairwise(trail))
 
 
 def test_two_updates_at_once_are_one_after_the_other(api: Management) -> None:
     """Fields that both name are one's and whole; fields that only one names are kept from it."""
-    made = api.new()
+    new_key = api.new()
     common = [
         {"metadata": {"writer": writer}, "tags": [writer], "max_budget": 1.0 + number}
         for number, writer in enumerate("ab")
@@ -656,17 +656,17 @@ def test_two_updates_at_once_are_one_after_the_other(api: Management) -> None:
 
         def update(body: dict[str, Any], together: threading.Barrier = barrier) -> None:
             together.wait(20)
-            api.done("/key/update", {"key": made["key_id"], **body})
+            api.done("/key/update", {"key": new_key["key_id"], **body})
 
         threads = [threading.Thread(target=update, args=(body,)) for body in bodies]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        shown = api.info(made["key_id"])
-        assert {name: shown[name] for name in common[0]} in common
-        assert (shown["rpm_limit"], shown["tpm_limit"]) == (1, 2)
-    trail = api.changes(made["key_id"])
+        answer = api.info(new_key["key_id"])
+        assert {name: answer[name] for name in common[0]} in common
+        assert (answer["rpm_limit"], answer["tpm_limit"]) == (1, 2)
+    trail = api.changes(new_key["key_id"])
     assert len(trail) == 11 and all(later.before == earlier.after for earlier, later in itertools.pairwise(trail))
 
 
@@ -674,46 +674,46 @@ def test_two_updates_at_once_are_one_after_the_other(api: Management) -> None:
 
 
 def test_every_change_leaves_a_row_without_secrets(api: Management) -> None:
-    given = "sk-" + unique("a-canary-in-the-audit-0000")
-    made = api.new(key=given, key_alias=unique("audited"))
-    api.done("/key/update", {"key": given, "rpm_limit": 5}, **{"litellm-changed-by": "ada@example.com"})
-    second = api.done("/key/regenerate", {"key": given})
-    api.done("/key/delete", {"keys": [made["key_id"]]})
-    trail = api.changes(made["key_id"])
+    own_secret = "sk-" + unique("a-canary-in-the-audit-0000")
+    new_key = api.new(key=own_secret, key_alias=unique("audited"))
+    api.done("/key/update", {"key": own_secret, "rpm_limit": 5}, **{"litellm-changed-by": "ada@example.com"})
+    second = api.done("/key/regenerate", {"key": own_secret})
+    api.done("/key/delete", {"keys": [new_key["key_id"]]})
+    trail = api.changes(new_key["key_id"])
     assert [change.action for change in trail] == ["created", "updated", "rotated", "deleted"]
     assert [change.author for change in trail] == ["master", "master for ada@example.com", "master", "master"]
     assert {(change.kind, change.address) for change in trail} == {("key", "127.0.0.1")}
     assert trail[0].before is None and json.loads(trail[1].after or b"")["rpm_limit"] == 5
     written = b"".join(part for change in trail for part in (change.before, change.after) if part)
-    for secret in (given, second["key"], made["token"], second["token"]):
+    for secret in (own_secret, second["key"], new_key["token"], second["token"]):
         assert secret.encode() not in written
 
 
 def test_no_secret_is_logged_or_stored(api: Management) -> None:
-    given = "sk-" + unique("a-canary-in-many-places-0")
-    api.done("/key/generate", {"key": given})
-    api.done(f"/key/info?key={given}")
+    own_secret = "sk-" + unique("a-canary-in-many-places-0")
+    api.done("/key/generate", {"key": own_secret})
+    api.done(f"/key/info?key={own_secret}")
     answered = [
-        api.ask(f"/key/{given}/regenerate", {"rpm_limit": -1}),
-        api.ask(f"/key/{given}/nothing", {}),
-        api.ask("/key/generate", {given: 1, "key": given}),
-        api.ask("/key/block", {"key": given + "-not-there"}),
-        api.ask("/key/update", {"key": given, "key_alias": given}),
+        api.ask(f"/key/{own_secret}/regenerate", {"rpm_limit": -1}),
+        api.ask(f"/key/{own_secret}/nothing", {}),
+        api.ask("/key/generate", {own_secret: 1, "key": own_secret}),
+        api.ask("/key/block", {"key": own_secret + "-not-there"}),
+        api.ask("/key/update", {"key": own_secret, "key_alias": own_secret}),
     ]
-    assert [seen.status for seen in answered] == [400, 400, 400, 404, 400]
-    for seen in answered:
-        api.gateway.log.line_of(seen.headers["x-request-id"])
-    assert given.encode() not in api.gateway.log.getvalue()
+    assert [response.status for response in answered] == [400, 400, 400, 404, 400]
+    for response in answered:
+        api.gateway.log.line_of(response.headers["x-request-id"])
+    assert own_secret.encode() not in api.gateway.log.getvalue()
     if api.kind == "sqlite":
         files = Path(api.url.removeprefix("sqlite:///")).parent.glob("*")
-        assert not any(given.encode() in file.read_bytes() for file in files)
+        assert not any(own_secret.encode() in file.read_bytes() for file in files)
 
 
 def test_nothing_is_half_written_when_the_database_fails(api: Management) -> None:
     """The audit's row is the last thing that a change writes: here it cannot be."""
-    made, user = api.new(), unique("user")
+    new_key, user = api.new(), unique("user")
     team = api.done("/team/new", {})["team_id"]
-    before = api.info(made["key_id"])
+    before = api.info(new_key["key_id"])
 
     def rename(old: str, new: str) -> None:
         api.run(lambda connection: connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}")))
@@ -722,55 +722,55 @@ def test_nothing_is_half_written_when_the_database_fails(api: Management) -> Non
     try:
         for path, body in (
             ("/key/generate", {"user_id": user}),
-            ("/key/update", {"key": made["key"], "rpm_limit": 1}),
-            ("/key/regenerate", {"key": made["key"]}),
-            ("/key/delete", {"keys": [made["key"]]}),
-            ("/key/block", {"key": made["key"]}),
+            ("/key/update", {"key": new_key["key"], "rpm_limit": 1}),
+            ("/key/regenerate", {"key": new_key["key"]}),
+            ("/key/delete", {"keys": [new_key["key"]]}),
+            ("/key/block", {"key": new_key["key"]}),
             ("/team/update", {"team_id": team, "max_budget": 1}),
             ("/customer/block", {"user_ids": [user]}),
         ):
-            seen = api.ask(path, body)
-            assert (seen.status, seen.error["code"]) == (503, "storage_unavailable"), (path, seen)
-            assert "nothing was changed" in seen.error["message"] and b"sk-" not in seen.data
+            response = api.ask(path, body)
+            assert (response.status, response.error["code"]) == (503, "storage_unavailable"), (path, response)
+            assert "nothing was changed" in response.error["message"] and b"sk-" not in response.data
     finally:
         rename("key_changes_away", "key_changes")
-    assert api.info(made["key_id"]) == before
-    assert api.ask("/v1/models", key=made["key"]).status == 200
+    assert api.info(new_key["key_id"]) == before
+    assert api.ask("/v1/models", key=new_key["key"]).status == 200
     assert api.done(f"/key/list?user_id={user}")["total_count"] == 0
     assert api.ask(f"/customer/info?end_user_id={user}").status == 404
     assert api.done(f"/team/info?team_id={team}")["team_info"]["max_budget"] is None
-    assert [change.action for change in api.changes(made["key_id"])] == ["created"]
+    assert [change.action for change in api.changes(new_key["key_id"])] == ["created"]
 
 
 def test_a_block_is_called_so_in_the_audit(api: Management) -> None:
-    made, team, user = api.new(), api.done("/team/new", {})["team_id"], unique("user")
+    new_key, team, user = api.new(), api.done("/team/new", {})["team_id"], unique("user")
     for action in ("block", "unblock"):
-        api.done(f"/key/{action}", {"key": made["key"]})
+        api.done(f"/key/{action}", {"key": new_key["key"]})
         api.done(f"/team/{action}", {"team_id": team})
         api.done(f"/customer/{action}", {"user_ids": [user, user]})
-    for id, first in ((made["key_id"], ["created", "blocked"]), (team, ["created", "blocked"]), (user, ["created"])):
+    for id, first in ((new_key["key_id"], ["created", "blocked"]), (team, ["created", "blocked"]), (user, ["created"])):
         assert [change.action for change in api.changes(id)] == [*first, "unblocked"]
 
 
 def test_what_was_spent_is_shown(api: Management) -> None:
     team, user = api.done("/team/new", {})["team_id"], unique("user")
-    made = api.new(team_id=team)
+    new_key = api.new(team_id=team)
     api.done("/customer/new", {"user_id": user})
-    assert made["spend"] == 0.0
+    assert new_key["spend"] == 0.0
     messages = [{"role": "user", "content": "Hello"}]
-    api.done("/v1/chat/completions", {"model": A, "messages": messages, "user": user}, made["key"])
+    api.done("/v1/chat/completions", {"model": A, "messages": messages, "user": user}, new_key["key"])
     deadline = time.monotonic() + 20
-    while not api.info(made["key_id"])["spend"] and time.monotonic() < deadline:
+    while not api.info(new_key["key_id"])["spend"] and time.monotonic() < deadline:
         time.sleep(0.05)
-    spend = api.info(made["key_id"])["spend"]
+    spend = api.info(new_key["key_id"])["spend"]
     assert 0 < spend < 0.1, api.gateway.log.lines[-30:]
-    assert api.info(made["key_id"])["model_spend"] == {A: spend}
+    assert api.info(new_key["key_id"])["model_spend"] == {A: spend}
     assert api.done(f"/team/info?team_id={team}")["team_info"]["model_spend"] == {A: spend}
     assert api.done(f"/team/info?team_id={team}")["team_info"]["spend"] == spend
     assert [key["spend"] for key in api.done(f"/team/info?team_id={team}")["keys"]] == [spend]
     assert {one["team_id"]: one["spend"] for one in api.done("/team/list")}[team] == spend
     assert api.done(f"/customer/info?end_user_id={user}")["spend"] == spend
-    assert api.done("/key/regenerate", {"key": made["key_id"]})["spend"] == spend
+    assert api.done("/key/regenerate", {"key": new_key["key_id"]})["spend"] == spend
 
 
 def test_a_page_of_teams(api: Management) -> None:
@@ -795,28 +795,30 @@ def test_when_a_budget_begins_anew(api: Management) -> None:
     """`budget_reset_at` is the end of the window that the budget is counted in."""
     limits = {"budget_duration": "1d", "max_budget": 1, "budget_limits": [{"budget_duration": "1mo", "max_budget": 9}]}
     team, user = api.done("/team/new", limits)["team_id"], unique("user")
-    made = api.new(**limits)
+    new_key = api.new(**limits)
     api.done("/customer/new", {"user_id": user, "max_budget": 1, "budget_duration": "1d"})
     now = datetime.now(UTC)
     tomorrow = (now + timedelta(days=1)).strftime("%Y-%m-%dT00:00:00.000Z")
     month = (now.replace(day=1) + timedelta(days=32)).strftime("%Y-%m-01T00:00:00.000Z")
-    for shown in (
-        made,
-        api.info(made["key_id"]),
+    for answer in (
+        new_key,
+        api.info(new_key["key_id"]),
         api.done(f"/team/info?team_id={team}")["team_info"],
         api.done(f"/customer/info?end_user_id={user}"),
     ):
         if datetime.now(UTC).date() == now.date():  # else midnight passed in between
-            assert shown["budget_reset_at"] == tomorrow
-            if "key_id" in shown:
-                assert [(one["budget_duration"], one["reset_at"]) for one in shown["budget_limits"]] == [("1mo", month)]
+            assert answer["budget_reset_at"] == tomorrow
+            if "key_id" in answer:
+                assert [(one["budget_duration"], one["reset_at"]) for one in answer["budget_limits"]] == [
+                    ("1mo", month)
+                ]
     assert api.new()["budget_reset_at"] is None
 
 
 def test_of_several_all_are_deleted_or_none(api: Management) -> None:
     first, second = api.new(), api.new()
-    seen = api.ask("/key/delete", {"keys": [first["key"], "sk-" + "0" * 43, second["key"]]})
-    assert (seen.status, seen.error["param"]) == (404, "keys[1]")
+    response = api.ask("/key/delete", {"keys": [first["key"], "sk-" + "0" * 43, second["key"]]})
+    assert (response.status, response.error["param"]) == (404, "keys[1]")
     assert [api.ask("/v1/models", key=one["key"]).status for one in (first, second)] == [200, 200]
     api.done("/key/delete", {"keys": [first["key"], first["token"], second["key"]]})
     assert [api.ask("/v1/models", key=one["key"]).status for one in (first, second)] == [401, 401]

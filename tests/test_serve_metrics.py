@@ -28,7 +28,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     answered,
     demonstration,
     gateway_over,
@@ -63,9 +63,9 @@ def harness() -> Iterator[Harness]:
         yield harness
 
 
-def counted(gateway: Gateway, seen: Seen) -> dict[str, float]:
+def counted(gateway: Gateway, response: Response) -> dict[str, float]:
     """The counts, this request's included."""
-    gateway.log.line_of(seen.headers["x-request-id"])  # its caller may have left, which nobody else waits for
+    gateway.log.line_of(response.headers["x-request-id"])  # its caller may have left, which nobody else waits for
     return gateway.metrics()
 
 
@@ -96,13 +96,13 @@ FAMILIES = {
 
 
 def test_the_families(harness: Harness) -> None:
-    seen = harness.gateway.ask("GET", "/metrics", headers={})
-    assert seen.headers["content-type"].startswith("text/plain; version=")
-    kinds = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", seen.data.decode()))
+    response = harness.gateway.ask("GET", "/metrics", headers={})
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    kinds = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", response.data.decode()))
     assert kinds.items() >= FAMILIES.items()
-    described = set(re.findall(r"(?m)^# HELP (\S+) \S", seen.data.decode()))
+    described = set(re.findall(r"(?m)^# HELP (\S+) \S", response.data.decode()))
     assert described >= set(FAMILIES)
-    assert "_created" not in seen.data.decode()
+    assert "_created" not in response.data.decode()
 
 
 ENDINGS = {"counter": r"_total", "histogram": r"_(seconds|bytes)", "gauge": r"(?<!_total)(?<!_count)"}
@@ -149,8 +149,8 @@ def test_durations_are_what_they_say(harness: Harness) -> None:
 def test_sums(harness: Harness) -> None:
     for _ in range(5):
         harness.chat_over(answered())
-    seen = harness.chat_over(streamed(), stream=True)
-    result = counted(harness.gateway, seen)
+    response = harness.chat_over(streamed(), stream=True)
+    result = counted(harness.gateway, response)
     assert result[requests()] == 6
     assert result[series("gateway_tokens_total", operation="chat", model=A, direction="input")] == 6 * 70
 
@@ -209,11 +209,11 @@ def test_other_operations(harness: Harness) -> None:
 
 
 def test_notes(harness: Harness) -> None:
-    seen = harness.chat_over(answered(), temperature=1.4, logit_bias={"1": 1}, unheard_of=1, messages=[
+    response = harness.chat_over(answered(), temperature=1.4, logit_bias={"1": 1}, unheard_of=1, messages=[
         {"role": "user", "content": "x", "name": "a"},
         {"role": "user", "content": "y", "name": "b"},
     ])  # fmt: skip
-    result = counted(harness.gateway, seen)
+    result = counted(harness.gateway, response)
 
     def noted(kind: str, field: str) -> float:
         return result.get(series("gateway_request_notes_total", operation="chat", kind=kind, field=field), 0)
@@ -333,7 +333,7 @@ def test_labels_are_bounded(harness: Harness) -> None:
     def word() -> str:
         return "".join(chance.choices(string.ascii_lowercase, k=12))
 
-    def one_of_each() -> Seen:
+    def one_of_each() -> Response:
         harness.chat_over(answered(), model=word(), **{word(): 1})
         harness.chat_over(
             json_answer(404, {"message": f"model '{word()}' not found"}), model=f"cohere/{word()}/{word()}"
@@ -361,8 +361,8 @@ def test_what_an_answer_says_is_no_label(harness: Harness) -> None:
     """Cohere's error types and finish reasons are words of somebody else's, too."""
     for number in range(5):
         harness.chat_over(json_answer(422, {"message": "x", "error_type": f"UPSTREAM_{number}"}))
-        seen = harness.chat_over(json_answer(422, {"message": "x", "error_type": f"upstream_{number}"}))
-    result = counted(harness.gateway, seen)
+        response = harness.chat_over(json_answer(422, {"message": "x", "error_type": f"upstream_{number}"}))
+    result = counted(harness.gateway, response)
     assert len([one for one in result if one.startswith("gateway_upstream_errors_total")]) <= 1
 
 
@@ -388,13 +388,13 @@ SOMETIMES = {
 def test_the_line_of_a_whole_answer(harness: Harness) -> None:
     answer = whole(usage={"tokens": {"input_tokens": 7, "output_tokens": 2}})
     harness.respond_with(json_answer(200, answer, {"x-debug-trace-id": "abc123"}))
-    seen = harness.gateway.chat(temperature=1.4)
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+    response = harness.gateway.chat(temperature=1.4)
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
     moment = datetime.fromisoformat(line.pop("time"))
     assert moment.tzinfo is not None and abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 10
     assert 0 < line.pop("upstream_ms") <= line.pop("duration_ms") < 5_000
     assert line == {
-        "request": seen.headers["x-request-id"],
+        "request": response.headers["x-request-id"],
         "method": "POST",
         "path": CHAT,
         "operation": "chat",
@@ -411,10 +411,10 @@ def test_the_line_of_a_whole_answer(harness: Harness) -> None:
 
 
 def test_the_line_of_a_stream(harness: Harness) -> None:
-    seen = harness.chat_over(
+    response = harness.chat_over(
         (*event_stream(transcript(start(), opened(), piece("Hi"), done=False), ending=None), Cut()), stream=True
     )
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
     assert line["streamed"] is True
     assert 0 < line["first_byte_ms"] <= line["duration_ms"]
     assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_cut")
@@ -439,7 +439,9 @@ def test_one_line_a_request(harness: Harness) -> None:
     ]
     lines = {line["request"]: line for line in gateway.log.lines}
     assert len(lines) == len(gateway.log.lines) == len(answers)
-    assert [lines[seen.headers["x-request-id"]]["status"] for seen in answers] == [seen.status for seen in answers]
+    assert [lines[response.headers["x-request-id"]]["status"] for response in answers] == [
+        response.status for response in answers
+    ]
     for line in lines.values():
         assert ALWAYS <= set(line) <= ALWAYS | SOMETIMES
         assert line["outcome"] in ("ok", "error")
@@ -449,11 +451,11 @@ def test_one_line_a_request(harness: Harness) -> None:
 def test_a_line_is_a_line(harness: Harness) -> None:
     """A caller's words may be in the path and the model: they cannot break out of the line."""
     for path in ("/v1/%0a%7b%22time%22%3a1%7d", "/v1/%e2%80%a8%22%5c", "/v1/" + "x" * 3_000, "/v1/%1b%5b31m"):
-        seen = harness.gateway.ask("GET", path)
-        line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+        response = harness.gateway.ask("GET", path)
+        line = harness.gateway.log.line_of(response.headers["x-request-id"])
         assert len(line["path"]) <= 200
-    seen = harness.chat_over(answered(), model='x\n{"time": 1}\u2028"')
-    harness.gateway.log.line_of(seen.headers["x-request-id"])
+    response = harness.chat_over(answered(), model='x\n{"time": 1}\u2028"')
+    harness.gateway.log.line_of(response.headers["x-request-id"])
     raw = harness.gateway.log.getvalue()
     assert b"\x1b" not in raw
     assert len(raw.splitlines()) == 5 and all(
@@ -467,10 +469,10 @@ CONTROLS = "\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028\ufeff"
 
 def test_nothing_in_the_log_commands_a_terminal(harness: Harness) -> None:
     harness.respond_with(answered())
-    seen = harness.gateway.post({"model": f"a{CONTROLS}b", "messages": [{"role": "user", "content": "Hi"}]})
-    harness.gateway.log.line_of(seen.headers["x-request-id"])
-    seen = harness.gateway.ask("GET", "/v1/models/" + urllib.parse.quote("\x9b31m\u202eevil"))
-    harness.gateway.log.line_of(seen.headers["x-request-id"])
+    response = harness.gateway.post({"model": f"a{CONTROLS}b", "messages": [{"role": "user", "content": "Hi"}]})
+    harness.gateway.log.line_of(response.headers["x-request-id"])
+    response = harness.gateway.ask("GET", "/v1/models/" + urllib.parse.quote("\x9b31m\u202eevil"))
+    harness.gateway.log.line_of(response.headers["x-request-id"])
     text = harness.gateway.log.getvalue().decode()
     assert [one for one in text if not one.isprintable() and one != "\n"] == []
     assert r"\\u202e" in text and "evil" in text and "b" in text
@@ -486,9 +488,9 @@ def test_what_the_operator_reads_is_printable_too() -> None:
 
 
 def test_a_very_long_model_is_no_very_long_line(harness: Harness) -> None:
-    seen = harness.chat_over(answered(), model="x" * 100_000)
-    assert seen.status == 200
-    assert len(str(harness.gateway.log.line_of(seen.headers["x-request-id"]))) < 2_000
+    response = harness.chat_over(answered(), model="x" * 100_000)
+    assert response.status == 200
+    assert len(str(harness.gateway.log.line_of(response.headers["x-request-id"]))) < 2_000
 
 
 def test_the_demonstration_counts_as_well() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.settings.schema import Models
 from gateway.upstream import model_catalog
-from support.app import CALLER_KEY, A, Gateway, Harness, Seen, run_harness
+from support.app import CALLER_KEY, A, Gateway, Harness, Response, run_harness
 from support.scripted_upstream import Cut, Head, Pause, Script, Signal, json_answer
 
 FRESH = 300.0
@@ -45,17 +45,17 @@ def harness(clock: Clock) -> Iterator[Harness]:
         yield harness
 
 
-def ids(seen: Seen) -> list[str]:
-    assert seen.status == 200, seen
-    return [model["id"].removeprefix("cohere/") for model in seen.body["data"]]
+def ids(response: Response) -> list[str]:
+    assert response.status == 200, response
+    return [model["id"].removeprefix("cohere/") for model in response.body["data"]]
 
 
-def listed(harness: Harness, key: str = CALLER_KEY, query: str = "") -> Seen:
+def listed(harness: Harness, key: str = CALLER_KEY, query: str = "") -> Response:
     return harness.gateway.ask("GET", f"/v1/models{query}", headers={"authorization": f"Bearer {key}"})
 
 
-def notes(seen: Seen) -> str:
-    return seen.headers.get("x-gateway-notes", "")
+def notes(response: Response) -> str:
+    return response.headers.get("x-gateway-notes", "")
 
 
 def test_the_list_is_requested_once_and_again_when_it_is_old(harness: Harness, clock: Clock) -> None:
@@ -99,14 +99,14 @@ def test_an_old_list_is_served_while_cohere_is_down(harness: Harness, clock: Clo
     harness.respond_with(page("a"), down, page("b"))
     assert notes(listed(harness)) == ""
     clock.now += FRESH + 60
-    seen = listed(harness)
-    assert ids(seen) == ["a"]
-    assert notes(seen).startswith(f"models as of {FRESH + 60:.0f} seconds ago (")
+    response = listed(harness)
+    assert ids(response) == ["a"]
+    assert notes(response).startswith(f"models as of {FRESH + 60:.0f} seconds ago (")
     assert "seconds ago" in notes(harness.gateway.ask("GET", "/v1/models/cohere/a"))
     assert len(harness.upstream.requests) == 2, "who has just failed is not asked again at once"
     clock.now += model_catalog.REFRESH_INTERVAL + 1
-    seen = listed(harness)
-    assert (ids(seen), notes(seen)) == (["b"], "")
+    response = listed(harness)
+    assert (ids(response), notes(response)) == (["b"], "")
 
 
 def test_without_an_old_list_the_failure_is_reported(harness: Harness) -> None:
@@ -125,14 +125,14 @@ def test_nobody_waits_long_where_there_is_an_old_list(
     harness.respond_with(page("a"), (Pause(late), *page("b")))
     listed(harness)
     clock.now += FRESH + 1
-    seen = listed(harness)
-    assert ids(seen) == ["a"] and "upstream_timeout" in notes(seen)
+    response = listed(harness)
+    assert ids(response) == ["a"] and "upstream_timeout" in notes(response)
     late.set()
     for _ in range(200):
         clock.now += model_catalog.REFRESH_INTERVAL + 1
-        if ids(seen := listed(harness)) == ["b"]:
+        if ids(response := listed(harness)) == ["b"]:
             break
-    assert (ids(seen), notes(seen)) == (["b"], "")
+    assert (ids(response), notes(response)) == (["b"], "")
     assert len(harness.upstream.requests) == 2
 
 
@@ -185,16 +185,16 @@ def test_the_lists_are_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_filters_in_query_and_body(demo: Gateway, query: str, body: Any) -> None:
-    seen = demo.ask("GET", f"/v1/models{query}", body)
-    assert ids(seen) == ["rerank-v3.5"]
-    assert "x-gateway-notes" not in seen.headers
+    response = demo.ask("GET", f"/v1/models{query}", body)
+    assert ids(response) == ["rerank-v3.5"]
+    assert "x-gateway-notes" not in response.headers
 
 
 def test_filters_refused(demo: Gateway) -> None:
-    seen = demo.ask("GET", "/v1/models?default_only=true")
-    assert (seen.status, seen.error["param"]) == (400, "default_only")
-    seen = demo.ask("GET", "/v1/models?endpoint=cats")
-    assert (seen.status, seen.error["param"]) == (400, "endpoint")
+    response = demo.ask("GET", "/v1/models?default_only=true")
+    assert (response.status, response.error["param"]) == (400, "default_only")
+    response = demo.ask("GET", "/v1/models?endpoint=cats")
+    assert (response.status, response.error["param"]) == (400, "endpoint")
     assert demo.ask("GET", "/v1/models", b"{").error["code"] == "invalid_json"
     assert demo.ask("GET", "/v1/models", b"endpoint", {"content-type": "text/plain"}).status == 415
     strict = {"x-gateway-strict": "true"}

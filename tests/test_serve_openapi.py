@@ -58,9 +58,9 @@ def validator(schema: Any) -> Draft202012Validator:
 
 def test_it_is_served_to_everybody() -> None:
     with gateway_over("http://127.0.0.1:1", master_key="m", cohere_api_key=["k"]) as locked:
-        seen = locked.ask("GET", PATH)
-    assert (seen.status, seen.headers["content-type"]) == (200, "application/json")
-    assert seen.body == DESCRIPTION
+        response = locked.ask("GET", PATH)
+    assert (response.status, response.headers["content-type"]) == (200, "application/json")
+    assert response.body == DESCRIPTION
 
 
 @pytest.mark.parametrize(("path", "verb", "expected"), OPERATIONS)
@@ -79,10 +79,10 @@ def test_an_operation_is_properly_described(path: str, verb: str, expected: dict
 
 def test_paths_without_a_key_answer_what_is_described(gateway: Gateway) -> None:
     for path in OPEN:
-        seen = gateway.ask("GET", path, headers={})
+        response = gateway.ask("GET", path, headers={})
         ((content_type, described),) = DESCRIPTION["paths"][path]["get"]["responses"]["200"]["content"].items()
-        assert seen.headers["content-type"].partition(";")[0] == content_type
-        body = seen.body if content_type == "application/json" else seen.data.decode()
+        assert response.headers["content-type"].partition(";")[0] == content_type
+        body = response.body if content_type == "application/json" else response.data.decode()
         validator(described["schema"]).validate(body)
         assert list(validator(described["schema"]).iter_errors({} if isinstance(body, dict) else 5))
 
@@ -123,11 +123,11 @@ def test_every_component_is_a_schema_and_named_as_one() -> None:
 @pytest.mark.parametrize(("path", "verb", "expected"), OPERATIONS)
 def test_what_is_described_is_served(gateway: Gateway, path: str, verb: str, expected: dict[str, Any]) -> None:
     """Whatever comes of a request with nothing in it: there is a route, and it takes the method."""
-    seen = gateway.ask(verb.upper(), re.sub(r"\{\w+\}", "x", path))
-    assert seen.status != 405
-    if seen.status == 404 and not path.startswith("/cohere/"):
-        assert seen.error["code"] != "unknown_url"
-    assert gateway.log.line_of(seen.headers["x-request-id"])["operation"] not in ("other", "native.other")
+    response = gateway.ask(verb.upper(), re.sub(r"\{\w+\}", "x", path))
+    assert response.status != 405
+    if response.status == 404 and not path.startswith("/cohere/"):
+        assert response.error["code"] != "unknown_url"
+    assert gateway.log.line_of(response.headers["x-request-id"])["operation"] not in ("other", "native.other")
 
 
 def test_what_is_served_is_described() -> None:

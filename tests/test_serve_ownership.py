@@ -14,7 +14,7 @@ import pytest
 from gateway.settings.schema import CacheSettings
 from gateway.store import keys
 from gateway.virtual_keys import Team, VirtualKey, digest_of
-from support.app import MASTER_KEY, REASONING, A, Harness, Seen, answered, whole
+from support.app import MASTER_KEY, REASONING, A, Harness, Response, answered, whole
 from support.process import awaited
 from support.scripted_upstream import json_answer
 from support.virtual_keys import BY, key_of, run_keyed_harness, secret_of, write
@@ -41,7 +41,7 @@ def served() -> Iterator[tuple[Harness, str]]:
         yield harness, url
 
 
-def ask(harness: Harness, secret: str, verb: str, path: str, body: Any = None, **headers: str) -> Seen:
+def ask(harness: Harness, secret: str, verb: str, path: str, body: Any = None, **headers: str) -> Response:
     values = {"authorization": f"Bearer {secret}", "content-type": "application/json", **headers}
     return harness.gateway.ask(verb, path, body, values)
 
@@ -83,8 +83,8 @@ def test_thoughts_are_sealed_for_one_owner(served: tuple[Harness, str]) -> None:
         item = {"type": "reasoning", "summary": [], "encrypted_content": sealed[0]["encrypted_content"]}
         follow = {"model": REASONING, "store": False, "input": [item, {"role": "user", "content": "And?"}]}
         assert ask(harness, secret_of(name), "POST", "/v1/responses", follow).status == 200
-        sent = harness.upstream.requests[-1].body
-        assert (b"a secret thought" in sent) is (name in {"first", "second"}), name
+        upstream_body = harness.upstream.requests[-1].body
+        assert (b"a secret thought" in upstream_body) is (name in {"first", "second"}), name
 
 
 def test_cached_answers_are_not_shared_with_others(served: tuple[Harness, str]) -> None:

@@ -28,7 +28,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     gateway_over,
     run_harness,
     story,
@@ -75,11 +75,11 @@ def open_mode() -> Iterator[Harness]:
         yield harness
 
 
-def message(seen: Seen) -> str:
+def message(response: Response) -> str:
     """Cohere's error shape, with the code of an error of ours; AssertionError if it is anything else."""
-    assert seen.headers["content-type"] == "application/json", seen
-    assert list(seen.body) in (["message"], ["message", "code"]), seen
-    return str(seen.body["message"])
+    assert response.headers["content-type"] == "application/json", response
+    assert list(response.body) in (["message"], ["message", "code"]), response
+    return str(response.body["message"])
 
 
 # --- what goes to Cohere ------------------------------------------------------------------------------------
@@ -89,9 +89,9 @@ def message(seen: Seen) -> str:
 def test_a_verb_its_query_and_its_body_arrive(own: Harness, verb: str) -> None:
     own.respond_with(OK)
     body = b'{ "a" : 1.00, "b":"\\u00e9" }' if verb not in ("GET", "OPTIONS") else None
-    seen = own.gateway.ask(verb, "/cohere/v1/connectors/a%2Fb?x=%2F&x=2&y=a+b&z", body)
+    response = own.gateway.ask(verb, "/cohere/v1/connectors/a%2Fb?x=%2F&x=2&y=a+b&z", body)
     (request,) = own.upstream.requests
-    assert (seen.status, seen.body) == (200, {"ok": True})
+    assert (response.status, response.body) == (200, {"ok": True})
     assert (request.method, request.path) == (verb, "/v1/connectors/a%2Fb?x=%2F&x=2&y=a+b&z")
     assert request.body == (body or b"")
     assert ("content-length" in request.headers) is (body is not None)
@@ -99,17 +99,17 @@ def test_a_verb_its_query_and_its_body_arrive(own: Harness, verb: str) -> None:
 
 def test_head_has_the_length_and_no_body(own: Harness) -> None:
     own.respond_with((Head(200, (("content-type", "application/json"), ("content-length", "77")), "none"),))
-    seen = own.gateway.ask("HEAD", "/cohere/v1/models")
-    assert (seen.status, seen.headers["content-length"], seen.data) == (200, "77", b"")
+    response = own.gateway.ask("HEAD", "/cohere/v1/models")
+    assert (response.status, response.headers["content-length"], response.data) == (200, "77", b"")
     assert own.upstream.requests[0].method == "HEAD"
 
 
 @pytest.mark.parametrize("verb", ["TRACE", "PROPFIND"])
 def test_a_verb_that_is_not_passed_on(own: Harness, verb: str) -> None:
     own.respond_with(OK)
-    seen = own.gateway.ask(verb, "/cohere/v1/models")
-    assert (seen.status, message(seen)) == (405, "This method is not passed on")
-    assert seen.headers["allow"] == ", ".join(VERBS) and not own.upstream.requests
+    response = own.gateway.ask(verb, "/cohere/v1/models")
+    assert (response.status, message(response)) == (405, "This method is not passed on")
+    assert response.headers["allow"] == ", ".join(VERBS) and not own.upstream.requests
 
 
 def test_a_post_without_a_body_says_so(own: Harness) -> None:
@@ -219,20 +219,20 @@ def test_the_compression_that_is_requested(
 def test_the_alias_is_put_into_coheres_words_and_nothing_else_is(own: Harness) -> None:
     body = {"model": "command-r-plus", "tool_choice": "AUTO", "safety_mode": "NONE", "log_probs": True, "x": 1}
     own.respond_with(OK)
-    seen = own.gateway.ask("POST", "/litellm/cohere/v1/v2/chat", body)
+    response = own.gateway.ask("POST", "/litellm/cohere/v1/v2/chat", body)
     assert own.upstream.requests[0].json() == {
         "model": "command-r-plus-08-2024", "safety_mode": "OFF", "x": 1, "logprobs": True
     }  # fmt: skip
-    assert seen.headers["x-gateway-notes"] == (
+    assert response.headers["x-gateway-notes"] == (
         "log_probs sent as logprobs; tool_choice AUTO left out; safety_mode NONE sent as OFF; "
         "model command-r-plus -> command-r-plus-08-2024"
     )
     body["model"] = A
     for path in ("/cohere/v2/chat", "/litellm/cohere/v1/chat", "/litellm/cohere/v2/embed"):
         own.respond_with(OK)
-        seen = own.gateway.ask("POST", path, body)
+        response = own.gateway.ask("POST", path, body)
         assert own.upstream.requests[0].body == json.dumps(body).encode(), path
-        assert "x-gateway-notes" not in seen.headers
+        assert "x-gateway-notes" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -252,9 +252,9 @@ def test_the_models_that_cohere_gets(path: str, model: str, served: str, note: s
     with run_harness(models=Models(aliases={"ours": "rerank-v3.5"})) as on:
         on.respond_with(OK)
         headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": "named"}
-        seen = on.gateway.ask("POST", path, {"model": model, "x": 1}, headers)
+        response = on.gateway.ask("POST", path, {"model": model, "x": 1}, headers)
         assert on.upstream.requests[0].json() == {"model": served, "x": 1}
-        assert seen.headers.get("x-gateway-notes", "") == note
+        assert response.headers.get("x-gateway-notes", "") == note
         assert on.gateway.log.line_of("named")["model"] == served
 
 
@@ -272,12 +272,12 @@ def test_errors_on_the_alias_carry_type_and_code(own: Harness, packed: bool) -> 
     headers = {"content-encoding": "gzip"} if packed else {}
     refused = json_answer(404, gzip.compress(body) if packed else body, headers)
     own.respond_with(refused)
-    seen = own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS)
-    assert seen.status == 404 and seen.headers["content-type"] == "application/json"
-    assert seen.body == {**json.loads(body), "type": "invalid_request_error", "code": "model_not_found"}
+    response = own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS)
+    assert response.status == 404 and response.headers["content-type"] == "application/json"
+    assert response.body == {**json.loads(body), "type": "invalid_request_error", "code": "model_not_found"}
     own.respond_with(refused)
-    seen = own.gateway.ask("POST", "/cohere/v2/chat", REQUEST_HEADERS)
-    assert (gzip.decompress(seen.data) if packed else seen.data) == body
+    response = own.gateway.ask("POST", "/cohere/v2/chat", REQUEST_HEADERS)
+    assert (gzip.decompress(response.data) if packed else response.data) == body
     own.respond_with(json_answer(503, b"<html>"))
     assert own.gateway.ask("POST", "/litellm/cohere/v2/chat", REQUEST_HEADERS).data == b"<html>"
 
@@ -381,16 +381,16 @@ BODIES: list[tuple[int, str, bytes]] = [
 @pytest.mark.parametrize(("status", "kind", "body"), BODIES, ids=[str(row[0]) for row in BODIES])
 def test_an_answer_comes_back_as_it_is(own: Harness, status: int, kind: str, body: bytes) -> None:
     own.respond_with(json_answer(status, body, (("content-type", kind), ("retry-after", "7"))))
-    seen = own.gateway.ask("POST", "/cohere/v2/embed", REQUEST_HEADERS)
-    assert (seen.status, seen.data, seen.headers["content-type"]) == (status, body, kind)
-    assert (seen.headers["content-length"], seen.headers["retry-after"]) == (str(len(body)), "7")
+    response = own.gateway.ask("POST", "/cohere/v2/embed", REQUEST_HEADERS)
+    assert (response.status, response.data, response.headers["content-type"]) == (status, body, kind)
+    assert (response.headers["content-length"], response.headers["retry-after"]) == (str(len(body)), "7")
 
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_that_has_no_body(own: Harness, status: int) -> None:
     own.respond_with((Head(status, (("x-debug-trace-id", "t"),), "none"),))
-    seen = own.gateway.ask("GET", "/cohere/v1/models")
-    assert (seen.status, seen.data, seen.headers["x-cohere-trace-id"]) == (status, b"", "t")
+    response = own.gateway.ask("GET", "/cohere/v1/models")
+    assert (response.status, response.data, response.headers["x-cohere-trace-id"]) == (status, b"", "t")
 
 
 RETURNED = {
@@ -425,13 +425,15 @@ NOT_RETURNED = {
 
 def test_the_headers_that_the_caller_gets(own: Harness) -> None:
     own.respond_with(json_answer(200, b"{}", tuple((RETURNED | NOT_RETURNED).items())))
-    seen = own.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer k", "x-request-id": "mine"})
-    date = seen.headers.pop("date")
+    response = own.gateway.ask(
+        "GET", "/cohere/v1/models", headers={"authorization": "Bearer k", "x-request-id": "mine"}
+    )
+    date = response.headers.pop("date")
     assert not date.startswith("Thu, 01 Jan 1970")
-    assert seen.headers.pop("x-gateway-attempts") == "1"
-    assert seen.headers.pop("x-gateway-log-id") and float(seen.headers.pop("x-gateway-overhead-ms")) >= 0
+    assert response.headers.pop("x-gateway-attempts") == "1"
+    assert response.headers.pop("x-gateway-log-id") and float(response.headers.pop("x-gateway-overhead-ms")) >= 0
     ours = {"content-type": "application/json", "content-length": "2", "x-request-id": "mine"}
-    assert seen.headers == RETURNED | ours | {"x-cohere-trace-id": "0a25"}
+    assert response.headers == RETURNED | ours | {"x-cohere-trace-id": "0a25"}
 
 
 def test_a_header_that_comes_twice_stays_twice(own: Harness) -> None:
@@ -446,9 +448,9 @@ def test_a_compressed_answer_is_not_unpacked_but_counted(own: Harness) -> None:
     packed = gzip.compress(compact_json(whole()))
     own.respond_with(json_answer(200, packed, (("content-type", "application/json"), ("content-encoding", "gzip"))))
     headers = {"authorization": "Bearer k", "accept-encoding": "gzip", "x-request-id": "packed"}
-    seen = own.gateway.ask("POST", V2, REQUEST_HEADERS, headers)
-    assert (seen.data, seen.headers["content-encoding"]) == (packed, "gzip")
-    assert seen.headers["content-length"] == str(len(packed))
+    response = own.gateway.ask("POST", V2, REQUEST_HEADERS, headers)
+    assert (response.data, response.headers["content-encoding"]) == (packed, "gzip")
+    assert response.headers["content-length"] == str(len(packed))
     line = own.gateway.log.line_of("packed")
     assert (line["prompt_tokens"], line["completion_tokens"]) == (70, 3)
 
@@ -469,25 +471,25 @@ def test_a_compressed_refusal_is_read(status: int, text: str, expected: int, dis
     """What becomes of the key, and what the caller hears of it, goes by the text."""
     with run_harness(**SERVERS, retries=Retries(count=1, initial_backoff=0.01)) as on:
         on.respond_with(packed(status, text))
-        seen = on.gateway.ask(
+        response = on.gateway.ask(
             "POST", V2, REQUEST_HEADERS, {"accept-encoding": "gzip", "content-type": "application/json"}
         )
-        assert (seen.status, len(on.upstream.requests)) == (expected, 1)
+        assert (response.status, len(on.upstream.requests)) == (expected, 1)
         assert on.gateway.metrics()["gateway_upstream_keys_disabled"] == disabled
 
 
 def test_a_refusal_that_claims_to_be_compressed(own: Harness) -> None:
     own.respond_with(json_answer(403, b"no gzip", (("content-type", "text/plain"), ("content-encoding", "gzip"))))
-    seen = own.gateway.ask("POST", V2, REQUEST_HEADERS)
-    assert (seen.status, seen.data) == (403, b"no gzip")
+    response = own.gateway.ask("POST", V2, REQUEST_HEADERS)
+    assert (response.status, response.data) == (403, b"no gzip")
 
 
 def test_what_was_retried_is_noted() -> None:
     with run_harness(**SERVERS, retries=Retries(initial_backoff=0.01)) as on:
         on.respond_with(json_answer(503, b"{}"), OK)
-        seen = on.gateway.ask("POST", V2, REQUEST_HEADERS)
-        assert (seen.status, seen.headers["x-gateway-notes"]) == (200, "asked Cohere again: 503")
-        assert on.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
+        response = on.gateway.ask("POST", V2, REQUEST_HEADERS)
+        assert (response.status, response.headers["x-gateway-notes"]) == (200, "asked Cohere again: 503")
+        assert on.gateway.log.line_of(response.headers["x-request-id"])["retries"] == 1
 
 
 @pytest.mark.parametrize("servers", [False, True], ids=["own key", "the server's key"])
@@ -506,9 +508,9 @@ def test_a_key_that_cohere_refuses(
     """Callers are told the truth about a key of theirs, and the operator about the server's."""
     on = open_mode if servers else own
     on.respond_with(json_answer(status, {"message": text}))
-    seen = on.gateway.ask("POST", V2, REQUEST_HEADERS)
-    assert (seen.status, message(seen)) == ((expected, visible) if servers else (status, text))
-    assert SERVER_KEY not in str(seen)
+    response = on.gateway.ask("POST", V2, REQUEST_HEADERS)
+    assert (response.status, message(response)) == ((expected, visible) if servers else (status, text))
+    assert SERVER_KEY not in str(response)
     if servers and expected != 404:
         on.gateway.log.wait(lambda line: "own key" in line.get("message", ""))
 
@@ -521,11 +523,14 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
     with run_harness(timeouts=timeouts, body_limit=2_000, upload_limit=100_000) as on:
         ask, bearer = on.gateway.ask, {"authorization": "Bearer k"}
         on.respond_with((Pause(30),))
-        seen = ask("POST", V2, REQUEST_HEADERS)
-        assert (seen.status, message(seen)) == (504, "Cohere did not answer in time")
+        response = ask("POST", V2, REQUEST_HEADERS)
+        assert (response.status, message(response)) == (504, "Cohere did not answer in time")
         on.respond_with((Cut(),))
-        seen = ask("POST", V2, REQUEST_HEADERS)
-        assert (seen.status, message(seen)) == (502, "The connection to Cohere broke before the answer was complete")
+        response = ask("POST", V2, REQUEST_HEADERS)
+        assert (response.status, message(response)) == (
+            502,
+            "The connection to Cohere broke before the answer was complete",
+        )
         assert message(ask("POST", V2, REQUEST_HEADERS, {})).startswith("The API key is missing")
         assert ask("POST", V2, REQUEST_HEADERS, {}).status == 401
         two = {"authorization": "Bearer a", "x-api-key": "b"}
@@ -534,11 +539,11 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
             "The request has two different API keys",
         )
         for body, path in ((b"x" * 2_001, V2), (b"x" * 100_001, "/cohere/v1/datasets"), (b"x" * 100_001, "/cohere/x")):
-            seen = ask("POST", path, body)
-            assert seen.status == 413 and "larger than" in message(seen)
+            response = ask("POST", path, body)
+            assert response.status == 413 and "larger than" in message(response)
         for path in ("/cohere", "/cohere%2Fx"):
-            seen = ask("GET", path, headers=bearer)
-            assert (seen.status, message(seen)) == (404, "There is nothing at this URL")
+            response = ask("GET", path, headers=bearer)
+            assert (response.status, message(response)) == (404, "There is nothing at this URL")
         assert ask("GET", "/litellm/cohere", headers=bearer).body == {
             "message": "There is nothing at this URL", "type": "invalid_request_error", "code": "unknown_url"
         }  # fmt: skip
@@ -555,8 +560,8 @@ def test_an_upstream_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     with gateway_over(f"http://127.0.0.1:{port}") as gateway:
-        seen = gateway.ask("POST", V2, REQUEST_HEADERS)
-        assert (seen.status, message(seen)) == (502, "Cohere could not be reached")
+        response = gateway.ask("POST", V2, REQUEST_HEADERS)
+        assert (response.status, message(response)) == (502, "Cohere could not be reached")
 
 
 def test_virtual_keys_hold_on_native_routes(open_mode: Harness) -> None:
@@ -564,8 +569,8 @@ def test_virtual_keys_hold_on_native_routes(open_mode: Harness) -> None:
         on.respond_with(OK)
         assert on.gateway.ask("GET", "/cohere/v1/models").status == 200
         assert on.upstream.requests[0].headers["authorization"] == [f"Bearer {SERVER_KEY}"]
-        seen = on.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer wrong"})
-        assert (seen.status, message(seen)) == (401, "The API key is not valid for this gateway")
+        response = on.gateway.ask("GET", "/cohere/v1/models", headers={"authorization": "Bearer wrong"})
+        assert (response.status, message(response)) == (401, "The API key is not valid for this gateway")
         assert len(on.upstream.requests) == 1
 
 
@@ -579,8 +584,8 @@ def test_a_stream_comes_as_it_is_and_is_counted(own: Harness) -> None:
     request = transcript(*story("Hi", " caf\u00e9"))
     own.respond_with(event_stream(request, per_event=True, headers=(("x-debug-trace-id", "t1"),)))
     headers = {"authorization": "Bearer k", "x-request-id": "stream", "content-type": "application/json"}
-    seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
-    assert (seen.data, seen.headers["content-type"]) == (request, "text/event-stream")
+    response = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
+    assert (response.data, response.headers["content-type"]) == (request, "text/event-stream")
     line = own.gateway.log.line_of("stream")
     expected = {"operation": "native.v2.chat", "model": A, "streamed": True, "outcome": "ok", "cohere_trace": "t1"}
     assert {name: line[name] for name in expected} == expected
@@ -668,16 +673,16 @@ def test_an_upgrade_that_nobody_requested(own: Harness) -> None:
 )
 def test_what_breaks_before_the_first_byte_is_an_error(own: Harness, script: Script) -> None:
     own.respond_with(script)
-    seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True})
-    assert seen.status == 502 and "broke" in message(seen)
+    response = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True})
+    assert response.status == 502 and "broke" in message(response)
 
 
 def test_a_stream_that_ends_with_an_error_is_logged_as_one(own: Harness) -> None:
     request = transcript(*story("Hi", ending={"type": "message-end", "delta": {"finish_reason": "ERROR", "usage": {}}}))
     own.respond_with(event_stream(request))
     headers = {"authorization": "Bearer k", "x-request-id": "in-band", "content-type": "application/json"}
-    seen = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
-    assert (seen.status, seen.data) == (200, request)
+    response = own.gateway.ask("POST", V2, {**REQUEST_HEADERS, "stream": True}, headers)
+    assert (response.status, response.data) == (200, request)
     line = own.gateway.log.line_of("in-band")
     assert (line["status"], line["outcome"], line["error"]) == (200, "error", "upstream_error")
 
@@ -695,8 +700,8 @@ def test_recorded_answers_come_back_byte_for_byte(own: Harness) -> None:
             continue
         identity = f"r-{abs(hash(one.name))}"
         headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": identity}
-        seen = own.gateway.ask(one.request.method, f"/cohere{one.request.path}", one.request.body, headers)
-        assert (seen.status, seen.data) == (one.status, one.body), one.name
+        response = own.gateway.ask(one.request.method, f"/cohere{one.request.path}", one.request.body, headers)
+        assert (response.status, response.data) == (one.status, one.body), one.name
         request = own.upstream.requests[-1]
         expected = one.request.body
         if isinstance(expected, dict) and expected.get("model") in SUCCESSORS:

@@ -30,7 +30,7 @@ from gateway.management.operations import OPERATIONS
 from gateway.pipeline.operations import BATCHES, CALLS, COUNTS, LOOKUPS, UPLOADS
 from gateway.settings.schema import JwtClaims, JwtSettings, Settings
 from gateway.virtual_keys import EndUser, Team, VirtualKey
-from support.app import MASTER_KEY, A, Harness, Seen, answered, streamed
+from support.app import MASTER_KEY, A, Harness, Response, answered, streamed
 from support.scripted_upstream import json_answer
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
@@ -210,20 +210,20 @@ class Caller:
         self._connection = http.client.HTTPConnection(gateway.address[0], gateway.address[1], timeout=60)
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
 
-    def ask(self, verb: str, path: str, body: bytes = b"{}", **headers: str) -> Seen:
+    def ask(self, verb: str, path: str, body: bytes = b"{}", **headers: str) -> Response:
         body_headers = {"content-type": "application/json"} if verb not in ("GET", "HEAD") else {}
         data = body if body_headers else None
         self._connection.request(verb, path, data, {**self._headers, **body_headers, **headers})
         response = self._connection.getresponse()
-        return Seen(response.status, {n.lower(): v for n, v in response.getheaders()}, response.read())
+        return Response(response.status, {n.lower(): v for n, v in response.getheaders()}, response.read())
 
     def close(self) -> None:
         self._connection.close()
 
 
-def code_of(seen: Seen) -> str | None:
+def code_of(response: Response) -> str | None:
     try:
-        body = json.loads(seen.data)
+        body = json.loads(response.data)
     except ValueError:
         return None
     error = body.get("error", body) if isinstance(body, dict) else {}
@@ -241,13 +241,13 @@ def test_the_routes_here_are_all_there_are() -> None:
 def all_routes() -> list[tuple[str, str]]:
     """Verb and path of whatever the application serves, OPTIONS included."""
     routes = create_app(Settings(demo=True, master_key=MASTER_KEY)).routes
-    found = {
+    result = {
         (verb, re.sub(r"\{.*?\}", "x1", route.path))
         for route in routes
         if isinstance(route, Route)
         for verb in (*(route.methods or ("GET", "POST")), "OPTIONS")
     }
-    return sorted(found)
+    return sorted(result)
 
 
 OPEN = {*LIVE_PATHS, *READY_PATHS, "/metrics", "/openapi.json", "/console", "/console/x1"}
@@ -308,10 +308,14 @@ def test_what_each_role_may_manage(served: Harness, name: str) -> None:
         inspections = [("GET", row.path, False) for row in INSPECTIONS if row.about_all]
         for verb, pattern, writes in (*operations, *(("GET", row.path, False) for row in REPORTS), *inspections):
             path = pattern.replace("{key}", "x1")
-            seen = caller.ask(verb, path, b'{"nonsense": 1}')
+            response = caller.ask(verb, path, b'{"nonsense": 1}')
             allowed = role in ("admin", "master") or (role == "viewer" and not writes) or path in OWN
-            assert (code_of(seen) == "role_not_allowed") is (seen.status == 403) is not allowed, (verb, path, seen)
-            assert seen.status in ((200, 400, 404) if allowed else (403,)), (verb, path, seen)
+            assert (code_of(response) == "role_not_allowed") is (response.status == 403) is not allowed, (
+                verb,
+                path,
+                response,
+            )
+            assert response.status in ((200, 400, 404) if allowed else (403,)), (verb, path, response)
     finally:
         caller.close()
 
@@ -324,15 +328,17 @@ def test_what_each_key_may_call(served: Harness, name: str) -> None:
     try:
         for verb, path, needed in ROUTES if name in WALKED_WHOLE else BY_METHOD:
             calls = len(served.upstream.exchanges)
-            seen = caller.ask(verb, path)
+            response = caller.ask(verb, path)
             refused = needed not in ("", None) and needed not in permitted
-            assert (seen.status == 403) is refused, (name, verb, path, seen)
-            assert seen.status not in (401, 500), (name, verb, path, seen)
+            assert (response.status == 403) is refused, (name, verb, path, response)
+            assert response.status not in (401, 500), (name, verb, path, response)
             if refused:
                 assert len(served.upstream.exchanges) == calls, "a refusal does not reach Cohere"
                 if verb != "HEAD":
-                    assert code_of(seen) == "method_not_permitted", (path, seen)
-                    assert (b"needs" in seen.data) and (needed == "other" or str(needed).encode() in seen.data), seen
+                    assert code_of(response) == "method_not_permitted", (path, response)
+                    assert (b"needs" in response.data) and (
+                        needed == "other" or str(needed).encode() in response.data
+                    ), response
     finally:
         caller.close()
 
@@ -344,13 +350,13 @@ def test_who_may_call_nothing(served: Harness, name: str) -> None:
     caller = Caller(served.gateway, secret)
     try:
         for verb, path, needed in ROUTES:
-            seen = caller.ask(verb, path)
+            response = caller.ask(verb, path)
             if needed is None:
-                assert seen.status == 200, (path, seen)
+                assert response.status == 200, (path, response)
             else:
-                assert seen.status == status, (name, verb, path, seen)
+                assert response.status == status, (name, verb, path, response)
                 if verb != "HEAD":
-                    assert code_of(seen) == code, (path, seen)
+                    assert code_of(response) == code, (path, response)
         assert not served.upstream.exchanges
     finally:
         caller.close()
@@ -395,23 +401,23 @@ def test_deny_by_default() -> None:
 # --- the sentences, and when they come ------------------------------------------------------------------------
 
 
-def ask(served: Harness, name: str, path: str, body: Any = None, verb: str = "POST", **headers: str) -> Seen:
+def ask(served: Harness, name: str, path: str, body: Any = None, verb: str = "POST", **headers: str) -> Response:
     values = {"authorization": f"Bearer {secret_of(name)}", "content-type": "application/json", **headers}
     return served.gateway.ask(verb, path, body, values)
 
 
 def test_a_refusal_names_the_method_the_level_and_the_grant(served: Harness) -> None:
     served.respond_with(ANYTHING)
-    seen = ask(served, "jobs", "/v1/embeddings", {})
-    assert seen.error["message"] == "v2.embed is not permitted: it needs embed: full, this key has off"
-    assert (seen.error["code"], seen.error["type"]) == ("method_not_permitted", "permission_error")
-    seen = ask(served, "datasets-read", "/cohere/v1/datasets/d1", verb="DELETE")
-    assert seen.body["message"] == "datasets.delete is not permitted: it needs datasets: full, this key has read"
-    assert seen.body["code"] == "method_not_permitted"
-    seen = ask(served, "above-its-team", "/cohere/v1/datasets", verb="GET")
-    assert seen.body["message"] == "datasets.list is not permitted: it needs datasets: read, its team has off"
-    seen = ask(served, "every-group", "/cohere/v9/new")
-    assert "needs the permissions 'all'" in seen.body["message"]
+    response = ask(served, "jobs", "/v1/embeddings", {})
+    assert response.error["message"] == "v2.embed is not permitted: it needs embed: full, this key has off"
+    assert (response.error["code"], response.error["type"]) == ("method_not_permitted", "permission_error")
+    response = ask(served, "datasets-read", "/cohere/v1/datasets/d1", verb="DELETE")
+    assert response.body["message"] == "datasets.delete is not permitted: it needs datasets: full, this key has read"
+    assert response.body["code"] == "method_not_permitted"
+    response = ask(served, "above-its-team", "/cohere/v1/datasets", verb="GET")
+    assert response.body["message"] == "datasets.list is not permitted: it needs datasets: read, its team has off"
+    response = ask(served, "every-group", "/cohere/v9/new")
+    assert "needs the permissions 'all'" in response.body["message"]
 
 
 @pytest.mark.parametrize(
@@ -488,11 +494,11 @@ def restricted() -> Iterator[Harness]:
 @pytest.mark.parametrize(("path", "body", "permitted"), MODEL_REQUESTS, ids=lambda value: json.dumps(value)[:60])
 def test_models_are_restricted_at_every_door(restricted: Harness, path: str, body: Any, permitted: bool) -> None:
     restricted.respond_with(answered())
-    seen = ask(restricted, "models", path, body)
+    response = ask(restricted, "models", path, body)
     if permitted:
-        assert seen.status == 200, seen
+        assert response.status == 200, response
     else:
-        assert (seen.status, code_of(seen)) == (403, "model_not_permitted"), seen
+        assert (response.status, code_of(response)) == (403, "model_not_permitted"), response
         assert not restricted.upstream.exchanges
 
 
@@ -536,15 +542,15 @@ def test_a_keys_own_names_for_models(restricted: Harness) -> None:
 
 def test_the_list_of_models_has_those_that_may_be_used(restricted: Harness) -> None:
     restricted.respond_with(ANYTHING)
-    seen = ask(restricted, "models", "/v1/models", verb="GET")
-    assert [model["id"] for model in seen.body["data"]] == [f"cohere/{A}", "cohere/embed-v4.0"]
+    response = ask(restricted, "models", "/v1/models", verb="GET")
+    assert [model["id"] for model in response.body["data"]] == [f"cohere/{A}", "cohere/embed-v4.0"]
     assert ask(restricted, "models", f"/v1/models/{A}", verb="GET").status == 200
     assert ask(restricted, "models", "/v1/models/other", verb="GET").status == 404
     assert ask(restricted, "models", "/cohere/v1/models/other", verb="GET").status == 403
     for path in ("/cohere/v1/models?page_size=5", "/litellm/cohere/v1/models"):
-        seen = ask(restricted, "models", path, verb="GET", **{"accept-encoding": "gzip"})
-        assert [model["name"] for model in seen.body["models"]] == [A, "embed-v4.0"]
-        assert seen.body["models"][0]["endpoints"] == ["chat"], "each as it came"
+        response = ask(restricted, "models", path, verb="GET", **{"accept-encoding": "gzip"})
+        assert [model["name"] for model in response.body["models"]] == [A, "embed-v4.0"]
+        assert response.body["models"][0]["endpoints"] == ["chat"], "each as it came"
 
 
 def form_of(*parts: tuple[str, str]) -> bytes:
@@ -572,8 +578,8 @@ def test_the_model_in_a_form_counts(restricted: Harness, form: bytes, status: in
     restricted.respond_with(json_answer(200, {"text": "Hi"}))
     headers = {"content-type": "multipart/form-data; boundary=x"}
     assert ask(restricted, "recordings", "/cohere/v2/audio/transcriptions", form, **headers).status == status
-    sent = [request.body for request in restricted.upstream.requests]
-    assert sent == ([form] if status == 200 else []), "byte for byte, or not at all"
+    bodies = [request.body for request in restricted.upstream.requests]
+    assert bodies == ([form] if status == 200 else []), "byte for byte, or not at all"
 
 
 # --- the safety mode ------------------------------------------------------------------------------------------
@@ -583,7 +589,7 @@ HELLO = [{"role": "user", "content": "Hi"}]
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/cohere/v2/chat", "/litellm/cohere/v2/chat"])
 @pytest.mark.parametrize(
-    ("name", "asked", "sent"),
+    ("name", "requested_mode", "upstream_mode"),
     [
         ("strict", None, "STRICT"),
         ("strict", "OFF", "STRICT"),
@@ -596,14 +602,14 @@ HELLO = [{"role": "user", "content": "Hi"}]
     ],
 )
 def test_a_weak_safety_mode_is_raised_and_noted(
-    served: Harness, path: str, name: str, asked: str | None, sent: str | None
+    served: Harness, path: str, name: str, requested_mode: str | None, upstream_mode: str | None
 ) -> None:
     served.respond_with(answered())
-    body = {"model": A, "messages": HELLO, **({"safety_mode": asked} if asked else {})}
-    seen = ask(served, name, path, body)
-    assert seen.status == 200, seen
-    assert served.upstream.requests[-1].json().get("safety_mode") == sent
-    assert ("safety_mode raised" in seen.headers.get("x-gateway-notes", "")) is (asked != sent)
+    body = {"model": A, "messages": HELLO, **({"safety_mode": requested_mode} if requested_mode else {})}
+    response = ask(served, name, path, body)
+    assert response.status == 200, response
+    assert served.upstream.requests[-1].json().get("safety_mode") == upstream_mode
+    assert ("safety_mode raised" in response.headers.get("x-gateway-notes", "")) is (requested_mode != upstream_mode)
 
 
 def test_where_no_safety_mode_can_be_asked_for(served: Harness) -> None:
@@ -625,9 +631,9 @@ def test_a_batch_whose_safety_modes_nobody_sees_is_refused(served: Harness, name
     body = {"name": "n", "input_dataset_id": "d"}
     refused: tuple[Any, ...] = (body, {**body, "model": "batch-command"}, {**body, "model": A}, {**body, "model": 7})
     for one in refused:
-        seen = ask(served, name, BATCH, one)
-        assert (seen.status, code_of(seen)) == (403, "method_not_permitted"), one
-        assert "safety modes" in seen.body["message"]
+        response = ask(served, name, BATCH, one)
+        assert (response.status, code_of(response)) == (403, "method_not_permitted"), one
+        assert "safety modes" in response.body["message"]
     hidden = b'{"name": "n", "model": "batch-embed-v4", "MODEL": "batch-command"}'
     assert ask(served, name, BATCH, hidden).status == 400
     assert ask(served, name, "/cohere/v2/unheard-of", {}).status == 403

@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from support.app import R7B, A, Harness, Seen, answered, demonstration, run_harness, start, story, whole
+from support.app import R7B, A, Harness, Response, answered, demonstration, run_harness, start, story, whole
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 
 SCHEMA = {
@@ -40,9 +40,9 @@ def cohere_requests(on: Harness) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
-def content(seen: Seen) -> Any:
-    assert seen.status == 200, seen
-    return seen.body["choices"][0]["message"]["content"]
+def content(response: Response) -> Any:
+    assert response.status == 200, response
+    return response.body["choices"][0]["message"]["content"]
 
 
 # --- several choices ----------------------------------------------------------------------------------------
@@ -51,14 +51,14 @@ def content(seen: Seen) -> Any:
 def test_n_choices_whole() -> None:
     with run_harness() as on:
         on.respond_with(answered("One."), answered("Two."), answered("Three."))
-        seen = on.gateway.chat(n=3, seed=7)
-        choices = seen.body["choices"]
+        response = on.gateway.chat(n=3, seed=7)
+        choices = response.body["choices"]
         assert [choice["index"] for choice in choices] == [0, 1, 2]
         assert {choice["message"]["content"] for choice in choices} == {"One.", "Two.", "Three."}
         assert sorted(body["seed"] for body in cohere_requests(on)) == [7, 8, 9]
         one = on.chat_over(answered("One.")).body["usage"]
-        assert seen.body["usage"]["total_tokens"] == 3 * one["total_tokens"]
-        assert "n emulated (3 parallel calls to Cohere)" in seen.headers["x-gateway-notes"]
+        assert response.body["usage"]["total_tokens"] == 3 * one["total_tokens"]
+        assert "n emulated (3 parallel calls to Cohere)" in response.headers["x-gateway-notes"]
 
 
 def test_n_choices_streamed() -> None:
@@ -83,16 +83,16 @@ def test_one_choice_that_is_refused_fails_all(streamed: bool) -> None:
     good = event_stream(transcript(*story("Hi"))) if streamed else answered("Hi")
     with run_harness() as on:
         on.respond_with(good, refused, good)
-        seen = on.gateway.chat(n=3, stream=streamed)
-        assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
+        response = on.gateway.chat(n=3, stream=streamed)
+        assert (response.status, response.error["code"]) == (429, "rate_limit_exceeded")
 
 
 def test_one_choice_that_breaks_off_ends_the_stream_with_one_error() -> None:
     broken = event_stream(transcript(start(), done=False))
     with run_harness() as on:
         on.respond_with(event_stream(transcript(*story("Hi"))), broken)
-        seen = on.gateway.chat(n=2, stream=True)
-        frames = seen.frames
+        response = on.gateway.chat(n=2, stream=True)
+        frames = response.frames
         assert json.loads(frames[-1])["error"]["code"] == "upstream_cut"
         assert sum("error" in json.loads(frame) for frame in frames if frame != "[DONE]") == 1
         assert "[DONE]" not in frames
@@ -151,8 +151,8 @@ def test_parse(model: str, beside: str, streamed: bool) -> None:
 def test_a_schema_without_an_object_at_its_top(schema: dict[str, Any], streamed: bool) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
     with demonstration() as gateway:
-        seen = gateway.chat("A list of 3 things", response_format=form, stream=streamed)
-        text = seen.text if streamed else content(seen)
+        response = gateway.chat("A list of 3 things", response_format=form, stream=streamed)
+        text = response.text if streamed else content(response)
         assert "value" not in text
         assert isinstance(json.loads(text), list if schema.get("type") == "array" else dict | None)
 
@@ -160,10 +160,10 @@ def test_a_schema_without_an_object_at_its_top(schema: dict[str, Any], streamed:
 def test_keywords_that_cohere_does_not_know_are_checked_here() -> None:
     with run_harness() as on:
         on.respond_with(answered('{"name": "A"}'), answered('{"name": "Ada"}'))
-        seen = on.gateway.chat(model=A, response_format=FORMAT)
-        assert content(seen) == '{"name": "Ada"}'
+        response = on.gateway.chat(model=A, response_format=FORMAT)
+        assert content(response) == '{"name": "Ada"}'
         assert "minLength" not in json.dumps(cohere_requests(on)[0]["response_format"])
-        assert "asked Cohere again: structured_output_invalid" in seen.headers["x-gateway-notes"]
+        assert "asked Cohere again: structured_output_invalid" in response.headers["x-gateway-notes"]
 
 
 def test_the_second_prompt_has_what_cohere_does_not_compile() -> None:
@@ -190,9 +190,9 @@ def test_a_schema_that_cohere_cannot_compile(schema: dict[str, Any], model: str,
     """`dict[str, int]`, `Any`, `z.record()`: a tool stands for the answer, or an instruction asks for it."""
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     with demonstration() as gateway:
-        seen = gateway.chat("Ada is 36", model=model, response_format=form, stream=streamed)
-        assert isinstance(json.loads(seen.text if streamed else content(seen)), dict)
-        assert "response_format emulated" in seen.headers["x-gateway-notes"]
+        response = gateway.chat("Ada is 36", model=model, response_format=form, stream=streamed)
+        assert isinstance(json.loads(response.text if streamed else content(response)), dict)
+        assert "response_format emulated" in response.headers["x-gateway-notes"]
 
 
 def test_a_model_that_turns_out_to_want_types_is_given_them() -> None:
@@ -217,8 +217,8 @@ def test_a_format_in_the_prompt_is_in_the_second_prompt_too() -> None:
 def test_an_answer_that_misses_its_schema_twice_is_an_error() -> None:
     with run_harness() as on:
         on.respond_with(answered('{"name": "A"}'), answered("It rains."))
-        seen = on.gateway.chat(model=A, response_format=FORMAT)
-        assert (seen.status, seen.error["code"]) == (502, "structured_output_invalid")
+        response = on.gateway.chat(model=A, response_format=FORMAT)
+        assert (response.status, response.error["code"]) == (502, "structured_output_invalid")
         assert len(cohere_requests(on)) == 2
 
 
@@ -234,8 +234,8 @@ def test_a_stream_that_misses_its_schema_twice_is_an_error() -> None:
     """It is checked before it is shown, as Cohere compiles a part of this schema only."""
     with run_harness() as on:
         on.respond_with(answered('{"name": "A"}'))
-        seen = on.gateway.chat(model=A, response_format=FORMAT, stream=True)
-        assert seen.error["code"] == "structured_output_invalid"
+        response = on.gateway.chat(model=A, response_format=FORMAT, stream=True)
+        assert response.error["code"] == "structured_output_invalid"
         assert len(cohere_requests(on)) == 2 and not any(body.get("stream") for body in cohere_requests(on))
 
 
@@ -244,23 +244,23 @@ def test_a_stream_is_visible_as_it_comes_where_cohere_compiles_all_of_its_schema
     whole_schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
     with run_harness() as on:
         script = event_stream(transcript(*story('{"b": 1}')))
-        seen = on.chat_over(script, model=A, response_format=whole_schema, stream=True)
-        assert json.loads(seen.frames[-1])["error"]["code"] == "structured_output_invalid"
+        response = on.chat_over(script, model=A, response_format=whole_schema, stream=True)
+        assert json.loads(response.frames[-1])["error"]["code"] == "structured_output_invalid"
 
 
 def test_an_answer_that_was_cut_short_is_not_called_invalid() -> None:
     with run_harness() as on:
-        seen = on.chat_over(json_answer(200, whole('{"na', finish="MAX_TOKENS")), model=A, response_format=FORMAT)
-        assert seen.body["choices"][0]["finish_reason"] == "length"
+        response = on.chat_over(json_answer(200, whole('{"na', finish="MAX_TOKENS")), model=A, response_format=FORMAT)
+        assert response.body["choices"][0]["finish_reason"] == "length"
 
 
 def test_beside_tools_a_tool_stands_for_the_answer() -> None:
     with run_harness() as on:
         on.respond_with(calls("give_final_answer", '{"name":"Ada"}'))
-        seen = on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")])
-        assert content(seen) == '{"name":"Ada"}'
-        assert seen.body["choices"][0]["finish_reason"] == "stop"
-        assert "tool_calls" not in seen.body["choices"][0]["message"]
+        response = on.gateway.chat(model=A, response_format=FORMAT, tools=[tool("look")])
+        assert content(response) == '{"name":"Ada"}'
+        assert response.body["choices"][0]["finish_reason"] == "stop"
+        assert "tool_calls" not in response.body["choices"][0]["message"]
         (body,) = cohere_requests(on)
         assert body["tool_choice"] == "REQUIRED" and "response_format" not in body
         assert [one["function"]["name"] for one in body["tools"]] == ["look", "give_final_answer"]
@@ -293,7 +293,7 @@ HISTORY = [
 ]
 
 
-def respond(on: Harness, **fields: Any) -> Seen:
+def respond(on: Harness, **fields: Any) -> Response:
     named = {"type": "function", "function": {"name": "new"}}
     body = {"model": A, "messages": HISTORY, "tools": [tool("old"), tool("new")], "tool_choice": named, **fields}
     return on.gateway.post(body)
@@ -316,20 +316,20 @@ def test_a_named_tool_alone_is_sent() -> None:
 def test_tools_that_the_history_calls_stay_and_the_answer_is_checked(streamed: bool) -> None:
     with run_harness() as on:
         on.respond_with(calls("old"), calls("new"))
-        seen = respond(on, stream=streamed)
+        response = respond(on, stream=streamed)
         first, second = cohere_requests(on)
         assert [one["function"]["name"] for one in first["tools"]] == ["old", "new"]
         assert "You must call the tool new" in first["messages"][0]["content"]
         assert first["stream"] is second["stream"] is False
-        assert '"name":"new"' in seen.data.decode() and '"name":"old"' not in seen.data.decode()
-        assert seen.headers["content-type"].startswith("text/event-stream" if streamed else "application/json")
+        assert '"name":"new"' in response.data.decode() and '"name":"old"' not in response.data.decode()
+        assert response.headers["content-type"].startswith("text/event-stream" if streamed else "application/json")
 
 
 def test_a_choice_that_is_not_followed_twice_is_an_error() -> None:
     with run_harness() as on:
         on.respond_with(calls("old"), calls("old"))
-        seen = respond(on)
-        assert (seen.status, seen.error["code"]) == (502, "tool_choice_not_followed")
+        response = respond(on)
+        assert (response.status, response.error["code"]) == (502, "tool_choice_not_followed")
 
 
 # --- a call that only an instruction asks for -----------------------------------------------------------------
@@ -338,7 +338,7 @@ DISOBEYED = "tool_choice required: the model called no tool all the same"
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 
-def must_call(on: Harness, path: str, **fields: Any) -> Seen:
+def must_call(on: Harness, path: str, **fields: Any) -> Response:
     function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
     request: dict[str, Any] = {"model": REASONER, "tool_choice": "required", **fields}
     if path == CHAT:
@@ -359,19 +359,19 @@ def test_a_model_that_calls_nothing_is_retried(path: str, choice: str) -> None:
         del named["function"]
     with run_harness() as on:
         on.respond_with(answered("I will not."), calls("look"))
-        seen = must_call(on, path, **({"tool_choice": named} if choice == "named" else {}))
-        assert seen.status == 200 and b'"name":"look"' in seen.data and b"will not" not in seen.data
-        assert len(cohere_requests(on)) == 2 and DISOBEYED not in seen.headers["x-gateway-notes"]
-        assert "asked Cohere again: tool_choice_not_followed" in seen.headers["x-gateway-notes"]
+        response = must_call(on, path, **({"tool_choice": named} if choice == "named" else {}))
+        assert response.status == 200 and b'"name":"look"' in response.data and b"will not" not in response.data
+        assert len(cohere_requests(on)) == 2 and DISOBEYED not in response.headers["x-gateway-notes"]
+        assert "asked Cohere again: tool_choice_not_followed" in response.headers["x-gateway-notes"]
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 def test_one_that_calls_nothing_twice_is_passed_on_with_a_note(path: str) -> None:
     with run_harness() as on:
         on.respond_with(answered("I will not."), answered("No."))
-        seen = must_call(on, path)
-        assert seen.status == 200 and b"No." in seen.data and len(cohere_requests(on)) == 2
-        assert DISOBEYED in seen.headers["x-gateway-notes"]
+        response = must_call(on, path)
+        assert response.status == 200 and b"No." in response.data and len(cohere_requests(on)) == 2
+        assert DISOBEYED in response.headers["x-gateway-notes"]
 
 
 @pytest.mark.parametrize("finish", ["MAX_TOKENS", "COMPLETE"])

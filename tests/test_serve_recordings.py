@@ -206,19 +206,19 @@ def test_a_stream(harness: Harness, recording: Recording) -> None:
 def test_every_chunk(harness: Harness, recording: Recording, include_usage: bool) -> None:
     harness.respond_with(recorded_script(recording))
     body = openai_request(recording) | {"stream": True, "stream_options": {"include_usage": include_usage}}
-    seen = harness.gateway.post(body)
-    assert seen.frames[-1] == "[DONE]"
-    assert len(seen.chunks) > 3
-    for chunk in seen.chunks:
+    response = harness.gateway.post(body)
+    assert response.frames[-1] == "[DONE]"
+    assert len(response.chunks) > 3
+    for chunk in response.chunks:
         check("CreateChatCompletionStreamResponse", chunk)
-    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in seen.chunks}) == 1
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in response.chunks}) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_fingerprint(harness: Harness, stream: bool) -> None:
-    seen = harness.chat_over(streamed() if stream else answered(), stream=stream)
+    response = harness.chat_over(streamed() if stream else answered(), stream=stream)
     schema = "CreateChatCompletionStreamResponse" if stream else "CreateChatCompletionResponse"
-    for body in seen.chunks if stream else [seen.body]:
+    for body in response.chunks if stream else [response.body]:
         oracle.openai_validator(schema).check(body)
 
 
@@ -275,9 +275,11 @@ def test_whole_and_streamed_say_the_same(harness: Harness, recording: Recording)
     harness.respond_with(recorded_script(recording))
     whole = harness.gateway.post(openai_request(recording)).body
     harness.respond_with(event_stream(as_stream(recording)))
-    seen = harness.gateway.post(openai_request(recording) | {"stream": True, "stream_options": {"include_usage": True}})
+    response = harness.gateway.post(
+        openai_request(recording) | {"stream": True, "stream_options": {"include_usage": True}}
+    )
     folded: dict[str, Any] = {"content": "", "reasoning_content": "", "calls": {}, "finish": None}
-    for chunk in seen.chunks[:-1]:
+    for chunk in response.chunks[:-1]:
         (choice,) = chunk["choices"]
         folded["content"] += choice["delta"].get("content", "")
         folded["reasoning_content"] += choice["delta"].get("reasoning_content", "")
@@ -294,8 +296,8 @@ def test_whole_and_streamed_say_the_same(harness: Harness, recording: Recording)
         {"id": call["id"], **call["function"]} for call in message.get("tool_calls", ())
     ]
     assert folded["finish"] == whole["choices"][0]["finish_reason"]
-    assert seen.chunks[-1]["usage"] == whole["usage"]
-    assert seen.chunks[-1]["id"] == whole["id"]
+    assert response.chunks[-1]["usage"] == whole["usage"]
+    assert response.chunks[-1]["id"] == whole["id"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -28,7 +28,7 @@ from gateway.ledger import exports, reports
 from gateway.ledger.reports import Report, as_csv
 from gateway.settings.schema import LedgerSettings
 from gateway.store.errors import StoreUnavailable
-from support.app import MASTER_KEY, Gateway, Seen, demonstration
+from support.app import MASTER_KEY, Gateway, Response, demonstration
 from support.ledger import wait_for_rows
 
 CHAT = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "A secret prompt"}], "user": "ada"}
@@ -58,7 +58,7 @@ class Reported:
     def _manage(self, path: str, **fields: Any) -> dict[str, Any]:
         return dict(self.ask("POST", path, MASTER_KEY, fields).body)
 
-    def ask(self, verb: str, path: str, key: str, body: Any = None, **headers: str) -> Seen:
+    def ask(self, verb: str, path: str, key: str, body: Any = None, **headers: str) -> Response:
         usual = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         return self.gateway.ask(verb, path, body, {**usual, **headers})
 
@@ -266,8 +266,8 @@ def test_a_file_that_is_full_says_where_the_next_begins(reported: Reported, monk
     monkeypatch.setattr(exports, "MAX_ROWS", 6)
     monkeypatch.setattr(exports, "MAX_LIMIT", 4)
     rows = [row["id"] for row in reported.get("/audit?kind=call")["data"]]
-    *shown, more = [json.loads(line) for line in exported_lines(reported, "kind=call")]
-    assert [row["id"] for row in shown] == rows[:6] and more["kind"] == "more"
+    *rows_written, more = [json.loads(line) for line in exported_lines(reported, "kind=call")]
+    assert [row["id"] for row in rows_written] == rows[:6] and more["kind"] == "more"
     rest = [json.loads(line)["id"] for line in exported_lines(reported, f"kind=call&cursor={more['next_cursor']}")]
     assert rest == rows[6:]
     last = list(csv.DictReader(io.StringIO(exported(reported, "kind=call").decode())))[-1]

@@ -42,7 +42,7 @@ from support.app import (
     SERVER_KEY,
     A,
     Gateway,
-    Seen,
+    Response,
     answered,
     end,
     gateway_over,
@@ -119,9 +119,9 @@ def run_rule_harness(answers: Callable[[Request], Script] | Sequence[Script], **
 OWN: dict[str, Any] = {"cohere_api_key": []}
 
 
-def retry_note(seen: Seen) -> str:
+def retry_note(response: Response) -> str:
     """What the notes say of it."""
-    notes = seen.headers.get("x-gateway-notes", "").split("; ")
+    notes = response.headers.get("x-gateway-notes", "").split("; ")
     return next((note for note in notes if note.startswith("asked Cohere again")), "")
 
 
@@ -159,12 +159,12 @@ MENDED_CELLS = [
 @pytest.mark.parametrize(("script", "why", "stream", "own"), MENDED_CELLS)
 def test_a_failure_is_mended(script: Script, why: str, stream: bool, own: bool) -> None:
     with run_rule_harness([script, streamed() if stream else answered()], **(OWN if own else {})) as harness:
-        seen = harness.gateway.chat(stream=stream)
-        assert (seen.status, seen.text) == (200, "Hi there.")
-        assert retry_note(seen) == f"asked Cohere again: {why}"
+        response = harness.gateway.chat(stream=stream)
+        assert (response.status, response.text) == (200, "Hi there.")
+        assert retry_note(response) == f"asked Cohere again: {why}"
         assert len(harness.upstream.requests) == 2
         assert harness.upstream.requests[0].body == harness.upstream.requests[1].body
-        assert harness.gateway.log.line_of(seen.headers["x-request-id"])["retries"] == 1
+        assert harness.gateway.log.line_of(response.headers["x-request-id"])["retries"] == 1
         assert harness.gateway.metrics()[f'gateway_upstream_retries_total{{reason="{why}"}}'] == 1
 
 
@@ -174,13 +174,13 @@ def test_a_429_of_a_callers_own_key_is_not_retried(ask: str) -> None:
     limited = refused(429, TRIAL, headers={"retry-after": "7"})
     with run_rule_harness([limited, answered()], **OWN) as harness:
         if ask == "embeddings":
-            seen = harness.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+            response = harness.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
         elif ask == "passthrough":
-            seen = harness.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
+            response = harness.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": []})
         else:
-            seen = harness.gateway.chat(stream=ask == "stream")
-        assert (seen.status, seen.headers["retry-after"]) == (429, "7")
-        assert "x-should-retry" not in seen.headers and "x-gateway-notes" not in seen.headers
+            response = harness.gateway.chat(stream=ask == "stream")
+        assert (response.status, response.headers["retry-after"]) == (429, "7")
+        assert "x-should-retry" not in response.headers and "x-gateway-notes" not in response.headers
         assert len(harness.upstream.requests) == 1
 
 
@@ -188,9 +188,9 @@ def test_a_whole_answer_that_breaks_off_is_retried() -> None:
     body = json.dumps(whole()).encode()
     broken = (Head(200, (("content-type", "application/json"),), "length", len(body)), Write(body[:40]), Cut())
     with run_rule_harness([broken, broken, answered()]) as harness:
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.text) == (200, "Hi there.")
-        assert retry_note(seen) == "asked Cohere again: upstream_cut, upstream_cut"
+        response = harness.gateway.chat()
+        assert (response.status, response.text) == (200, "Hi there.")
+        assert retry_note(response) == "asked Cohere again: upstream_cut, upstream_cut"
 
 
 FIRST_EVENTS: tuple[tuple[str, Script], ...] = (
@@ -203,23 +203,23 @@ FIRST_EVENTS: tuple[tuple[str, Script], ...] = (
 @pytest.mark.parametrize("script", [row[1] for row in FIRST_EVENTS], ids=[row[0] for row in FIRST_EVENTS])
 def test_a_stream_that_fails_before_its_first_event_is_retried(script: Script) -> None:
     with run_rule_harness([script, script, streamed()]) as harness:
-        seen = harness.gateway.chat(stream=True)
-        assert (seen.status, seen.text) == (200, "Hi there.")
-        assert retry_note(seen).startswith("asked Cohere again: upstream_")
+        response = harness.gateway.chat(stream=True)
+        assert (response.status, response.text) == (200, "Hi there.")
+        assert retry_note(response).startswith("asked Cohere again: upstream_")
         assert len(harness.upstream.requests) == 3
 
 
 def test_a_whole_answer_that_says_error_is_retried() -> None:
     with run_rule_harness([answered("", finish="ERROR"), answered()]) as harness:
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.text) == (200, "Hi there.")
-        assert retry_note(seen) == "asked Cohere again: upstream_error"
+        response = harness.gateway.chat()
+        assert (response.status, response.text) == (200, "Hi there.")
+        assert retry_note(response) == "asked Cohere again: upstream_error"
 
 
 def test_after_the_first_event_nothing_is_retried() -> None:
     with run_rule_harness([(Head(200, EVENTS), Chunk(BEGUN), Cut()), streamed()]) as harness:
-        seen = harness.gateway.chat(stream=True)
-        assert seen.status == 200 and "error" in seen.chunks[-1] and "[DONE]" not in seen.frames
+        response = harness.gateway.chat(stream=True)
+        assert response.status == 200 and "error" in response.chunks[-1] and "[DONE]" not in response.frames
         assert len(harness.upstream.requests) == 1
 
 
@@ -247,16 +247,16 @@ def test_what_is_final_is_requested_once(script: Script, status: int, stream: bo
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_retries_come_to_an_end(stream: bool) -> None:
     with run_rule_harness([refused(503)]) as harness:
-        seen = harness.gateway.chat(stream=stream)
-        assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
+        response = harness.gateway.chat(stream=stream)
+        assert (response.status, response.error["code"]) == (503, "upstream_unavailable")
         assert len(harness.upstream.requests) == 3
 
 
 def test_no_call_is_made_when_all_time_would_be_up() -> None:
     pauses = Retries(initial_backoff=60.0, max_backoff=60.0, budget=100.0)
     with run_rule_harness([refused(503)], timeouts=Timeouts(total=20), retries=pauses) as harness:
-        seen = harness.gateway.chat()  # waits 10 s at most
-        assert (seen.status, seen.error["code"]) == (503, "upstream_unavailable")
+        response = harness.gateway.chat()  # waits 10 s at most
+        assert (response.status, response.error["code"]) == (503, "upstream_unavailable")
 
 
 def test_a_silent_model_is_not_retried() -> None:
@@ -267,8 +267,8 @@ def test_a_silent_model_is_not_retried() -> None:
 
 def test_a_retry_after_beyond_the_budget_is_passed_on() -> None:
     with run_rule_harness([refused(503, headers={"retry-after": "120"})]) as harness:
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.headers["retry-after"]) == (503, "120")
+        response = harness.gateway.chat()
+        assert (response.status, response.headers["retry-after"]) == (503, "120")
         assert len(harness.upstream.requests) == 1
 
 
@@ -285,8 +285,8 @@ def test_nobody_there() -> None:
     with ScriptedUpstream(answered()).run_in_thread() as gone:
         url = gone.url
     with gateway_over(url, cohere_api_key=[SERVER_KEY], retries=QUICK) as gateway:
-        seen = gateway.chat()
-        assert (seen.status, seen.error["code"]) == (502, "upstream_unreachable")
+        response = gateway.chat()
+        assert (response.status, response.error["code"]) == (502, "upstream_unreachable")
         assert gateway.metrics()['gateway_upstream_retries_total{reason="upstream_unreachable"}'] == 2
 
 
@@ -296,23 +296,23 @@ def test_other_routes_ask_again_as_well() -> None:
         assert harness.gateway.ask("GET", "/v1/models").status == 200
     tokens = json_answer(200, {"tokens": [1, 2], "token_strings": ["a", "b"]})
     with run_rule_harness([refused(503), tokens]) as harness:
-        seen = harness.gateway.ask("POST", "/v1/responses/input_tokens", {"model": A, "input": "Hello"})
-        assert seen.status == 200
+        response = harness.gateway.ask("POST", "/v1/responses/input_tokens", {"model": A, "input": "Hello"})
+        assert response.status == 200
 
 
 def test_a_part_of_an_embeddings_request_is_retried() -> None:
     vectors = {"id": "x", "embeddings": {"float": [[0.5, 0.5]]}, "texts": ["a"], "response_type": "embeddings_by_type"}
     with run_rule_harness([refused(503), json_answer(200, vectors)]) as harness:
-        seen = harness.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
-        assert seen.status == 200
-        assert retry_note(seen) == "asked Cohere again: 503"
+        response = harness.gateway.ask("POST", "/v1/embeddings", {"model": "embed-v4.0", "input": "a"})
+        assert response.status == 200
+        assert retry_note(response) == "asked Cohere again: 503"
 
 
 def test_a_response_that_fails_first_is_reported_as_one() -> None:
     with run_rule_harness([refused(500), streamed()]) as harness:
-        seen = harness.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
-        assert seen.status == 200 and b"response.completed" in seen.data
-        assert retry_note(seen) == "asked Cohere again: 500"
+        response = harness.gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "stream": True})
+        assert response.status == 200 and b"response.completed" in response.data
+        assert retry_note(response) == "asked Cohere again: 500"
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
@@ -384,18 +384,18 @@ PARKING = (("401", 401, "invalid api token"), ("402", 402, "Please add your paym
 def test_a_refused_key_is_disabled_and_logged(status: int, message: str) -> None:
     with run_rule_harness(by_key(a=refused(status, message)), **POOL, retries=Retries(count=0)) as harness:
         answers = [harness.gateway.chat() for _ in range(6)]
-        assert [seen.status for seen in answers] == [200] * 6
+        assert [response.status for response in answers] == [200] * 6
         assert harness.keys.count("a") == 1
         line = harness.gateway.log.wait(lambda line: "is disabled" in line.get("message", ""))
         assert line["message"].startswith("Cohere key 1 of 3 (sha256 6fba72b6) is disabled: ")
         assert harness.gateway.metrics()["gateway_upstream_keys_disabled"] == 1
-        assert sum(bool(retry_note(seen)) for seen in answers) == 1
+        assert sum(bool(retry_note(response)) for response in answers) == 1
 
 
 def test_all_keys_refused_is_the_operators_trouble() -> None:
     with run_rule_harness([refused(401, "invalid api token")], **POOL) as harness:
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
+        response = harness.gateway.chat()
+        assert (response.status, response.error["code"]) == (502, "upstream_auth")
         assert sorted(harness.keys) == ["a", "b", "c"]
         assert harness.gateway.metrics()["gateway_upstream_keys_disabled"] == 3
 
@@ -413,12 +413,12 @@ def test_the_last_key_is_never_given_up() -> None:
 def test_when_every_key_is_limited_the_error_has_a_retry_after() -> None:
     limited = refused(429, TRIAL, headers={"retry-after": "50"})
     with run_rule_harness([limited], **POOL) as harness:
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
+        response = harness.gateway.chat()
+        assert (response.status, response.error["code"]) == (429, "rate_limit_exceeded")
         assert len(harness.keys) == 3
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.error["code"]) == (429, "rate_limit_exceeded")
-        assert 40 <= int(seen.headers["retry-after"]) <= 50
+        response = harness.gateway.chat()
+        assert (response.status, response.error["code"]) == (429, "rate_limit_exceeded")
+        assert 40 <= int(response.headers["retry-after"]) <= 50
         assert len(harness.keys) == 3, "Cohere was asked although every key rests"
 
 
@@ -540,11 +540,11 @@ FAILING: tuple[tuple[str, Script, str], ...] = (
 def test_another_model_answers(script: Script, code: str, stream: bool) -> None:
     settings = {"models": FALLBACKS, "retries": Retries(count=0), "timeouts": Timeouts(first_event=0.3)}
     with run_rule_harness(by_model({FIRST: script}), **settings) as harness:
-        seen = harness.gateway.chat(model=f"cohere/{FIRST}", stream=stream)
-        assert (seen.status, seen.text) == (200, "Hi there.")
-        body = seen.chunks[0] if stream else seen.body
+        response = harness.gateway.chat(model=f"cohere/{FIRST}", stream=stream)
+        assert (response.status, response.text) == (200, "Hi there.")
+        body = response.chunks[0] if stream else response.body
         assert body["model"] == f"cohere/{FIRST}", "the caller sees the name they asked for"
-        assert seen.headers["x-gateway-notes"] == f"model {FIRST} -> {SECOND}; fallback from {FIRST} ({code})"
+        assert response.headers["x-gateway-notes"] == f"model {FIRST} -> {SECOND}; fallback from {FIRST} ({code})"
         assert harness.models == [FIRST, SECOND]
         assert harness.gateway.metrics()[f'gateway_fallbacks_total{{model="{FIRST}"}}'] == 1
 
@@ -581,8 +581,8 @@ def test_what_the_caller_did_needs_no_other_model(status: int) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_no_fallback_where_the_servers_key_is_refused(status: int) -> None:
     with run_rule_harness(by_model({FIRST: refused(status)}), models=FALLBACKS) as harness:
-        seen = harness.gateway.chat(model=FIRST)
-        assert (seen.status, seen.error["code"]) == (502, "upstream_auth")
+        response = harness.gateway.chat(model=FIRST)
+        assert (response.status, response.error["code"]) == (502, "upstream_auth")
         assert harness.models == [FIRST]
 
 
@@ -607,9 +607,9 @@ TOUCHY: dict[str, Any] = {"breaker": BreakerSettings(failures=3, open_seconds=60
 def test_a_model_that_fails_all_the_time_is_left_alone() -> None:
     with run_rule_harness(by_model({FIRST: refused(503)}), **TOUCHY) as harness:
         assert [harness.gateway.chat().status for _ in range(3)] == [503] * 3
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.error["code"]) == (503, "circuit_open")
-        assert 50 <= int(seen.headers["retry-after"]) <= 60
+        response = harness.gateway.chat()
+        assert (response.status, response.error["code"]) == (503, "circuit_open")
+        assert 50 <= int(response.headers["retry-after"]) <= 60
         assert len(harness.upstream.requests) == 3
         assert harness.gateway.chat(model=SECOND).status == 200
         assert harness.gateway.metrics()[f'gateway_circuit_breaker_open{{model="{A}"}}'] == 1
@@ -624,10 +624,10 @@ def test_a_probe_closes_the_breaker() -> None:
         for _ in range(3):
             harness.gateway.chat()
         harness.gateway.log.wait(lambda line: line.get("message", "").endswith("is open"))
-        seen = harness.gateway.chat()
-        while seen.status != 200:
-            assert seen.error["code"] == "circuit_open"
-            seen = harness.gateway.chat()
+        response = harness.gateway.chat()
+        while response.status != 200:
+            assert response.error["code"] == "circuit_open"
+            response = harness.gateway.chat()
         harness.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
         assert len(harness.upstream.requests) == 4
 
@@ -652,8 +652,8 @@ def test_a_probe_whose_caller_leaves_lets_the_next_call_probe() -> None:
                 connection.sendall(request_bytes("prober"))
                 until_probed_or_refused(connection, probed)
         harness.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
-        seen = harness.gateway.chat()
-        assert (seen.status, seen.text) == (200, "Hi there.")
+        response = harness.gateway.chat()
+        assert (response.status, response.text) == (200, "Hi there.")
         harness.gateway.log.wait(lambda line: line.get("message", "").endswith("is closed"))
 
 
@@ -697,7 +697,7 @@ class Rush:
     """Callers in threads, and what they were told."""
 
     gateway: Gateway
-    answers: list[Seen] = field(default_factory=list)
+    answers: list[Response] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
 
     def asks(self) -> None:
@@ -708,7 +708,7 @@ class Rush:
     def ends(self) -> list[int]:
         for thread in self.threads:
             thread.join(20)
-        return sorted(seen.status for seen in self.answers)
+        return sorted(response.status for response in self.answers)
 
 
 def test_calls_beyond_the_bound_wait_and_those_beyond_the_queue_are_refused() -> None:
@@ -739,8 +739,8 @@ def test_a_stream_gives_its_place_back() -> None:
     # One may wait: the last bytes are there a moment before the place is given back.
     with run_rule_harness([streamed()], concurrency=ConcurrencySettings(max_in_flight=1, queue_size=1)) as harness:
         for _ in range(5):
-            seen = harness.gateway.chat(stream=True)
-            assert (seen.status, seen.text) == (200, "Hi there.")
+            response = harness.gateway.chat(stream=True)
+            assert (response.status, response.text) == (200, "Hi there.")
 
 
 @pytest.mark.parametrize("script", [refused(503), refused(400), (Cut(),), refused(401)], ids=str)
@@ -793,6 +793,6 @@ def test_an_answer_that_is_too_large_to_be_true(stream: bool, monkeypatch: pytes
         monkeypatch.setattr(module, "MAX_RESPONSE_BYTES", 100_000)
     script = streamed(*["x" * 10_000] * 50) if stream else answered("x" * 500_000)
     with run_rule_harness([script], retries=Retries(count=0)) as harness:
-        seen = harness.gateway.chat(stream=stream)
-        error = seen.chunks[-1]["error"] if seen.status == 200 else seen.error
+        http_response = harness.gateway.chat(stream=stream)
+        error = http_response.chunks[-1]["error"] if http_response.status == 200 else http_response.error
         assert error["code"] == "upstream_cut" and "too large" in error["message"]

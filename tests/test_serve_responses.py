@@ -20,7 +20,7 @@ import openai
 import pydantic
 import pytest
 
-from support.app import REASONING, A, Gateway, Seen, demonstration, emulator
+from support.app import REASONING, A, Gateway, Response, demonstration, emulator
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = "/v1/responses"
@@ -55,15 +55,15 @@ def sdk(served: Gateway) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def ask(gateway: Gateway, headers: dict[str, str] | None = None, **fields: Any) -> Seen:
+def ask(gateway: Gateway, headers: dict[str, str] | None = None, **fields: Any) -> Response:
     usual = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
     return gateway.ask("POST", PATH, {"model": A, "input": "Count to 5", **fields}, usual | (headers or {}))
 
 
-def events(seen: Seen) -> list[tuple[str, Any]]:
+def events(response: Response) -> list[tuple[str, Any]]:
     """The named events of a stream: (name, JSON). AssertionError unless [DONE] ends it, once."""
-    assert seen.headers["content-type"].startswith("text/event-stream")
-    text = seen.data.decode()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    text = response.data.decode()
     assert text.endswith("data: [DONE]\n\n") and text.count("[DONE]") == 1
     frames = [frame for frame in text.split("\n\n")[:-2] if not frame.startswith(":")]
     results = []
@@ -175,13 +175,13 @@ def test_a_failure_in_the_stream_is_reported_in_it(served: Gateway, fault: str) 
 
 @pytest.mark.parametrize("fault", ["cut", "finish_error", "finish_timeout", "status=503"])
 def test_a_failure_of_a_whole_answer_is_an_error(served: Gateway, fault: str) -> None:
-    seen = ask(served, model=f"{A}@{fault}", store=False)
-    assert seen.status >= 502 and seen.error["message"]
+    response = ask(served, model=f"{A}@{fault}", store=False)
+    assert response.status >= 502 and response.error["message"]
 
 
 def test_a_failure_before_the_first_event_is_an_error(served: Gateway) -> None:
-    seen = ask(served, model=f"{A}@status=503", stream=True, store=False)
-    assert seen.status == 503 and seen.error["type"]
+    response = ask(served, model=f"{A}@status=503", stream=True, store=False)
+    assert response.status == 503 and response.error["type"]
 
 
 # --- tools --------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def test_the_tool_loop_with_the_whole_history(sdk: openai.OpenAI, model: str) ->
 
 
 def test_an_output_of_no_call_is_refused_by_its_path(served: Gateway) -> None:
-    seen = ask(served, input=[{"type": "function_call_output", "call_id": "zzz", "output": "x"}])
-    assert seen.status == 400 and seen.error["param"] == "input[0].call_id"
+    response = ask(served, input=[{"type": "function_call_output", "call_id": "zzz", "output": "x"}])
+    assert response.status == 400 and response.error["param"] == "input[0].call_id"
 
 
 # --- memory -------------------------------------------------------------------------------------------------
@@ -261,8 +261,8 @@ def test_a_stored_item_may_be_referred_to(served: Gateway) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_what_is_not_stored_cannot_be_continued(served: Gateway, streamed: bool) -> None:
-    seen = ask(served, store=False, stream=streamed)
-    response = events(seen)[-1][1]["response"] if streamed else seen.body
+    http_response = ask(served, store=False, stream=streamed)
+    response = events(http_response)[-1][1]["response"] if streamed else http_response.body
     assert response["store"] is False
     again = ask(served, previous_response_id=response["id"])
     assert again.status == 404 and again.error["param"] == "previous_response_id"
@@ -270,8 +270,8 @@ def test_what_is_not_stored_cannot_be_continued(served: Gateway, streamed: bool)
 
 def test_an_unknown_response_or_conversation_is_a_404(served: Gateway) -> None:
     assert ask(served, previous_response_id="resp_zzz").status == 404
-    seen = ask(served, conversation="conv_zzz", store=False)
-    assert seen.status == 404 and seen.error["param"] == "conversation"
+    response = ask(served, conversation="conv_zzz", store=False)
+    assert response.status == 404 and response.error["param"] == "conversation"
 
 
 @pytest.mark.parametrize("conversation", [{}, {"id": 5}, {"id": ["a"]}, 5])
@@ -304,8 +304,8 @@ def test_a_failed_stream_can_be_distinguished_from_a_stored_answer(served: Gatew
     ids=["no UTF-8", "too deep", "half a character", "half a body", "no object"],
 )
 def test_a_body_that_cannot_be_read_is_a_400(served: Gateway, body: bytes) -> None:
-    seen = served.ask("POST", PATH, body)
-    assert seen.status == 400 and seen.error["type"] == "invalid_request_error"
+    response = served.ask("POST", PATH, body)
+    assert response.status == 400 and response.error["type"] == "invalid_request_error"
 
 
 @pytest.fixture
@@ -318,13 +318,13 @@ def unwritable(tmp_path: Path) -> Iterator[Gateway]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_without_storage_only_what_needs_none_works(unwritable: Gateway, streamed: bool) -> None:
-    seen = ask(unwritable, stream=streamed)
-    assert seen.status == 503 and "store" in seen.error["message"]
+    http_response = ask(unwritable, stream=streamed)
+    assert http_response.status == 503 and "store" in http_response.error["message"]
     explicit = ask(unwritable, stream=streamed, store=True)
     assert explicit.status == 503
-    seen = ask(unwritable, stream=streamed, store=False)
-    response = events(seen)[-1][1]["response"] if streamed else seen.body
-    assert (seen.status, response["status"]) == (200, "completed")
+    http_response = ask(unwritable, stream=streamed, store=False)
+    response = events(http_response)[-1][1]["response"] if streamed else http_response.body
+    assert (http_response.status, response["status"]) == (200, "completed")
     assert ask(unwritable, store=False, previous_response_id="resp_zzz").status == 503
     assert unwritable.post({"model": A, "messages": [{"role": "user", "content": "Hi"}]}).status == 200
 
@@ -382,10 +382,10 @@ def test_a_stored_response_survives_a_kill_right_after_its_answer(tmp_path: Path
     with emulator() as upstream:
         first = Process(upstream, tmp_path / "responses.sqlite3")
         try:
-            seen = ask(first.gateway, input=PARIS, tools=TOOLS, stream=streamed)
+            http_response = ask(first.gateway, input=PARIS, tools=TOOLS, stream=streamed)
         finally:
             first.kill()
-        response = events(seen)[-1][1]["response"] if streamed else seen.body
+        response = events(http_response)[-1][1]["response"] if streamed else http_response.body
         (call,) = [item for item in response["output"] if item["type"] == "function_call"]
         second = Process(upstream, tmp_path / "responses.sqlite3")
         try:

@@ -75,8 +75,8 @@ def test_a_running_stream_ends_well_and_its_successor_is_refused(name: str) -> N
         finally:
             go_on.set()
         assert running.result().text == "Hi there."
-        seen = gateway.ask("POST", CHAT, body, headers)
-        assert seen.error["code"] == code, seen
+        response = gateway.ask("POST", CHAT, body, headers)
+        assert response.error["code"] == code, response
         assert len(harness.upstream.exchanges) == 1
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Harness, Seen, answered, run_harness
+from support.app import A, Harness, Response, answered, run_harness
 from support.scripted_upstream import Script, json_answer
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -113,7 +113,7 @@ def cohere_requests(on: Harness) -> list[dict[str, Any]]:
     return [request.json() for request in on.upstream.requests]
 
 
-def ask(on: Harness, path: str, case: dict[str, Any], scripts: tuple[Script, ...], streamed: bool) -> Seen:
+def ask(on: Harness, path: str, case: dict[str, Any], scripts: tuple[Script, ...], streamed: bool) -> Response:
     on.respond_with(*(script for script in scripts for _ in range(case.get("n", 1))))
     body = {"model": A, "messages": [USER], **case, "stream": streamed}
     return on.gateway.ask("POST", path, _as_responses(body) if path == RESPONSES else body)
@@ -143,18 +143,18 @@ def _as_responses(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def outcome_of(path: str, seen: Seen) -> Any:
+def outcome_of(path: str, response: Response) -> Any:
     """What a caller was told, however it came: the status, the failure, the answer, the notes."""
-    notes = seen.headers.get("x-gateway-notes", "")
-    if seen.headers["content-type"] == "application/json":
-        if seen.status != 200:
-            return seen.status, seen.error, notes
-        return seen.status, _response(seen.body) if path == RESPONSES else _completion(seen.body), notes
+    notes = response.headers.get("x-gateway-notes", "")
+    if response.headers["content-type"] == "application/json":
+        if response.status != 200:
+            return response.status, response.error, notes
+        return response.status, _response(response.body) if path == RESPONSES else _completion(response.body), notes
     if path == RESPONSES:
-        events = [json.loads(line[6:]) for line in seen.data.decode().splitlines() if line.startswith("data: {")]
-        return seen.status, _response(events[-1]["response"]), notes
+        events = [json.loads(line[6:]) for line in response.data.decode().splitlines() if line.startswith("data: {")]
+        return response.status, _response(events[-1]["response"]), notes
     choices: dict[int, dict[str, Any]] = {}
-    for chunk in seen.chunks:
+    for chunk in response.chunks:
         for choice in chunk["choices"]:
             result = choices.setdefault(choice["index"], {"content": "", "calls": [], "finish": None})
             result["content"] += choice["delta"].get("content") or ""
@@ -163,7 +163,7 @@ def outcome_of(path: str, seen: Seen) -> Any:
                     result["calls"].append([call["id"], call["function"]["name"], ""])
                 result["calls"][-1][2] += call["function"].get("arguments", "")
             result["finish"] = choice["finish_reason"] or result["finish"]
-    return seen.status, [choices[index] for index in sorted(choices)], notes
+    return response.status, [choices[index] for index in sorted(choices)], notes
 
 
 def _completion(body: Any) -> list[dict[str, Any]]:
@@ -206,14 +206,14 @@ def test_a_stream_says_what_a_whole_answer_says(
 def test_documents_and_tools_give_way_to_the_schema_the_second_time(on: Harness, path: str, streamed: bool) -> None:
     """Cohere compiles a schema only where neither stands beside it: the documents move into the prompt."""
     case = requests()["a schema beside documents and tools"]
-    seen = ask(on, path, case, (BAD, GOOD), streamed)
+    response = ask(on, path, case, (BAD, GOOD), streamed)
     first, second = cohere_requests(on)
     assert "response_format" not in first and first["documents"] and first["tools"]
     assert second["response_format"]["type"] == "json_object"
     assert second["response_format"]["json_schema"]["required"] == ["city"]
     assert not {"documents", "tools", "tool_choice", "citation_options"} & set(second)
     assert "Oslo is in Norway." in second["messages"][0]["content"]
-    assert "asked Cohere again: structured_output_invalid" in seen.headers["x-gateway-notes"]
+    assert "asked Cohere again: structured_output_invalid" in response.headers["x-gateway-notes"]
 
 
 @pytest.mark.parametrize("model", [A, R])

@@ -253,8 +253,8 @@ def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
         assert result["message"] == (
             "the settings were read again: cohere_api_key changed; workers, timeouts changed, too, and need a restart"
         )
-        seen = json.loads(harness.server.get("/gateway/settings"))
-        rows = {row["name"]: row for row in seen["data"]}
+        document = json.loads(harness.server.get("/gateway/settings"))
+        rows = {row["name"]: row for row in document["data"]}
         origins = {name: (row["origin"]["kind"], row["origin"]["name"]) for name, row in rows.items()}
         assert origins["cohere_api_key"] == ("file", str(harness.file))
         assert origins["port"] == ("start", "a free port")

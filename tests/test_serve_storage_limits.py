@@ -23,7 +23,7 @@ from support.app import (
     A,
     Gateway,
     Harness,
-    Seen,
+    Response,
     answered,
     demonstration,
     gateway_over,
@@ -42,7 +42,7 @@ def rows(file: Path) -> dict[str, int]:
         return {table: connection.execute(COUNT.format(table)).fetchone()[0] for table in TABLES}
 
 
-def respond(gateway: Gateway, text: str = "Hello", /, **fields: Any) -> Seen:
+def respond(gateway: Gateway, text: str = "Hello", /, **fields: Any) -> Response:
     return gateway.ask("POST", RESPONSES, {"model": A, "input": text, **fields})
 
 
@@ -94,8 +94,8 @@ def test_nothing_is_stored_for_a_key_that_cohere_refuses(
 ) -> None:
     gateway, _ = refusing
     path, body = STORING[kind]
-    seen = gateway.ask("POST", path, body)
-    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
+    response = gateway.ask("POST", path, body)
+    assert (response.status, response.error["code"]) == (401, "invalid_api_key")
     assert not any(rows(tmp_path / "store.db").values())
 
 
@@ -131,9 +131,9 @@ def test_a_refused_background_response_keeps_nothing_of_its_request(tmp_path: Pa
     with run_harness(database_url=f"sqlite:///{tmp_path}/store.db") as harness:
         harness.respond_with(json_answer(422, {"message": "the request is invalid"}))
         fields = {"instructions": secret, "tools": [tool], "metadata": {"topic": "stories"}, "stream": streams}
-        seen = respond(harness.gateway, secret, background=True, **fields)
-        assert seen.status == 200
-        data = seen.data.decode()
+        response = respond(harness.gateway, secret, background=True, **fields)
+        assert response.status == 200
+        data = response.data.decode()
         id = data[data.index("resp_") :].partition('"')[0]
         final = ended(harness.gateway, id)
         assert (final["status"], final["instructions"], final["tools"]) == ("failed", None, [])
@@ -141,7 +141,9 @@ def test_a_refused_background_response_keeps_nothing_of_its_request(tmp_path: Pa
         if streams:
             replay = harness.gateway.ask("GET", f"{RESPONSES}/{id}?stream=true").data
             assert replay.count(b"event: ") == 1 and b"response.failed" in replay and b"long story" not in replay
-            assert b"long story" in seen.data and b"response.failed" in seen.data  # the caller of the request saw all
+            assert (
+                b"long story" in response.data and b"response.failed" in response.data
+            )  # the caller of the request saw all
         assert harness.gateway.ask("GET", f"{RESPONSES}/{id}/input_items").body["data"] == []
     with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
         columns = connection.execute("SELECT body, items, output FROM responses").fetchall()
@@ -173,10 +175,10 @@ def test_what_is_stored_is_bounded(limit: str) -> None:
             (RESPONSES, {"model": A, "input": [large, large], "background": True}),
         ]
         for path, body in requests:
-            seen = gateway.ask("POST", path, body)
-            assert (seen.status, seen.error["code"]) == (507, "storage_limit_reached"), path
-            assert BYTES[limit] in seen.error["message"] and "'store': false" in seen.error["message"]
-            assert seen.headers["x-should-retry"] == "false"
+            response = gateway.ask("POST", path, body)
+            assert (response.status, response.error["code"]) == (507, "storage_limit_reached"), path
+            assert BYTES[limit] in response.error["message"] and "'store': false" in response.error["message"]
+            assert response.headers["x-should-retry"] == "false"
         assert respond(gateway, "x" * 24_000, store=False).status == 200
         assert gateway.ask("DELETE", f"{CONVERSATIONS}/{conversation}").status == 200
         assert gateway.ask("GET", f"{RESPONSES}/{stored.body['id']}").status == 200
@@ -200,11 +202,11 @@ class Disk:
     """A database file that may not grow beyond the pages that it has: what SQLite says of a full disk."""
 
     def __init__(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._staged, self._monkeypatch = harness, monkeypatch
+        self._harness, self._monkeypatch = harness, monkeypatch
         self._pragmas = database._PRAGMAS
 
     def fill(self, spare_pages: int = 0) -> None:
-        with closing(sqlite3.connect(self._staged_file(), isolation_level=None)) as connection:
+        with closing(sqlite3.connect(self._database_file(), isolation_level=None)) as connection:
             connection.execute("VACUUM")  # pages that migrations left free would be room
             pages = connection.execute("PRAGMA page_count").fetchone()[0] + spare_pages
         self._set((*self._pragmas, f"PRAGMA max_page_count={pages}"))
@@ -216,9 +218,9 @@ class Disk:
         """For new connections; those that are open are closed, as after a failure."""
         self._monkeypatch.setattr(database, "_PRAGMAS", pragmas)
         for executor in self.executors:
-            asyncio.run_coroutine_threadsafe(executor.reset(), self._staged.gateway.loops[0]).result(5)
+            asyncio.run_coroutine_threadsafe(executor.reset(), self._harness.gateway.loops[0]).result(5)
 
-    def _staged_file(self) -> Path:
+    def _database_file(self) -> Path:
         return self.file
 
     file: Path
@@ -249,8 +251,8 @@ def test_a_full_disk_is_found_before_cohere_is_paid(disk: tuple[Harness, Disk]) 
     full.fill()
     paid = len(harness.upstream.requests)
     for field in ("store", "background", "stream"):
-        seen = respond(harness.gateway, **{field: True})
-        assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+        response = respond(harness.gateway, **{field: True})
+        assert (response.status, response.error["code"]) == (503, "storage_unavailable")
     assert harness.gateway.ask("POST", CONVERSATIONS, {}).status == 503
     assert len(harness.upstream.requests) == paid
     assert respond(harness.gateway, store=False).status == 200
@@ -271,8 +273,8 @@ def test_what_was_acknowledged_on_a_full_disk_is_stored_before_anything_new(disk
     assert acknowledged.status == 200
     harness.gateway.log.wait(lambda line: "is not stored yet" in line.get("message", ""))
     paid = len(harness.upstream.requests)
-    seen = respond(harness.gateway)
-    assert (seen.status, seen.error["code"]) == (503, "storage_unavailable")
+    response = respond(harness.gateway)
+    assert (response.status, response.error["code"]) == (503, "storage_unavailable")
     assert len(harness.upstream.requests) == paid
     full.free()
     until = time.monotonic() + 10

@@ -93,8 +93,8 @@ def test_a_streamed_response_is_there_as_it_ended(sdk: openai.OpenAI) -> None:
 
 def test_head_is_answered_without_a_body(gateway: Gateway, sdk: openai.OpenAI) -> None:
     response = sdk.responses.create(model=A, input="Hello")
-    seen = gateway.ask("HEAD", f"/v1/responses/{response.id}")
-    assert (seen.status, seen.data) == (200, b"")
+    http_response = gateway.ask("HEAD", f"/v1/responses/{response.id}")
+    assert (http_response.status, http_response.data) == (200, b"")
 
 
 def test_a_deleted_response_is_gone(gateway: Gateway, sdk: openai.OpenAI) -> None:
@@ -132,8 +132,8 @@ def test_a_synchronous_response_cannot_be_cancelled(sdk: openai.OpenAI) -> None:
 
 def test_a_response_without_events_cannot_be_streamed_again(gateway: Gateway, sdk: openai.OpenAI) -> None:
     response = sdk.responses.create(model=A, input="Hello")
-    seen = gateway.ask("GET", f"/v1/responses/{response.id}?stream=true")
-    assert (seen.status, seen.error["param"]) == (400, "stream")
+    http_response = gateway.ask("GET", f"/v1/responses/{response.id}?stream=true")
+    assert (http_response.status, http_response.error["param"]) == (400, "stream")
 
 
 # --- input items --------------------------------------------------------------------------------------------
@@ -141,13 +141,13 @@ def test_a_response_without_events_cannot_be_streamed_again(gateway: Gateway, sd
 
 def test_a_text_is_one_input_item(gateway: Gateway, sdk: openai.OpenAI) -> None:
     response = sdk.responses.create(model=A, input="Hello")
-    seen = gateway.ask("GET", f"/v1/responses/{response.id}/input_items").body
-    check(seen, "ResponseItemList")
-    (item,) = seen["data"]
+    http_response = gateway.ask("GET", f"/v1/responses/{response.id}/input_items").body
+    check(http_response, "ResponseItemList")
+    (item,) = http_response["data"]
     assert (item["type"], item["role"], item["status"]) == ("message", "user", "completed")
     assert item["content"] == [{"type": "input_text", "text": "Hello"}]
-    assert seen["object"] == "list" and seen["has_more"] is False
-    assert seen["first_id"] == seen["last_id"] == item["id"]
+    assert http_response["object"] == "list" and http_response["has_more"] is False
+    assert http_response["first_id"] == http_response["last_id"] == item["id"]
 
 
 def test_input_items_have_what_the_request_left_out(gateway: Gateway) -> None:
@@ -159,15 +159,15 @@ def test_input_items_have_what_the_request_left_out(gateway: Gateway) -> None:
         {"role": "user", "content": [{"type": "input_text", "text": "And tomorrow?"}]},
     ]
     response = gateway.ask("POST", "/v1/responses", {"model": A, "input": items}).body
-    seen = gateway.ask("GET", f"/v1/responses/{response['id']}/input_items?order=asc").body
-    check(seen, "ResponseItemList")
+    http_response = gateway.ask("GET", f"/v1/responses/{response['id']}/input_items?order=asc").body
+    check(http_response, "ResponseItemList")
     kinds = ["message", "function_call", "function_call_output", "message", "message"]
-    assert [item["type"] for item in seen["data"]] == kinds
-    assert seen["data"][3]["id"] == "msg_mine"
-    assert seen["data"][3]["content"] == [
+    assert [item["type"] for item in http_response["data"]] == kinds
+    assert http_response["data"][3]["id"] == "msg_mine"
+    assert http_response["data"][3]["content"] == [
         {"type": "output_text", "text": "It rains.", "annotations": [], "logprobs": []}
     ]
-    assert len({item["id"] for item in seen["data"]}) == 5
+    assert len({item["id"] for item in http_response["data"]}) == 5
 
 
 def test_input_items_are_those_of_the_own_request(sdk: openai.OpenAI) -> None:
@@ -220,24 +220,24 @@ PAGES = (
 
 @pytest.mark.parametrize(("query", "numbers", "more"), PAGES)
 def test_pages(gateway: Gateway, paged: str, query: str, numbers: range, more: bool) -> None:
-    seen = gateway.ask("GET", paged + query).body
-    check(seen, "ConversationItemList" if "conversations" in paged else "ResponseItemList")
+    response = gateway.ask("GET", paged + query).body
+    check(response, "ConversationItemList" if "conversations" in paged else "ResponseItemList")
     ids = [f"msg_{number}" for number in numbers]
-    assert [item["id"] for item in seen["data"]] == ids
-    assert (seen["first_id"], seen["last_id"]) == ((ids[0], ids[-1]) if ids else ("", ""))
-    assert seen["has_more"] is more
+    assert [item["id"] for item in response["data"]] == ids
+    assert (response["first_id"], response["last_id"]) == ((ids[0], ids[-1]) if ids else ("", ""))
+    assert response["has_more"] is more
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=-1", "limit=ten", "limit=", "limit=1.5", "order=up"])
 def test_a_wrong_page_is_refused(gateway: Gateway, paged: str, query: str) -> None:
-    seen = gateway.ask("GET", f"{paged}?{query}")
-    assert (seen.status, seen.error["param"]) == (400, query.partition("=")[0])
+    response = gateway.ask("GET", f"{paged}?{query}")
+    assert (response.status, response.error["param"]) == (400, query.partition("=")[0])
 
 
 @pytest.mark.parametrize("after", ["msg_99", "%00", "%ED%A0%80", "x" * 1000])
 def test_a_page_after_nothing_is_not_there(gateway: Gateway, paged: str, after: str) -> None:
-    seen = gateway.ask("GET", f"{paged}?after={after}")
-    assert (seen.status, seen.error["code"], seen.error["param"]) == (404, "item_not_found", "after")
+    response = gateway.ask("GET", f"{paged}?after={after}")
+    assert (response.status, response.error["code"], response.error["param"]) == (404, "item_not_found", "after")
 
 
 def test_the_sdk_pages_by_itself(sdk: openai.OpenAI, listed: str, held: str) -> None:
@@ -280,8 +280,8 @@ def test_a_conversation_from_beginning_to_end(gateway: Gateway, sdk: openai.Open
 def test_an_empty_conversation(gateway: Gateway, body: bytes) -> None:
     conversation = gateway.ask("POST", "/v1/conversations", body)
     assert conversation.status == 200 and conversation.body["metadata"] == {}
-    seen = gateway.ask("GET", f"/v1/conversations/{conversation.body['id']}/items").body
-    assert seen == {"data": [], "first_id": "", "last_id": "", "has_more": False, "object": "list"}
+    response = gateway.ask("GET", f"/v1/conversations/{conversation.body['id']}/items").body
+    assert response == {"data": [], "first_id": "", "last_id": "", "has_more": False, "object": "list"}
 
 
 def test_items_are_added_read_and_deleted(gateway: Gateway, sdk: openai.OpenAI) -> None:
@@ -363,8 +363,8 @@ WRONG: tuple[tuple[Any, str | None], ...] = (
 
 @pytest.mark.parametrize(("body", "param"), WRONG)
 def test_a_wrong_conversation_is_refused_with_its_place(gateway: Gateway, body: Any, param: str | None) -> None:
-    seen = gateway.ask("POST", "/v1/conversations", body)
-    assert (seen.status, seen.error["param"]) == (400, param), seen
+    response = gateway.ask("POST", "/v1/conversations", body)
+    assert (response.status, response.error["param"]) == (400, param), response
 
 
 def test_what_a_change_must_have(gateway: Gateway) -> None:
@@ -373,8 +373,12 @@ def test_what_a_change_must_have(gateway: Gateway) -> None:
         (f"/v1/conversations/{conversation}", "metadata"),
         (f"/v1/conversations/{conversation}/items", "items"),
     ):
-        seen = gateway.ask("POST", path, {})
-        assert (seen.status, seen.error["param"], seen.error["code"]) == (400, param, "missing_required_parameter")
+        response = gateway.ask("POST", path, {})
+        assert (response.status, response.error["param"], response.error["code"]) == (
+            400,
+            param,
+            "missing_required_parameter",
+        )
 
 
 def test_whatever_a_request_takes_a_conversation_takes(gateway: Gateway, sdk: openai.OpenAI) -> None:
@@ -398,21 +402,21 @@ def test_whatever_a_request_takes_a_conversation_takes(gateway: Gateway, sdk: op
 def test_an_image_is_stored_for_models_that_see(gateway: Gateway) -> None:
     image = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
     conversation = gateway.ask("POST", "/v1/conversations", {"items": [message([image])]}).body["id"]
-    seen = gateway.ask("GET", f"/v1/conversations/{conversation}/items").body
-    check(seen, "ConversationItemList")
-    assert seen["data"][0]["content"] == [{**image, "detail": "auto"}]
+    response = gateway.ask("GET", f"/v1/conversations/{conversation}/items").body
+    check(response, "ConversationItemList")
+    assert response["data"][0]["content"] == [{**image, "detail": "auto"}]
 
 
 def test_an_item_that_a_request_may_have_is_taken_and_noted(gateway: Gateway) -> None:
     """A type that nobody knows, and a call that was cut: a request may have them, so a conversation may."""
     cut = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"}
-    seen = gateway.ask("POST", "/v1/conversations", {"items": [{"type": "telepathy"}, cut]})
-    assert seen.status == 200
-    assert seen.headers["x-gateway-notes"] == "items[].type telepathy ignored (not known to Cohere)"
-    items = gateway.ask("GET", f"/v1/conversations/{seen.body['id']}/items?order=asc").body["data"]
+    response = gateway.ask("POST", "/v1/conversations", {"items": [{"type": "telepathy"}, cut]})
+    assert response.status == 200
+    assert response.headers["x-gateway-notes"] == "items[].type telepathy ignored (not known to Cohere)"
+    items = gateway.ask("GET", f"/v1/conversations/{response.body['id']}/items?order=asc").body["data"]
     assert [item["type"] for item in items] == ["telepathy", "function_call"]
     assert items[1]["arguments"] == "{"
-    answer = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "conversation": seen.body["id"]})
+    answer = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "conversation": response.body["id"]})
     assert answer.status == 200
 
 
@@ -425,9 +429,12 @@ def test_a_wrong_item_adds_none(gateway: Gateway) -> None:
 
 def test_unknown_fields_are_noted_and_refused_in_strict_mode(gateway: Gateway) -> None:
     body = {"items": [message("One", mood="good")], "colour": "blue"}
-    seen = gateway.ask("POST", "/v1/conversations", body)
-    assert seen.status == 200
-    assert "colour ignored" in seen.headers["x-gateway-notes"] and "mood ignored" in seen.headers["x-gateway-notes"]
+    response = gateway.ask("POST", "/v1/conversations", body)
+    assert response.status == 200
+    assert (
+        "colour ignored" in response.headers["x-gateway-notes"]
+        and "mood ignored" in response.headers["x-gateway-notes"]
+    )
     headers = {"content-type": "application/json", "x-gateway-strict": "true"}
     assert gateway.ask("POST", "/v1/conversations", body, headers).status == 400
 
@@ -452,14 +459,14 @@ ABSENT: tuple[tuple[str, str, Any, str], ...] = (
 
 @pytest.mark.parametrize(("method", "path", "body", "code"), ABSENT)
 def test_what_is_not_there(gateway: Gateway, method: str, path: str, body: Any, code: str) -> None:
-    seen = gateway.ask(method, path, body)
-    assert (seen.status, seen.error["code"]) == (404, code)
+    response = gateway.ask(method, path, body)
+    assert (response.status, response.error["code"]) == (404, code)
 
 
 def test_a_method_that_a_path_does_not_take(gateway: Gateway) -> None:
-    seen = gateway.ask("PUT", CONVERSATION, {})
-    assert (seen.status, seen.error["code"]) == (405, "method_not_allowed")
-    assert {method.strip() for method in seen.headers["allow"].split(",")} == {"GET", "HEAD", "POST", "DELETE"}
+    response = gateway.ask("PUT", CONVERSATION, {})
+    assert (response.status, response.error["code"]) == (405, "method_not_allowed")
+    assert {method.strip() for method in response.headers["allow"].split(",")} == {"GET", "HEAD", "POST", "DELETE"}
 
 
 # --- whose it is --------------------------------------------------------------------------------------------
@@ -522,16 +529,20 @@ def test_all_of_it_survives_a_restart(database: str) -> None:
 
 def test_a_broken_storage_is_a_503_everywhere(broken: Gateway) -> None:
     for method, path, body, _ in (*ABSENT, ("POST", "/v1/conversations", {}, "")):
-        seen = broken.ask(method, path, body)
-        assert (seen.status, seen.error["code"], seen.error["type"]) == (503, "storage_unavailable", "server_error")
-        assert "127.0.0.1" not in seen.error["message"]
+        response = broken.ask(method, path, body)
+        assert (response.status, response.error["code"], response.error["type"]) == (
+            503,
+            "storage_unavailable",
+            "server_error",
+        )
+        assert "127.0.0.1" not in response.error["message"]
     assert broken.log.wait(lambda line: line.get("message", "").startswith("storage: "))
 
 
 def test_a_wrong_request_is_a_400_with_a_broken_storage_too(broken: Gateway) -> None:
     for body, param in WRONG[:3]:
-        seen = broken.ask("POST", "/v1/conversations", body)
-        assert (seen.status, seen.error["param"]) == (400, param)
+        response = broken.ask("POST", "/v1/conversations", body)
+        assert (response.status, response.error["param"]) == (400, param)
 
 
 def test_the_operations_have_names_of_their_own(gateway: Gateway) -> None:
@@ -542,8 +553,8 @@ def test_the_operations_have_names_of_their_own(gateway: Gateway) -> None:
 
 
 def test_a_body_that_is_no_json_is_refused(gateway: Gateway) -> None:
-    seen = gateway.ask("POST", "/v1/conversations", b"{}", {"content-type": "text/plain"})
-    assert (seen.status, seen.error["code"]) == (415, "unsupported_media_type")
+    response = gateway.ask("POST", "/v1/conversations", b"{}", {"content-type": "text/plain"})
+    assert (response.status, response.error["code"]) == (415, "unsupported_media_type")
 
 
 def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI) -> None:
@@ -604,16 +615,16 @@ def test_a_conversation_that_is_too_large_is_a_400(
     assert gateway.ask("POST", "/v1/responses", request).status == 200
     more = {"items": [message("x" * 300) for _ in range(6)]}
     assert gateway.ask("POST", f"/v1/conversations/{id}/items", more).status == 200
-    seen = gateway.ask("POST", "/v1/responses", request)
-    assert (seen.status, seen.error["param"], seen.error["code"]) == (400, "conversation", "bad_request")
-    assert "more than 10000 items" in seen.error["message"]
+    response = gateway.ask("POST", "/v1/responses", request)
+    assert (response.status, response.error["param"], response.error["code"]) == (400, "conversation", "bad_request")
+    assert "more than 10000 items" in response.error["message"]
 
 
 def test_a_chain_that_is_too_long_is_a_400_at_its_field(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store.chain, "__defaults__", (2, 1_000_000))
     id = None
     for status in (200, 200, 200, 400):
-        seen = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "previous_response_id": id})
-        assert seen.status == status
-        id = seen.body.get("id")
-    assert seen.error["param"] == "previous_response_id" and "more than" in seen.error["message"]
+        response = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello", "previous_response_id": id})
+        assert response.status == status
+        id = response.body.get("id")
+    assert response.error["param"] == "previous_response_id" and "more than" in response.error["message"]

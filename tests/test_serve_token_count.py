@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.emulator.tokens import split as split_tokens
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
-from support.app import REASONING, A, Gateway, Harness, Seen, demonstration, gateway_over, run_harness
+from support.app import REASONING, A, Gateway, Harness, Response, demonstration, gateway_over, run_harness
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from translators.core.errors import UpstreamProtocolError
 from translators.operations.responses_token_count import MOST_CHARACTERS, token_count, tokenize_requests
@@ -47,7 +47,7 @@ def harness() -> Iterator[Harness]:
         yield result
 
 
-def count(gateway: Gateway, **body: Any) -> Seen:
+def count(gateway: Gateway, **body: Any) -> Response:
     return gateway.ask("POST", PATH, body)
 
 
@@ -183,14 +183,14 @@ def test_what_responses_refuses_is_refused_alike(
     counting: tuple[Gateway, ScriptedUpstream], body: dict[str, Any], param: str
 ) -> None:
     gateway, _ = counting
-    seen = gateway.ask("POST", PATH, body)
-    assert (seen.status, seen.error["param"]) == (400, param)
-    assert seen.data == gateway.ask("POST", "/v1/responses", {**body, "store": False}).data
+    response = gateway.ask("POST", PATH, body)
+    assert (response.status, response.error["param"]) == (400, param)
+    assert response.data == gateway.ask("POST", "/v1/responses", {**body, "store": False}).data
 
 
 def test_notes_are_reported(counting: tuple[Gateway, ScriptedUpstream]) -> None:
-    seen = count(counting[0], model=A, input="a", unheard_of=1)
-    assert (seen.body["input_tokens"], seen.headers["x-gateway-notes"]) == (
+    response = count(counting[0], model=A, input="a", unheard_of=1)
+    assert (response.body["input_tokens"], response.headers["x-gateway-notes"]) == (
         1,
         "unheard_of ignored (not known to Cohere)",
     )
@@ -202,18 +202,18 @@ def test_bodies_that_are_not_json_are_refused(counting: tuple[Gateway, ScriptedU
 
 def test_a_refusal_is_reported(harness: Harness) -> None:
     harness.respond_with(json_answer(401, {"message": "invalid api token"}))
-    seen = count(harness.gateway, model=A, input="a " * 200_000)
-    assert (seen.status, seen.error["code"]) == (401, "invalid_api_key")
+    response = count(harness.gateway, model=A, input="a " * 200_000)
+    assert (response.status, response.error["code"]) == (401, "invalid_api_key")
 
 
 def test_a_broken_answer_is_no_count(harness: Harness) -> None:
     harness.respond_with(json_answer(200, b"<html>"))
-    seen = count(harness.gateway, model=A, input="a")
-    assert (seen.status, seen.error["code"]) == (502, "upstream_protocol_error")
+    response = count(harness.gateway, model=A, input="a")
+    assert (response.status, response.error["code"]) == (502, "upstream_protocol_error")
 
 
 def test_it_is_measured(counting: tuple[Gateway, ScriptedUpstream]) -> None:
     gateway, _ = counting
-    seen = count(gateway, model=A, input="a")
-    line = gateway.log.line_of(seen.headers["x-request-id"])
+    response = count(gateway, model=A, input="a")
+    line = gateway.log.line_of(response.headers["x-request-id"])
     assert (line["operation"], line["model"], line["status"]) == ("input_tokens", A, 200)

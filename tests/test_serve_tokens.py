@@ -24,7 +24,7 @@ from gateway.auth import signing_keys
 from gateway.settings.loading import load
 from gateway.settings.schema import JwtClaims, JwtSettings, SettingError, Settings
 from gateway.virtual_keys import Team
-from support.app import CHAT, MASTER_KEY, A, Harness, Seen, answered
+from support.app import CHAT, MASTER_KEY, A, Harness, Response, answered
 from support.certificates import Certificates, issued_in
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
@@ -108,11 +108,11 @@ class Issuer:
 
 @contextmanager
 def issuer(tls: ssl.SSLContext | None = None) -> Iterator[Issuer]:
-    made = Issuer(tls)
+    server = Issuer(tls)
     try:
-        yield made
+        yield server
     finally:
-        made.close()
+        server.close()
 
 
 def token(key: Any = RSA, kid: str | None = "rsa", headers: Mapping[str, Any] | None = None, **claims: Any) -> str:
@@ -158,7 +158,7 @@ def served() -> Iterator[tuple[Harness, Issuer]]:
             yield harness, keys
 
 
-def call(harness: Harness, secret: str, path: str = CHAT, body: Any = HELLO) -> Seen:
+def call(harness: Harness, secret: str, path: str = CHAT, body: Any = HELLO) -> Response:
     headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
     return harness.gateway.ask("POST", path, body, headers)
 
@@ -169,10 +169,10 @@ def test_a_token_is_as_good_as_a_key(served: tuple[Harness, Issuer], key: Any, k
     signed = token(key, kid)
     for path in (CHAT, "/cohere/v2/chat", "/litellm/cohere/v2/chat"):
         harness.respond_with(answered())
-        seen = call(harness, signed, path)
-        assert seen.status == 200, seen
+        response = call(harness, signed, path)
+        assert response.status == 200, response
         assert harness.upstream.requests[-1].headers["authorization"] == ["Bearer server-key-0002"]
-        assert harness.gateway.log.line_of(seen.headers["x-request-id"])["caller"] == "jwt:somebody"
+        assert harness.gateway.log.line_of(response.headers["x-request-id"])["caller"] == "jwt:somebody"
     assert call(harness, secret_of("usual"), "/litellm/cohere/v2/chat").status == 200
 
 
@@ -224,8 +224,8 @@ BAD: Mapping[str, Any] = {
 def test_what_is_refused_says_nothing_of_why(served: tuple[Harness, Issuer], name: str) -> None:
     harness, _ = served
     harness.respond_with(answered())
-    seen = call(harness, BAD[name]())
-    assert (seen.status, seen.body) == (401, REFUSED), seen
+    response = call(harness, BAD[name]())
+    assert (response.status, response.body) == (401, REFUSED), response
     assert not harness.upstream.exchanges
 
 

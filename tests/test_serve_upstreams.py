@@ -24,7 +24,7 @@ from support.app import (
     SERVER_KEY,
     A,
     Gateway,
-    Seen,
+    Response,
     answered,
     emulator,
     gateway_over,
@@ -75,7 +75,7 @@ class Two:
         )
         return default, vault
 
-    def ask(self, path: str = CHAT, body: Any = BODY, verb: str = "POST", **headers: str) -> Seen:
+    def ask(self, path: str = CHAT, body: Any = BODY, verb: str = "POST", **headers: str) -> Response:
         usual = {"authorization": "Bearer any", "content-type": "application/json"}
         return self.gateway.ask(verb, path, body, {**usual, **headers})
 
@@ -96,18 +96,18 @@ def two(vault: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Two
         named = NamedUpstream(base_url=second.url, api_key=[VAULT_KEY], **table)
         values = {"cohere_api_key": [SERVER_KEY], "upstreams": {"vault": named}, **settings}
         with gateway_over(default.url, **values) as gateway:
-            made = Two(gateway, default, second, scripts)
-            made.respond_with()
-            yield made
+            harness = Two(gateway, default, second, scripts)
+            harness.respond_with()
+            yield harness
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Two]:
-    with two({"names": {A: "our-deployment-7"}, "headers": {"x-tenant": "t-1"}}) as made:
-        yield made
+    with two({"names": {A: "our-deployment-7"}, "headers": {"x-tenant": "t-1"}}) as harness:
+        yield harness
 
 
-def sent(upstream: ScriptedUpstream) -> Request:
+def last_request(upstream: ScriptedUpstream) -> Request:
     return upstream.requests[-1]
 
 
@@ -126,35 +126,35 @@ CALLS: tuple[tuple[str, Any], ...] = (
 @pytest.mark.parametrize(("path", "body"), CALLS)
 def test_a_model_goes_where_it_is_served(served: Two, path: str, body: Any) -> None:
     served.respond_with()
-    seen = served.ask(path, body)
-    assert seen.status == 200 and served.request_counts() == (0, 1), seen
-    assert seen.headers["x-gateway-upstream"] == "vault"
-    request = sent(served.vault)
+    response = served.ask(path, body)
+    assert response.status == 200 and served.request_counts() == (0, 1), response
+    assert response.headers["x-gateway-upstream"] == "vault"
+    request = last_request(served.vault)
     assert request.json()["model"] == "our-deployment-7", "the vault's own name of it"
     assert request.headers["authorization"] == [f"Bearer {VAULT_KEY}"] and request.headers["x-tenant"] == ["t-1"]
-    assert served.gateway.log.line_of(seen.headers["x-request-id"])["upstream"] == "vault"
+    assert served.gateway.log.line_of(response.headers["x-request-id"])["upstream"] == "vault"
     if not path.startswith("/cohere"):
-        assert "our-deployment" not in json.dumps(seen.body), "callers know the model by its own name"
+        assert "our-deployment" not in json.dumps(response.body), "callers know the model by its own name"
 
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
 def test_other_models_go_to_the_default(served: Two, path: str, body: Any) -> None:
     served.respond_with()
-    seen = served.ask(path, {**body, "model": R})
-    assert seen.status == 200 and served.request_counts() == (1, 0), seen
-    assert seen.headers["x-gateway-upstream"] == "default"
-    request = sent(served.default)
+    response = served.ask(path, {**body, "model": R})
+    assert response.status == 200 and served.request_counts() == (1, 0), response
+    assert response.headers["x-gateway-upstream"] == "default"
+    request = last_request(served.default)
     assert request.json()["model"] == R and request.headers["authorization"] == [f"Bearer {SERVER_KEY}"]
     assert "x-tenant" not in request.headers
 
 
 def test_streams_and_embeddings_are_routed(served: Two) -> None:
     served.respond_with(vault=streamed("Hi", " from the vault."))
-    seen = served.ask(body={**BODY, "stream": True})
-    assert seen.text == "Hi from the vault." and seen.headers["x-gateway-upstream"] == "vault"
+    response = served.ask(body={**BODY, "stream": True})
+    assert response.text == "Hi from the vault." and response.headers["x-gateway-upstream"] == "vault"
     served.respond_with(vault=json_answer(200, {"id": "e", "embeddings": {"float": [[0.5]]}, "texts": ["Hi"]}))
     assert served.ask("/v1/embeddings", EMBED).status == 200
-    assert served.request_counts() == (0, 1) and sent(served.vault).json()["model"] == "embed-v4.0"
+    assert served.request_counts() == (0, 1) and last_request(served.vault).json()["model"] == "embed-v4.0"
 
 
 FORM = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n--x--\r\n'
@@ -162,18 +162,18 @@ FORM = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n--x--\
 
 def test_recordings_are_routed_at_both_doors() -> None:
     transcribed = json_answer(200, {"text": "Hi"})
-    with two({"models": ["cohere-transcribe-*"]}) as made:
+    with two({"models": ["cohere-transcribe-*"]}) as harness:
         for path in ("/cohere/v2/audio/transcriptions", "/v1/audio/transcriptions"):
-            for model, asked in ((b"cohere-transcribe-03-2026", (0, 1)), (b"another", (1, 0))):
-                made.respond_with(transcribed, transcribed)
+            for model, counts in ((b"cohere-transcribe-03-2026", (0, 1)), (b"another", (1, 0))):
+                harness.respond_with(transcribed, transcribed)
                 file = (
                     b'--x\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
                     b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
                 )
                 form = file + FORM % model if path.startswith("/cohere") else FORM.removesuffix(b"--x--\r\n") % model
                 form = form if path.startswith("/cohere") else form + file + b"--x--\r\n"
-                seen = made.ask(path, form, **{"content-type": "multipart/form-data; boundary=x"})
-                assert seen.status == 200 and made.request_counts() == asked, (path, model, seen)
+                response = harness.ask(path, form, **{"content-type": "multipart/form-data; boundary=x"})
+                assert response.status == 200 and harness.request_counts() == counts, (path, model, response)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_recordings_are_routed_at_both_doors() -> None:
 )
 def test_a_native_body_whose_model_may_be_another_is_refused(served: Two, body: bytes) -> None:
     served.respond_with()
-    seen = served.ask("/cohere/v2/chat", body)
-    assert seen.status == 400 and "it is routed by that" in seen.body["message"]
+    response = served.ask("/cohere/v2/chat", body)
+    assert response.status == 400 and "it is routed by that" in response.body["message"]
     assert served.ask("/cohere/v2/chat", BODY, **{"content-encoding": "gzip"}).status == 400
     assert served.request_counts() == (0, 0)
 
@@ -201,14 +201,14 @@ STORED: tuple[tuple[str, str, Any], ...] = (
 @pytest.mark.parametrize("holds", [False, True])
 def test_what_is_stored_is_all_at_one_of_them(holds: bool) -> None:
     """Whatever the model: a job cannot be apart from its dataset."""
-    with two({"stored_resources": holds}) as made:
+    with two({"stored_resources": holds}) as harness:
         for verb, path, body in STORED:
             for status in (200, 503):
                 script = json_answer(status, {"message": "x"})
-                made.respond_with(script, script)
+                harness.respond_with(script, script)
                 content_type = {"content-type": "multipart/form-data; boundary=x"} if isinstance(body, bytes) else {}
-                assert made.ask(path, body, verb, **content_type).status == status
-                assert made.request_counts() == ((0, 1) if holds else (1, 0)), (verb, path)
+                assert harness.ask(path, body, verb, **content_type).status == status
+                assert harness.request_counts() == ((0, 1) if holds else (1, 0)), (verb, path)
 
 
 # --- which one after it ---------------------------------------------------------------------------------------
@@ -241,22 +241,22 @@ def test_another_upstream_answers_for_one_that_fails(served: Two, name: str) -> 
     names = {"names": {A: "our-deployment-7"}}
     for path, stream in ((CHAT, False), (CHAT, True), ("/cohere/v2/chat", False), ("/cohere/v2/chat", True)):
         with ExitStack() as stack:
-            made = stack.enter_context(two(names)) if name in LASTING else served
-            before = made.gateway.metrics()
-            made.respond_with(streamed() if stream else answered(), script)
-            seen = made.ask(path, {**BODY, "stream": stream})
-            assert made.request_counts() == (int(moves), 1), (path, stream)
-            assert (seen.status == 200) is moves, seen
-            assert seen.headers["x-gateway-upstream"] == ("default" if moves else "vault")
-            assert seen.headers["x-gateway-attempts"] == ("2" if moves else "1")
-            after = made.gateway.metrics()
+            harness = stack.enter_context(two(names)) if name in LASTING else served
+            before = harness.gateway.metrics()
+            harness.respond_with(streamed() if stream else answered(), script)
+            response = harness.ask(path, {**BODY, "stream": stream})
+            assert harness.request_counts() == (int(moves), 1), (path, stream)
+            assert (response.status == 200) is moves, response
+            assert response.headers["x-gateway-upstream"] == ("default" if moves else "vault")
+            assert response.headers["x-gateway-attempts"] == ("2" if moves else "1")
+            after = harness.gateway.metrics()
             grown = {name for name, value in after.items() if value > before.get(name, 0)}
             assert ('gateway_upstream_fallbacks_total{upstream="vault"}' in grown) is moves
             assert ('gateway_upstream_attempts_total{result="ok",upstream="default"}' in grown) is moves
             if moves:
-                assert sent(made.default).json()["model"] == A, "its own name there"
-    ours = seen.headers["x-gateway-log-id"]
-    (row,) = wait_for_rows(served.gateway.database_url, lambda row: row["id"] == ours) if made is served else [None]
+                assert last_request(harness.default).json()["model"] == A, "its own name there"
+    ours = response.headers["x-gateway-log-id"]
+    (row,) = wait_for_rows(served.gateway.database_url, lambda row: row["id"] == ours) if harness is served else [None]
     if row is not None:
         assert [attempt["upstream"] for attempt in row["attempts"]] == ["vault", "default"][: 1 + moves]
 
@@ -272,10 +272,10 @@ def test_nobody_listens_there() -> None:
 
 def test_without_leave_nothing_goes_to_the_default() -> None:
     """Whoever routes a model to a place of their own may have to: its requests leave it only where they say so."""
-    with two({"fall_back_to_default": False}) as made:
-        made.respond_with(vault=json_answer(503, {"message": "later"}))
-        seen = made.ask()
-        assert (seen.status, made.request_counts()) == (503, (0, 1))
+    with two({"fall_back_to_default": False}) as harness:
+        harness.respond_with(vault=json_answer(503, {"message": "later"}))
+        response = harness.ask()
+        assert (response.status, harness.request_counts()) == (503, (0, 1))
 
 
 def test_named_upstreams_are_asked_in_their_order() -> None:
@@ -288,30 +288,30 @@ def test_named_upstreams_are_asked_in_their_order() -> None:
             for number, one in enumerate([*upstreams, last])
         }
         with gateway_over("http://127.0.0.1:9", cohere_api_key=[SERVER_KEY], upstreams=named) as gateway:
-            seen = gateway.chat()
-            assert (seen.status, seen.headers["x-gateway-upstream"]) == (200, "region-3")
+            response = gateway.chat()
+            assert (response.status, response.headers["x-gateway-upstream"]) == (200, "region-3")
             assert [len(one.requests) for one in upstreams] == [1, 1, 1]
             down_too = gateway.chat(model="embed-v4.0")
             assert down_too.status == 502, "no model of theirs"
 
 
 def test_a_stream_that_has_begun_is_not_begun_again() -> None:
-    with two() as made:
+    with two() as harness:
         script = event_stream(transcript(start(), begun(), piece("Hi"), done=False), ending=Cut())
-        made.respond_with(streamed(), script)
-        seen = made.ask(body={**BODY, "stream": True})
-        assert seen.status == 200 and made.request_counts() == (0, 1)
-        assert "upstream_cut" in seen.data.decode()
+        harness.respond_with(streamed(), script)
+        response = harness.ask(body={**BODY, "stream": True})
+        assert response.status == 200 and harness.request_counts() == (0, 1)
+        assert "upstream_cut" in response.data.decode()
 
 
 def test_no_pause_is_made_where_another_can_answer() -> None:
     """Retries are for the last one: it has nobody behind it."""
     retries = Retries(count=2, initial_backoff=0.01, max_backoff=0.02)
-    with two(retries=retries) as made:
-        made.respond_with(answered(), json_answer(503, {"message": "later"}))
-        assert made.ask().status == 200 and made.request_counts() == (1, 1)
-        made.respond_with(json_answer(503, {"message": "later"}), json_answer(503, {"message": "later"}))
-        assert made.ask().status == 503 and made.request_counts() == (3, 1)
+    with two(retries=retries) as harness:
+        harness.respond_with(answered(), json_answer(503, {"message": "later"}))
+        assert harness.ask().status == 200 and harness.request_counts() == (1, 1)
+        harness.respond_with(json_answer(503, {"message": "later"}), json_answer(503, {"message": "later"}))
+        assert harness.ask().status == 503 and harness.request_counts() == (3, 1)
 
 
 def test_other_keys_come_before_other_upstreams() -> None:
@@ -325,27 +325,27 @@ def test_other_keys_come_before_other_upstreams() -> None:
                 base_url=vault.url, api_key=["first", "second"], models=["*"], fall_back_to_default=True
             )
             with gateway_over(default.url, cohere_api_key=[SERVER_KEY], upstreams={"vault": named}) as gateway:
-                seen = gateway.chat()
-                assert (seen.status, seen.headers["x-gateway-upstream"]) == (200, "vault")
-                assert seen.headers["x-gateway-attempts"] in ("1", "2") and not default.requests
+                response = gateway.chat()
+                assert (response.status, response.headers["x-gateway-upstream"]) == (200, "vault")
+                assert response.headers["x-gateway-attempts"] in ("1", "2") and not default.requests
 
 
 def test_a_breaker_is_one_upstreams_own() -> None:
-    with two(breaker=BreakerSettings(failures=3, window=60.0, open_seconds=60.0)) as made:
-        made.respond_with(answered(), json_answer(503, {"message": "later"}))
+    with two(breaker=BreakerSettings(failures=3, window=60.0, open_seconds=60.0)) as harness:
+        harness.respond_with(answered(), json_answer(503, {"message": "later"}))
         for _ in range(6):
-            assert made.ask().status == 200
-        assert made.request_counts() == (6, 3), "an open breaker is not asked"
-        assert made.gateway.metrics()[f'gateway_circuit_breaker_open{{model="vault/{A}"}}'] == 1.0
-        assert any("(upstream vault)" in line.get("message", "") for line in made.gateway.log.lines)
+            assert harness.ask().status == 200
+        assert harness.request_counts() == (6, 3), "an open breaker is not asked"
+        assert harness.gateway.metrics()[f'gateway_circuit_breaker_open{{model="vault/{A}"}}'] == 1.0
+        assert any("(upstream vault)" in line.get("message", "") for line in harness.gateway.log.lines)
 
 
 def test_what_a_caller_allows_holds_for_all_of_them_together() -> None:
-    with two() as made:
-        for headers, asked in (({"cf-aig-max-attempts": "1"}, (0, 1)), ({"cf-aig-max-attempts": "2"}, (1, 1))):
-            made.respond_with(answered(), json_answer(503, {"message": "later"}))
-            assert made.ask(**headers).status == (503 if asked == (0, 1) else 200)
-            assert made.request_counts() == asked
+    with two() as harness:
+        for headers, counts in (({"cf-aig-max-attempts": "1"}, (0, 1)), ({"cf-aig-max-attempts": "2"}, (1, 1))):
+            harness.respond_with(answered(), json_answer(503, {"message": "later"}))
+            assert harness.ask(**headers).status == (503 if counts == (0, 1) else 200)
+            assert harness.request_counts() == counts
 
 
 # --- the list of models -----------------------------------------------------------------------------------------
@@ -355,21 +355,21 @@ def listing(*names: str) -> Script:
     return json_answer(200, {"models": [{"name": name, "endpoints": ["chat"], "context_length": 8} for name in names]})
 
 
-def ids(seen: Seen) -> list[str]:
-    return [model["id"].removeprefix("cohere/") for model in seen.body["data"]]
+def ids(response: Response) -> list[str]:
+    return [model["id"].removeprefix("cohere/") for model in response.body["data"]]
 
 
 def test_the_list_has_the_models_of_all() -> None:
     table = {"models": ["command-*", "only-here", "renamed"], "names": {"renamed": "deployment"}}
-    with two(table) as made:
-        made.respond_with(listing(R, A), listing(A, "command-x", "deployment", "not-served"))
-        listed = made.ask("/v1/models", None, "GET")
+    with two(table) as harness:
+        harness.respond_with(listing(R, A), listing(A, "command-x", "deployment", "not-served"))
+        listed = harness.ask("/v1/models", None, "GET")
         assert ids(listed) == [R, A, "command-x", "renamed", "only-here"]
-        assert made.ask("/v1/models/only-here", None, "GET").status == 200
-        assert made.ask("/v1/models/not-served", None, "GET").status == 404
-    with two(table) as made:
-        made.respond_with(listing(R), json_answer(404, {"message": "no such path"}))
-        listed = made.ask("/v1/models", None, "GET")
+        assert harness.ask("/v1/models/only-here", None, "GET").status == 200
+        assert harness.ask("/v1/models/not-served", None, "GET").status == 404
+    with two(table) as harness:
+        harness.respond_with(listing(R), json_answer(404, {"message": "no such path"}))
+        listed = harness.ask("/v1/models", None, "GET")
         assert ids(listed) == [R, "only-here", "renamed"]
         assert "upstreams without a list of models: vault" in listed.headers["x-gateway-notes"]
 
@@ -466,8 +466,8 @@ def test_two_emulators() -> None:
             def upstreams(*requests: tuple[str, Mapping[str, Any]]) -> Sequence[str]:
                 headers = {"authorization": "Bearer any", "content-type": "application/json"}
                 answers = [gateway.ask("POST", path, body, headers) for path, body in requests]
-                assert [seen.status for seen in answers] == [200] * len(answers), answers
-                return [seen.headers["x-gateway-upstream"] for seen in answers]
+                assert [response.status for response in answers] == [200] * len(answers), answers
+                return [response.headers["x-gateway-upstream"] for response in answers]
 
             assert upstreams(
                 (CHAT, BODY),
@@ -482,27 +482,27 @@ def test_two_emulators() -> None:
             rows = wait_for_rows(gateway.database_url, lambda row: True, 8)
             by_model = {(row["model"], one["upstream"]) for row in rows for one in row["attempts"]}
             assert by_model == {(A, "eu"), (R, "default"), ("embed-v4.0", "default"), ("rerank-v3.5", "default")}
-            seen = gateway.ask("GET", "/audit?limit=1", None, {"authorization": "Bearer any"})
-            assert seen.body["data"][0]["attempts"][0]["upstream"] in ("eu", "default")
+            response = gateway.ask("GET", "/audit?limit=1", None, {"authorization": "Bearer any"})
+            assert response.body["data"][0]["attempts"][0]["upstream"] in ("eu", "default")
 
 
 def test_the_status_has_all_of_them(served: Two) -> None:
-    seen = served.ask("/gateway/status", None, "GET")
-    assert seen.status == 200, seen
-    assert seen.body["upstreams"] == {"vault": served.vault.url}
-    assert [key["upstream"] for key in seen.body["cohere_keys"]] == ["default", "vault"]
-    assert VAULT_KEY not in json.dumps(seen.body)
+    response = served.ask("/gateway/status", None, "GET")
+    assert response.status == 200, response
+    assert response.body["upstreams"] == {"vault": served.vault.url}
+    assert [key["upstream"] for key in response.body["cohere_keys"]] == ["default", "vault"]
+    assert VAULT_KEY not in json.dumps(response.body)
 
 
 def test_the_settings_in_force_have_no_secret() -> None:
     headers = {"x-secret": "canary-in-a-header"}
-    with two({"headers": headers}) as made:
-        seen = made.ask("/gateway/settings", None, "GET")
-        (shown,) = [one["value"]["vault"] for one in seen.body["data"] if one["name"] == "upstreams"]
-        assert shown["models"] == ["command-a-*", "embed-v4.0"]
-        assert (shown["api_key"], shown["headers"]) == ("(set)", "(set)")
+    with two({"headers": headers}) as harness:
+        response = harness.ask("/gateway/settings", None, "GET")
+        (settings_row,) = [one["value"]["vault"] for one in response.body["data"] if one["name"] == "upstreams"]
+        assert settings_row["models"] == ["command-a-*", "embed-v4.0"]
+        assert (settings_row["api_key"], settings_row["headers"]) == ("(set)", "(set)")
         for secret in (VAULT_KEY, SERVER_KEY, "canary-in-a-header"):
-            assert secret not in json.dumps(seen.body)
+            assert secret not in json.dumps(response.body)
 
 
 def test_one_upstream_shows_nothing_of_it() -> None:
@@ -510,9 +510,9 @@ def test_one_upstream_shows_nothing_of_it() -> None:
         ScriptedUpstream(json_answer(200, whole())).run_in_thread() as upstream,
         gateway_over(upstream.url, cohere_api_key=[SERVER_KEY]) as gateway,
     ):
-        seen = gateway.chat()
-        assert "x-gateway-upstream" not in seen.headers
+        response = gateway.chat()
+        assert "x-gateway-upstream" not in response.headers
         (row,) = wait_for_rows(gateway.database_url, lambda row: True)
         assert "upstream" not in row["attempts"][0]
-        assert "upstream" not in gateway.log.line_of(seen.headers["x-request-id"])
+        assert "upstream" not in gateway.log.line_of(response.headers["x-request-id"])
         assert not any(name.startswith("gateway_upstream_attempts_total{") for name in gateway.metrics())

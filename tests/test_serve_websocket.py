@@ -171,9 +171,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_socket_tells_what_a_stream_tells(served: Gateway, caller: Caller, name: str) -> None:
     response = caller.ask(**REQUESTS[name])
-    seen = ask(served, stream=True, **REQUESTS[name])
+    http_response = ask(served, stream=True, **REQUESTS[name])
     response[0].pop("gateway_notes", None)  # HTTP has a header for them
-    assert alike(response) == alike([event for _, event in events(seen)])
+    assert alike(response) == alike([event for _, event in events(http_response)])
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -497,5 +497,5 @@ def test_what_may_be_secret_is_not_shown() -> None:
     suspects = {line.path for line in described() if re.search("key|secret|token|password|headers", line.path)}
     assert {path.rpartition(".")[2] for path in suspects - files_and_numbers} <= inspection.SECRET_FIELDS
     upstream = NamedUpstream(base_url="https://x.example", api_key=["secret-1"], headers={"a": "secret-2"})
-    shown = repr(inspection._shown("upstreams", msgspec.to_builtins({"a": upstream})))
-    assert "x.example" in shown and "secret-" not in shown
+    text = repr(inspection._redact("upstreams", msgspec.to_builtins({"a": upstream})))
+    assert "x.example" in text and "secret-" not in text

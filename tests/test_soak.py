@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.soak import Held, Tally, grown, ledger_troubles
+from bench.soak import Held, Results, grown, ledger_troubles
 from bench.soak_calls import Answer, Kind, ok
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,9 +71,9 @@ def test_where_the_ledger_differs_is_named(
     rows: list[tuple[str, int | None]], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.soak.LEDGER_SECONDS", 0.0)
-    tally = Tally()
-    tally.add(CHAT, "soak-1", Answer(200, b"{}", "0.00002", True), "", ())
-    troubles = ledger_troubles(OfRows(*rows), tally)  # type: ignore[arg-type]
+    results = Results()
+    results.add(CHAT, "soak-1", Answer(200, b"{}", "0.00002", True), "", ())
+    troubles = ledger_troubles(OfRows(*rows), results)  # type: ignore[arg-type]
     assert (named in troubles[0]) if named else not troubles
 
 
@@ -93,6 +93,6 @@ CHAT = Kind("chat", 1, lambda chance: b"", ok)
     ids=["success", "failure", "excused", "cut", "wrong success", "nothing"],
 )
 def test_only_failures_are_excused(answer: Answer | None, excuses: tuple[str, ...], wrong: int, excused: int) -> None:
-    tally = Tally()
-    tally.add(CHAT, "soak-1", answer, "silence", excuses)
-    assert (len(tally.wrong), tally.excused.total()) == (wrong, excused)
+    results = Results()
+    results.add(CHAT, "soak-1", answer, "silence", excuses)
+    assert (len(results.wrong), results.excused.total()) == (wrong, excused)

@@ -63,14 +63,14 @@ async def test_every_change_is_a_version(store: Store) -> None:
 async def test_what_a_snapshot_lacks(store: Store) -> None:
     await added(store, Team(team_id="t", team_alias="search"))
     await added(store, key_of("a"), key_of("b"))
-    seen = (await store.read(keys.load_all)).revision
-    assert await store.read(lambda c: keys.changes_since(c, seen)) is None
+    revision = (await store.read(keys.load_all)).revision
+    assert await store.read(lambda c: keys.changes_since(c, revision)) is None
     await added(store, EndUser(user_id="u", blocked=True))
     deleted = await store.write(lambda c: keys.delete(c, VirtualKey, "key_a", OPERATOR, 300.0))
-    missed = await store.read(lambda c: keys.changes_since(c, seen))
+    missed = await store.read(lambda c: keys.changes_since(c, revision))
     assert missed is not None and [one.user_id for one in missed.end_users] == ["u"]
     assert [one.unpacked() for one in missed.keys] == [deleted] and missed.keys[0].is_deleted
-    assert (missed.teams, missed.revision) == ((), seen + 2)
+    assert (missed.teams, missed.revision) == ((), revision + 2)
     assert deleted is not None and (deleted.digest, deleted.deleted_at) == ("", 300.0)
     assert [one.key_id for one in (await store.read(keys.load_all)).keys] == ["key_b"]
     assert await store.read(lambda c: keys.find(c, VirtualKey, digest_of("sk-a"))) is None

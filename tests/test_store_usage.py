@@ -153,8 +153,8 @@ async def test_a_check_writes_bytes_and_leaves_them_free(store: Store, monkeypat
     await store.save(stored("resp_1", body=b"x" * 1000))
     await store.save(stored("resp_2", owner="other", body=b"x" * 2000))
     for _ in range(3):
-        seen = await store.check(OWNER)
-        assert 1000 < seen.owner < 2000 < seen.total
+        sizes = await store.check(OWNER)
+        assert 1000 < sizes.owner < 2000 < sizes.total
     length = select(func.sum(func.length(PROBES.c.body)))
     assert await store._database.read(lambda connection: connection.scalar(length)) == usage.PROBE_BYTES
 

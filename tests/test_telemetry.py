@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from gateway.observability import telemetry
 from gateway.settings.schema import NamedUpstream, Retries, TracingSettings
 from support import databases
-from support.app import CHAT, SERVER_KEY, A, Harness, Seen, answered, run_harness, streamed
+from support.app import CHAT, SERVER_KEY, A, Harness, Response, answered, run_harness, streamed
 from support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
 from support.redis_server import free_port
 from support.scripted_upstream import json_answer
@@ -47,9 +47,9 @@ def harness(receiver: OtlpReceiver) -> Iterator[Harness]:
         yield one
 
 
-def span_of(receiver: OtlpReceiver, seen: Seen) -> Any:
+def span_of(receiver: OtlpReceiver, response: Response) -> Any:
     """The span of this answer."""
-    wanted = seen.headers["x-request-id"]
+    wanted = response.headers["x-request-id"]
 
     def find() -> Any:
         return next((s for s in receiver.spans if attributes(s).get("cohere_gateway.request.id") == wanted), None)
@@ -58,8 +58,8 @@ def span_of(receiver: OtlpReceiver, seen: Seen) -> Any:
 
 
 def test_a_chat(harness: Harness, receiver: OtlpReceiver) -> None:
-    seen = harness.chat_over(answered("words of the answer"), SECRET_WORDS)
-    span = span_of(receiver, seen)
+    response = harness.chat_over(answered("words of the answer"), SECRET_WORDS)
+    span = span_of(receiver, response)
     assert (span.name, span.kind) == (f"chat {A}", 2)  # SPAN_KIND_SERVER
     assert (
         attributes(span).items()
@@ -118,9 +118,9 @@ def test_a_callers_trace_goes_on_here_and_not_at_cohere(harness: Harness, receiv
     native = {**headers, "content-type": "application/json", "authorization": f"Bearer {harness.gateway.key}"}
     body = b'{"model": "%s", "messages": [{"role": "user", "content": "x"}]}' % A.encode()
     harness.gateway.ask("POST", "/cohere/v2/chat", body, native)
-    sent = [exchange.request.headers for exchange in harness.upstream.exchanges]
-    assert len(sent) == 2
-    assert not [one for one in sent if {"traceparent", "tracestate"} & {*one}]
+    upstream_headers = [exchange.request.headers for exchange in harness.upstream.exchanges]
+    assert len(upstream_headers) == 2
+    assert not [one for one in upstream_headers if {"traceparent", "tracestate"} & {*one}]
 
 
 def test_cohere_gets_our_trace_if_that_is_wanted(receiver: OtlpReceiver) -> None:
@@ -160,9 +160,9 @@ def test_metrics(harness: Harness, receiver: OtlpReceiver) -> None:
 
 
 def test_logs_have_the_trace(harness: Harness, receiver: OtlpReceiver) -> None:
-    seen = harness.chat_over(answered())
-    span = span_of(receiver, seen)
-    wanted = seen.headers["x-request-id"]
+    response = harness.chat_over(answered())
+    span = span_of(receiver, response)
+    wanted = response.headers["x-request-id"]
     record = receiver.wait_for(
         lambda: next((r for r in receiver.logs if attributes(r).get("cohere_gateway.request") == wanted), None)
     )
@@ -172,8 +172,8 @@ def test_logs_have_the_trace(harness: Harness, receiver: OtlpReceiver) -> None:
 
 
 def test_no_words_of_anybody_are_exported(harness: Harness, receiver: OtlpReceiver) -> None:
-    seen = harness.chat_over(answered("words of the answer"), SECRET_WORDS, user="somebody@example.com")
-    span_of(receiver, seen)
+    response = harness.chat_over(answered("words of the answer"), SECRET_WORDS, user="somebody@example.com")
+    span_of(receiver, response)
     receiver.wait_for(lambda: receiver.logs and receiver.metrics)
     for secret in (SECRET_WORDS, "words of the answer", SERVER_KEY, "somebody@example.com", "127.0.0.1"):
         assert secret not in receiver.raw
@@ -183,10 +183,10 @@ def test_exemplars_lead_from_a_metric_to_its_trace(harness: Harness, receiver: O
     span = span_of(receiver, harness.chat_over(answered()))
     harness.gateway.settle()
     accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-    seen = harness.gateway.ask("GET", "/metrics", headers=accept)
-    assert seen.headers["content-type"].startswith("application/openmetrics-text")
-    assert f'# {{trace_id="{span.trace_id.hex()}"}}' in seen.data.decode()
-    assert seen.data.endswith(b"# EOF\n")
+    response = harness.gateway.ask("GET", "/metrics", headers=accept)
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert f'# {{trace_id="{span.trace_id.hex()}"}}' in response.data.decode()
+    assert response.data.endswith(b"# EOF\n")
     assert "trace_id" not in harness.gateway.ask("GET", "/metrics", headers={}).data.decode()
 
 
@@ -205,8 +205,8 @@ def test_a_response_in_the_background_has_a_span_of_its_own(receiver: OtlpReceiv
     with run_harness(cohere_api_key=[SERVER_KEY], retries=QUICK, database_url=databases.sqlite(tmp_path)) as one:
         one.respond_with(streamed("words"))
         body = {"model": A, "input": "Hi", "background": True, "stream": True}
-        seen = one.gateway.ask("POST", "/v1/responses", body)
-        request = seen.headers["x-request-id"]
+        response = one.gateway.ask("POST", "/v1/responses", body)
+        request = response.headers["x-request-id"]
 
         def find() -> Any:
             spans = [s for s in receiver.spans if attributes(s).get("cohere_gateway.request.id") == request]

@@ -262,19 +262,19 @@ CLUSTER = ROOT / "tests" / "bench" / "cluster.py"
 
 
 @pytest.mark.parametrize(
-    ("variable", "url", "said"),
+    ("variable", "url", "sentence"),
     [
         ("GATEWAY_DATABASE_URL", "postgresql://postgres@127.0.0.1:{port}/x", "PostgreSQL does not answer at "),
         ("GATEWAY_REDIS_URL", "redis://127.0.0.1:{port}/0", "Redis does not answer at redis://127.0.0.1:"),
     ],
 )
-def test_make_cluster_says_what_is_missing(variable: str, url: str, said: str, tmp_path: Path) -> None:
+def test_make_cluster_says_what_is_missing(variable: str, url: str, sentence: str, tmp_path: Path) -> None:
     with database("postgresql", tmp_path) as store:
         values = {"GATEWAY_DATABASE_URL": store.url, variable: url.format(port=free_port())}
         result = subprocess.run(
             [sys.executable, str(CLUSTER)], env={**os.environ, **values}, capture_output=True, text=True, check=False
         )
-    assert result.returncode == 1 and said in result.stderr and f"with {variable} in" in result.stderr
+    assert result.returncode == 1 and sentence in result.stderr and f"with {variable} in" in result.stderr
     assert "apt install" in result.stderr and "Traceback" not in result.stderr
 
 

@@ -22,7 +22,7 @@ from gateway.errors import CallerError
 from gateway.http import multipart as forms
 from gateway.http.multipart import Form
 from support import transcripts
-from support.app import CALLER_KEY, SERVER_KEY, Gateway, Harness, Seen, demonstration, gateway_over, run_harness
+from support.app import CALLER_KEY, SERVER_KEY, Gateway, Harness, Response, demonstration, gateway_over, run_harness
 from support.asgi_server import serve
 from support.scripted_upstream import Request, json_answer
 from translators.core.errors import InvalidField, UpstreamProtocolError
@@ -252,7 +252,7 @@ FIRST: tuple[Part, ...] = (("model", None, f"cohere/{MODEL}".encode()), ("langua
 FILE: Part = ("file", "a b.wav", WAV)
 
 
-def send(gateway: Gateway, *parts: Part, path: str = PATH, headers: Mapping[str, str] | None = None) -> Seen:
+def send(gateway: Gateway, *parts: Part, path: str = PATH, headers: Mapping[str, str] | None = None) -> Response:
     return gateway.ask("POST", path, encoded(parts), MULTIPART | dict(headers or {}))
 
 
@@ -294,34 +294,34 @@ ORDERS: tuple[tuple[Part, ...], ...] = (
 
 @pytest.mark.parametrize("parts", ORDERS, ids=lambda parts: " ".join(part[0] for part in parts))
 def test_the_file_is_the_last_part_wherever_it_came(harness: Harness, parts: tuple[Part, ...]) -> None:
-    seen = send(harness.gateway, *parts)
-    assert (seen.status, seen.body) == (200, {"text": "Good morning."})
+    response = send(harness.gateway, *parts)
+    assert (response.status, response.body) == (200, {"text": "Good morning."})
     sent_body, request = at_cohere(harness)
     assert (request.method, request.path) == ("POST", "/v2/audio/transcriptions")
     assert request.headers.first("authorization") == f"Bearer {CALLER_KEY}"
     assert sent_body == [("model", MODEL.encode()), ("language", b"en"), ("file", WAV)]
-    assert "x-gateway-notes" not in seen.headers
+    assert "x-gateway-notes" not in response.headers
 
 
 def test_what_comes_behind_the_file_in_time_and_too_late(harness: Harness) -> None:
     late: tuple[Part, ...] = (("response_format", None, b"text"), ("temperature", None, b"0.5"))
-    seen = send(harness.gateway, FILE, *FIRST, *late)
-    assert (seen.data, "x-gateway-notes" in seen.headers) == (b"Good morning.\n", False)
+    response = send(harness.gateway, FILE, *FIRST, *late)
+    assert (response.data, "x-gateway-notes" in response.headers) == (b"Good morning.\n", False)
     assert ("temperature", b"0.5") in at_cohere(harness)[0]
     harness.respond_with(HEARD)
     long: Part = ("file", "a b.wav", bytes(500_000))
     late = (late[0], ("temperature", None, b"1.5"))  # not said to be adjusted, as it is not sent
-    seen = send(harness.gateway, *FIRST, long, *late)
-    assert (seen.status, seen.data) == (200, b"Good morning.\n")
+    response = send(harness.gateway, *FIRST, long, *late)
+    assert (response.status, response.data) == (200, b"Good morning.\n")
     assert at_cohere(harness)[0] == [("model", MODEL.encode()), ("language", b"en"), ("file", long[2])]
-    assert seen.headers["x-gateway-notes"] == "temperature ignored (it came after the file)"
-    seen = send(harness.gateway, *FIRST, long, *late, headers={"x-gateway-strict": "true"})
-    assert (seen.status, seen.error["param"]) == (400, "temperature")
+    assert response.headers["x-gateway-notes"] == "temperature ignored (it came after the file)"
+    response = send(harness.gateway, *FIRST, long, *late, headers={"x-gateway-strict": "true"})
+    assert (response.status, response.error["param"]) == (400, "temperature")
 
 
 def test_names_that_would_break_a_head_are_escaped(harness: Harness) -> None:
-    seen = send(harness.gateway, *FIRST, ("file", r"a\"; name=\"model\r\n.wav", WAV))
-    assert seen.status == 200
+    response = send(harness.gateway, *FIRST, ("file", r"a\"; name=\"model\r\n.wav", WAV))
+    assert response.status == 200
     (request,) = harness.upstream.requests
     assert request.body.count(b'name="model"') == 1 and b"%22; name=%22model" in request.body
 
@@ -349,20 +349,20 @@ REFUSALS: tuple[tuple[str, tuple[Part, ...], str | None], ...] = (
 
 @pytest.mark.parametrize(("parts", "param"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
 def test_refused(harness: Harness, parts: tuple[Part, ...], param: str | None) -> None:
-    seen = send(harness.gateway, *parts)
-    assert (seen.status, seen.error["type"], seen.error["param"]) == (400, "invalid_request_error", param)
+    response = send(harness.gateway, *parts)
+    assert (response.status, response.error["type"], response.error["param"]) == (400, "invalid_request_error", param)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "audio/wav", ""])
 def test_other_content_types(harness: Harness, kind: str) -> None:
-    seen = harness.gateway.ask("POST", PATH, b"{}", MULTIPART | {"content-type": kind})
-    assert seen.status == (400 if kind == "multipart/form-data" else 415)
+    response = harness.gateway.ask("POST", PATH, b"{}", MULTIPART | {"content-type": kind})
+    assert response.status == (400 if kind == "multipart/form-data" else 415)
     assert not harness.upstream.requests
 
 
 def test_a_form_that_says_it_is_too_large_is_not_read(harness: Harness) -> None:
-    seen = harness.gateway.ask("POST", PATH, None, MULTIPART | {"content-length": "2000000"})
-    assert (seen.status, seen.error["code"]) == (413, "request_too_large")
+    response = harness.gateway.ask("POST", PATH, None, MULTIPART | {"content-length": "2000000"})
+    assert (response.status, response.error["code"]) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize("parts", [FIRST, ()], ids=["sent on", "kept"])
@@ -380,10 +380,10 @@ def test_a_form_that_is_too_large_is_given_up(harness: Harness, parts: tuple[Par
 
 
 def test_a_form_that_ends_early_is_a_400(harness: Harness) -> None:
-    seen = harness.gateway.ask("POST", PATH, encoded([*FIRST, FILE])[:-200], MULTIPART)
-    assert (seen.status, seen.error["code"]) == (400, "bad_request")
-    seen = harness.gateway.ask("POST", PATH, encoded([FILE, *FIRST])[:-200], MULTIPART)
-    assert (seen.status, seen.error["code"]) == (400, "bad_request")
+    response = harness.gateway.ask("POST", PATH, encoded([*FIRST, FILE])[:-200], MULTIPART)
+    assert (response.status, response.error["code"]) == (400, "bad_request")
+    response = harness.gateway.ask("POST", PATH, encoded([FILE, *FIRST])[:-200], MULTIPART)
+    assert (response.status, response.error["code"]) == (400, "bad_request")
 
 
 def test_coheres_error_is_passed_on_by_both_methods() -> None:
@@ -411,8 +411,8 @@ def test_at_azure_the_deployment_is_the_model(harness: Harness) -> None:
     assert send(harness.gateway, FIRST[1], FILE, path=path).status == 200
     assert at_cohere(harness)[0][0] == ("model", MODEL.encode())
     harness.respond_with(HEARD)
-    seen = send(harness.gateway, ("model", None, b"whisper"), FIRST[1], FILE, path=path)
-    assert seen.headers["x-gateway-notes"] == f"model whisper -> {MODEL} (the deployment in the URL)"
+    response = send(harness.gateway, ("model", None, b"whisper"), FIRST[1], FILE, path=path)
+    assert response.headers["x-gateway-notes"] == f"model whisper -> {MODEL} (the deployment in the URL)"
 
 
 def test_memory_stays_bounded() -> None:

@@ -200,10 +200,10 @@ def test_strict_mode_lets_it_be(narrow_gateway: _NarrowGateway) -> None:
 
 
 def test_other_values_are_refused(narrow_gateway: _NarrowGateway) -> None:
-    seen = narrow_gateway.gateway.ask(
+    response = narrow_gateway.gateway.ask(
         "POST", "/v1/responses", {"model": A, "input": "a", "truncation": "some", "store": False}
     )
-    assert (seen.status, seen.error["param"], narrow_gateway.contents()) == (400, "truncation", [])
+    assert (response.status, response.error["param"], narrow_gateway.contents()) == (400, "truncation", [])
 
 
 def test_disabled_is_echoed(narrow_gateway: _NarrowGateway) -> None:

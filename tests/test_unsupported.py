@@ -25,14 +25,14 @@ def operations() -> tuple[tuple[str, str], ...]:
 def test_every_operation_of_openai_is_served_or_refused_with_a_reason(demo: Gateway) -> None:
     refused = 0
     for method, path in operations():
-        seen = demo.ask(method, path, b"{}" if method != "GET" else None)
-        if seen.status < 400:
+        response = demo.ask(method, path, b"{}" if method != "GET" else None)
+        if response.status < 400:
             continue
-        assert seen.error["code"] not in NOWHERE, f"{method} {path} leads nowhere"
-        if seen.error["type"] == "UnsupportedOperationError":
+        assert response.error["code"] not in NOWHERE, f"{method} {path} leads nowhere"
+        if response.error["type"] == "UnsupportedOperationError":
             refused += 1
-            assert (seen.status, seen.error["code"]) == (400, "unsupported_operation")
-            assert "not supported" in seen.error["message"]
+            assert (response.status, response.error["code"]) == (400, "unsupported_operation")
+            assert "not supported" in response.error["message"]
     assert refused > 150
 
 

@@ -151,7 +151,7 @@ def show_settings(services: Services, principal: Principal, reasons: Callable[[]
         data.append(
             {
                 "name": line.path,
-                "value": _shown(line.path, value),
+                "value": _redact(line.path, value),
                 "is_default": is_default,
                 "origin": origins.get(line.path, DEFAULT),
                 "default": line.default,
@@ -173,14 +173,14 @@ FIELDS: Mapping[str, str] = {"global": "global_limits"}
 """Names in the file that are no names of Python's."""
 
 
-def _shown(path: str, value: Any) -> Any:
+def _redact(path: str, value: Any) -> Any:
     """Returns a value without what is secret in it, at any depth."""
     if path.rpartition(".")[2] in SECRET_FIELDS:
         return HIDDEN if value else value
     if isinstance(value, dict):
-        return {name: _shown(str(name), inner) for name, inner in value.items()}
+        return {name: _redact(str(name), inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_shown("", inner) for inner in value]
+        return [_redact("", inner) for inner in value]
     if isinstance(value, str) and "://" in value:
         return without_secrets(value)
     return value

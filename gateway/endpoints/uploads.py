@@ -49,8 +49,8 @@ class UploadEndpoint:
     def __init__(self, operation: UploadOperation, services: Services) -> None:
         self._operation, self._services = operation, services
         self._method = cohere_methods.find("POST", operation.upstream)
-        sent = {row.name for row in operation.fields.rows if row.verdict is Verdict.SEND}
-        self._before_the_file = sent | set(operation.required_texts)
+        forwarded_fields = {row.name for row in operation.fields.rows if row.verdict is Verdict.SEND}
+        self._before_the_file = forwarded_fields | set(operation.required_texts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, operation, record = self._services, self._operation, record_of(scope)
@@ -134,13 +134,13 @@ class UploadEndpoint:
             record.streamed = True
             record.first_byte = time.monotonic()
             headers = [*STREAM_HEADERS, *note_headers(translation.notes)]
-            sent = sse.encode(transcript.documents) + sse.DONE
+            data = sse.encode(transcript.documents) + sse.DONE
         else:
-            sent = transcript.body
+            data = transcript.body
             content_type = PLAIN_TYPE if transcript.plain else JSON_TYPE
-            headers = [content_type, (b"content-length", b"%d" % len(sent)), *note_headers(translation.notes)]
+            headers = [content_type, (b"content-length", b"%d" % len(data)), *note_headers(translation.notes)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": sent})
+        await send({"type": "http.response.body", "body": data})
 
 
 class Upload:
@@ -156,12 +156,12 @@ class Upload:
     ) -> None:
         self._form, self._fields, self._file, self._part, self._contents = form, fields, file, part, contents
         self._boundary = secrets.token_hex(16)
-        self._sent = False
+        self._complete = False
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
 
     @property
     def complete(self) -> bool:
-        return self._sent
+        return self._complete
 
     @property
     def failure(self) -> GatewayError | None:
@@ -173,7 +173,7 @@ class Upload:
         yield texts + self._head(self._part, file) + b"\r\n"
         async for piece in self._contents:
             yield piece
-        self._sent = True
+        self._complete = True
         yield f"\r\n--{self._boundary}--\r\n".encode()
 
     def _head(self, name: str, more: str = "") -> bytes:

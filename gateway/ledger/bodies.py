@@ -40,11 +40,11 @@ def is_stored(entry: LedgerEntry, bodies: Bodies) -> bool:
 
 def body_text(bodies: Bodies) -> str:
     """Returns both bodies as the text that is sealed."""
-    shown = {"request": _shown(bodies.request), "response": _shown(bodies.response)}
-    return msgspec.json.encode(shown).decode()
+    document = {"request": _document(bodies.request), "response": _document(bodies.response)}
+    return msgspec.json.encode(document).decode()
 
 
-def _shown(body: Body) -> Mapping[str, Any]:
+def _document(body: Body) -> Mapping[str, Any]:
     return {
         "type": body.type,
         "bytes": body.size,

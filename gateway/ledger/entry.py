@@ -121,9 +121,9 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
     def row(self) -> dict[str, Any]:
         """Returns the row as reports show it: every name is there."""
-        shown = asdict(self)
-        del shown["at"]
-        return shown
+        values = asdict(self)
+        del values["at"]
+        return values
 
 
 encode_entry = msgspec.json.Encoder().encode

@@ -341,26 +341,26 @@ def _activity(sums: Iterable[Mapping[str, Any]], names: Names, number: int, size
         day.add(row, digest)
         _add(total, _values(row))
     starts = sorted(days, reverse=True)
-    shown = _shown(total)
+    total_sums = _named_sums(total)
     pages = max(-(-len(starts) // size), 1)
     return {
         "results": [
             {
                 "date": _date(start),
-                "metrics": _shown(days[start].metrics),
+                "metrics": _named_sums(days[start].metrics),
                 "breakdown": _breakdown(days[start], about),
             }
             for start in starts[(number - 1) * size : number * size]
         ],
         "metadata": {
-            "total_spend": shown.spend,
-            "total_prompt_tokens": shown.prompt_tokens,
-            "total_completion_tokens": shown.completion_tokens,
-            "total_tokens": shown.total_tokens,
-            "total_api_requests": shown.api_requests,
-            "total_successful_requests": shown.successful_requests,
-            "total_failed_requests": shown.failed_requests,
-            "total_cache_read_input_tokens": shown.cache_read_input_tokens,
+            "total_spend": total_sums.spend,
+            "total_prompt_tokens": total_sums.prompt_tokens,
+            "total_completion_tokens": total_sums.completion_tokens,
+            "total_tokens": total_sums.total_tokens,
+            "total_api_requests": total_sums.api_requests,
+            "total_successful_requests": total_sums.successful_requests,
+            "total_failed_requests": total_sums.failed_requests,
+            "total_cache_read_input_tokens": total_sums.cache_read_input_tokens,
             "total_cache_creation_input_tokens": 0,
             "page": number,
             "total_pages": pages,
@@ -369,11 +369,11 @@ def _activity(sums: Iterable[Mapping[str, Any]], names: Names, number: int, size
     }
 
 
-def _shown(metrics: Sequence[Any]) -> _Metrics:
+def _named_sums(metrics: Sequence[Any]) -> _Metrics:
     """Returns sums by their names. Money was added up in nano-dollars."""
-    shown = _Metrics(*metrics)
-    shown.spend, shown.total_response_time_ms = _dollars(metrics[0]), round(shown.total_response_time_ms, 2)
-    return shown
+    named = _Metrics(*metrics)
+    named.spend, named.total_response_time_ms = _dollars(metrics[0]), round(named.total_response_time_ms, 2)
+    return named
 
 
 def _values(row: Mapping[str, Any]) -> list[float]:
@@ -429,15 +429,16 @@ def _breakdown(day: _Day, about: Mapping[str, Row]) -> Row:
     for group, members in day.groups.items():
         if group == "api_keys":
             breakdown[group] = {
-                digest: {"metrics": _shown(one.metrics), "metadata": about[digest]} for digest, one in members.items()
+                digest: {"metrics": _named_sums(one.metrics), "metadata": about[digest]}
+                for digest, one in members.items()
             }
             continue
         breakdown[group] = {
             name: {
-                "metrics": _shown(one.metrics),
+                "metrics": _named_sums(one.metrics),
                 "metadata": {},
                 "api_key_breakdown": {
-                    digest: {"metrics": _shown(metrics), "metadata": about[digest]}
+                    digest: {"metrics": _named_sums(metrics), "metadata": about[digest]}
                     for digest, metrics in one.keys.items()
                 },
             }

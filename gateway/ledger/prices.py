@@ -65,8 +65,8 @@ class Prices:
 
         cached_tokens: how many of the input tokens Cohere had in its cache.
         """
-        known = self._rates.get(model)
-        return None if known is None else cost(known, billed, cached_tokens)
+        unit_prices = self._rates.get(model)
+        return None if unit_prices is None else cost(unit_prices, billed, cached_tokens)
 
     def estimate(self, model: str, method: Method, workload: Workload) -> int | None:
         """Returns the nano-dollars that a request may cost, before it is made; None where the price is unknown.
@@ -76,14 +76,14 @@ class Prices:
         """
         if method.group not in BILLED_GROUPS:
             return 0
-        known = self._rates.get(model)
-        if known is not None and method.group == "transcription":
-            return 0 if "audio_seconds" in known else None
-        if known is None:
+        unit_prices = self._rates.get(model)
+        if unit_prices is not None and method.group == "transcription":
+            return 0 if "audio_seconds" in unit_prices else None
+        if unit_prices is None:
             return None
-        units = _expected_units(known, model, method, workload)
-        expected = cost(known, units)
-        if expected is None and cost(known, {unit: min(amount, 1) for unit, amount in units.items()}) is not None:
+        units = _expected_units(unit_prices, model, method, workload)
+        expected = cost(unit_prices, units)
+        if expected is None and cost(unit_prices, {unit: min(amount, 1) for unit, amount in units.items()}) is not None:
             return MAX_COST  # each unit has a price: it is the caller's numbers that are out of range
         return expected
 
@@ -92,8 +92,8 @@ def merged(rows: Mapping[str, ModelPrice], overrides: Mapping[str, ModelPrice]) 
     """Returns the rows with those of the settings above them, price by price."""
     result = dict(rows)
     for model, override in overrides.items():
-        given = {name: value for name, value in asdict(override).items() if value is not None}
-        result[model] = replace(result.get(model, ModelPrice()), **{"source": "settings", "date": "", **given})
+        changes = {name: value for name, value in asdict(override).items() if value is not None}
+        result[model] = replace(result.get(model, ModelPrice()), **{"source": "settings", "date": "", **changes})
     return result
 
 
@@ -121,7 +121,9 @@ def _version(rows: Mapping[str, ModelPrice]) -> str:
     return f"{newest}.{digest[:8]}"
 
 
-def _expected_units(known: Mapping[str, int], model: str, method: Method, workload: Workload) -> Mapping[str, int]:
+def _expected_units(
+    unit_prices: Mapping[str, int], model: str, method: Method, workload: Workload
+) -> Mapping[str, int]:
     """Returns the units that Cohere will bill, as far as they can be told before."""
     prompt = min(-(-workload.prompt_bytes // BYTES_PER_TOKEN), MAX_PROMPT_TOKENS * workload.calls)
     images = workload.images
@@ -130,13 +132,13 @@ def _expected_units(known: Mapping[str, int], model: str, method: Method, worklo
             output = workload.max_tokens if workload.max_tokens is not None else usual_answer(model) * workload.calls
             return {"input_tokens": prompt + images * IMAGE_TOKENS, "output_tokens": output}
         case "embed":
-            by_token = "image_tokens" in known or "images" not in known
+            by_token = "image_tokens" in unit_prices or "images" not in unit_prices
             return {
                 "input_tokens": prompt,
                 **({"image_tokens": images * IMAGE_TOKENS} if by_token else {"images": images}),
             }
         case "rerank":
-            return {"search_units": workload.searches} if "search_units" in known else {"input_tokens": prompt}
+            return {"search_units": workload.searches} if "search_units" in unit_prices else {"input_tokens": prompt}
         case "parse":
             return {"pages": workload.calls}
         case "classify":

@@ -80,11 +80,13 @@ USAGE_PARAMETERS = (
 )
 
 
-def require_known(query: Mapping[str, str], known: Collection[str]) -> None:
+def require_known(query: Mapping[str, str], parameters: Collection[str]) -> None:
     """Raises InvalidField for a parameter that a report does not have: it would be a filter that does nothing."""
     for name in query:
-        if name not in known:
-            raise InvalidField(name, f"Unknown parameter '{name}': there are {', '.join(known)}", "unknown_parameter")
+        if name not in parameters:
+            raise InvalidField(
+                name, f"Unknown parameter '{name}': there are {', '.join(parameters)}", "unknown_parameter"
+            )
 
 
 def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:

@@ -186,9 +186,9 @@ def _change_sentence(change: Change, before: Mapping[str, Any], after: Mapping[s
     sentence = f"{change.author or 'Somebody'} {change.action} {change.kind.replace('_', ' ')} {name}"
     names = [one for one in {**before, **after} if one not in _UNINTERESTING and before.get(one) != after.get(one)]
     if change.action == "updated" and names:
-        shown = [f"{one} {_short(before.get(one))} -> {_short(after.get(one))}" for one in names[:MAX_FIELDS]]
+        changes = [f"{one} {_short(before.get(one))} -> {_short(after.get(one))}" for one in names[:MAX_FIELDS]]
         more = f", and {len(names) - MAX_FIELDS} more" if len(names) > MAX_FIELDS else ""
-        return f"{sentence}: {', '.join(shown)}{more}."
+        return f"{sentence}: {', '.join(changes)}{more}."
     return f"{sentence}."
 
 
@@ -255,20 +255,20 @@ async def usage_rows(
 
 
 def _usage_row(row: Mapping[str, Any], by: Sequence[str], names: Names) -> Row:
-    shown: Row = {}
+    result: Row = {}
     for name in by:
         if name in ("hour", "day"):
-            shown[name] = timestamp(row["start"] * MICROSECONDS)[: 10 if name == "day" else 13]
+            result[name] = timestamp(row["start"] * MICROSECONDS)[: 10 if name == "day" else 13]
             if name == "hour":
-                shown[name] += ":00:00Z"
+                result[name] += ":00:00Z"
             continue
         value = row[BY[name]] or None
-        shown[name] = value
+        result[name] = value
         if name == "key" and value is not None:
-            shown["key_alias"] = names.key_alias(value)
+            result["key_alias"] = names.key_alias(value)
         if name == "team" and value is not None:
-            shown["team_alias"] = names.team_alias(value)
-    return shown | {
+            result["team_alias"] = names.team_alias(value)
+    return result | {
         "calls": int(row["calls"]),
         "failures": int(row["failures"]),
         "tokens": {name: int(row[name]) for name in ("input", "output", "cached", "thinking")},

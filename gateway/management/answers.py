@@ -155,10 +155,15 @@ def _limits(record: VirtualKey | Team | EndUser, now: float) -> dict[str, Any]:
     limits: dict[str, Any] = {name: getattr(record, name) for name in _LIMITS}
     objects = {name: limits[name] or {} for name in _OBJECTS}
     windows = record.budget_limits
-    shown = windows and [
+    dated_windows = windows and [
         {**msgspec.to_builtins(one), "reset_at": _reset_at(one.budget_duration, now)} for one in windows
     ]
-    return {**limits, **objects, "budget_limits": shown, "budget_reset_at": _reset_at(record.budget_duration, now)}
+    return {
+        **limits,
+        **objects,
+        "budget_limits": dated_windows,
+        "budget_reset_at": _reset_at(record.budget_duration, now),
+    }
 
 
 def _reset_at(duration: str | None, now: float) -> str | None:

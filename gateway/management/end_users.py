@@ -5,7 +5,7 @@ from typing import Any
 from gateway.management import answers, fields
 from gateway.management.authority import require_reader, require_writer
 from gateway.management.paging import Filters
-from gateway.management.request import END_USER, ManagementRequest, Work, missing, taken
+from gateway.management.request import END_USER, ManagementRequest, Work, missing, name_taken
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import Connection, end_user_conditions
@@ -26,7 +26,7 @@ def new(request: ManagementRequest) -> Work:
         try:
             (user,) = keys.insert(connection, [record], request.actor.changed_by, request.now)
         except NameTaken as error:
-            raise taken("user_id", "this end user is there, or was before being deleted") from error
+            raise name_taken("user_id", "this end user is there, or was before being deleted") from error
         return answers.end_user_info(user, request.now)
 
     return work
@@ -73,7 +73,7 @@ def block(request: ManagementRequest) -> Work:
                 try:
                     (user,) = keys.insert(connection, [EndUser(user_id=user_id, blocked=True)], by, now)
                 except NameTaken as error:
-                    raise taken("user_ids", "one of them was deleted") from error
+                    raise name_taken("user_ids", "one of them was deleted") from error
             blocked.append(answers.end_user_info(user, request.now))
         return {"blocked_users": blocked}
 

@@ -133,8 +133,8 @@ class FieldTable:
         return value if row.check is None else row.check(row.name, value, notes)
 
     def _unknown(self, name: str) -> InvalidField:
-        shown = name[:80]
+        short_name = name[:80]
         honoured = [row.name for row in self.rows.values() if row.verdict is Verdict.HONOURED]
         nearest = self._hints.get(name) or next(iter(difflib.get_close_matches(name, honoured, 1, 0.5)), None)
         hint = f"the nearest name is '{nearest}'" if nearest else f"there are {', '.join(honoured)}"
-        return InvalidField(shown, f"There is no field '{shown}': {hint}", "unknown_parameter")
+        return InvalidField(short_name, f"There is no field '{short_name}': {hint}", "unknown_parameter")

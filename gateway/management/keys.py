@@ -16,7 +16,7 @@ from gateway.management.authority import (
     require_writer,
 )
 from gateway.management.paging import Filters, page_of
-from gateway.management.request import KEY, TEAM, ManagementRequest, Work, missing, taken
+from gateway.management.request import KEY, TEAM, ManagementRequest, Work, missing, name_taken
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import SORTS, Connection, KeyFilter, key_conditions, ordered
@@ -45,7 +45,7 @@ def generate(request: ManagementRequest) -> Work:
         try:
             (key,) = keys.insert(connection, [record], request.actor.changed_by, request.now)
         except NameTaken as error:
-            raise _taken(error) from error
+            raise _name_taken(error) from error
         return answers.generated_key(key, secret, request.now)
 
     return work
@@ -69,7 +69,7 @@ def update(request: ManagementRequest) -> Work:
         try:
             changed = keys.update(connection, VirtualKey, key.key_id, changes, request.actor.changed_by, request.now)
         except NameTaken as error:
-            raise _taken(error) from error
+            raise _name_taken(error) from error
         return answers.updated_key(reference, _present(changed, param), changes, request.now)
 
     return work
@@ -96,7 +96,7 @@ def rotate(request: ManagementRequest) -> Work:
         try:
             changed = keys.rotate(connection, key.key_id, digest_of(secret), secret[-LAST:], by, now, until, changes)
         except NameTaken as error:
-            raise _taken(error, "new_key") from error
+            raise _name_taken(error, "new_key") from error
         return answers.generated_key(_present(changed, "key"), secret, now)
 
     return work
@@ -111,12 +111,12 @@ def delete(request: ManagementRequest) -> Work:
         raise InvalidField("keys", "Missing required parameter: 'keys', or 'key_aliases'", "missing_required_parameter")
 
     def work(connection: Connection) -> dict[str, Any]:
-        found = {}
+        keys_by_id = {}
         for param, reference in named:
             key = _find(connection, reference, param)
             require_key_change(request.actor, key, {})
-            found[key.key_id] = key
-        for key_id in found:
+            keys_by_id[key.key_id] = key
+        for key_id in keys_by_id:
             keys.delete(connection, VirtualKey, key_id, request.actor.changed_by, request.now)
         return {"deleted_keys": [reference for _, reference in named]}
 
@@ -182,19 +182,19 @@ def infos(request: ManagementRequest) -> Work:
         raise InvalidField("keys", "Missing required parameter: 'keys'", "missing_required_parameter")
 
     def work(connection: Connection) -> dict[str, Any]:
-        found = [key for reference in references if (key := find(connection, reference)) is not None]
-        return {"key": references, "info": shown_keys(found, request.now)}
+        records = [key for reference in references if (key := find(connection, reference)) is not None]
+        return {"key": references, "info": key_infos(records, request.now)}
 
     return work
 
 
 _STATUSES = ("active", "expired", "revoked", "deleted")
-_NOT_KEPT = ("organization_id", "project_id")
+_UNSUPPORTED = ("organization_id", "project_id")
 _WITHOUT_EFFECT = ("expand", "include_team_keys", "include_created_by_keys")
 
 FILTERS = (
     *("page", "size", "sort_by", "sort_order", "status", "expires", "user_id", "team_id", "key_alias", "key_hash"),
-    *("search", "substring_matching", "return_full_object", *_NOT_KEPT, *_WITHOUT_EFFECT),
+    *("search", "substring_matching", "return_full_object", *_UNSUPPORTED, *_WITHOUT_EFFECT),
 )
 """The query of a list of keys."""
 
@@ -203,7 +203,7 @@ def list_keys(request: ManagementRequest) -> Work:
     """Serves /key/list: digests, or whole keys with `return_full_object`."""
     require_reader(request.actor)
     filters = Filters(request, *FILTERS)
-    for name in _NOT_KEPT:
+    for name in _UNSUPPORTED:
         if filters.text(name):
             raise InvalidField(name, f"'{name}' is not kept, so no list can be made by it", "unsupported_value")
     digest = filters.text("key_hash")
@@ -224,8 +224,8 @@ def list_keys(request: ManagementRequest) -> Work:
         conditions, start = key_conditions(wanted, request.now), (number - 1) * size
         page = keys.list_records(connection, VirtualKey, conditions, start, size, ordered(SORTS[sort], descending))
         digests = [key.digest for key in page.records]
-        shown = shown_keys(page.records, request.now) if whole else digests
-        return {"keys": shown, **page_of(page.total, number, size)}
+        rows = key_infos(page.records, request.now) if whole else digests
+        return {"keys": rows, **page_of(page.total, number, size)}
 
     return work
 
@@ -238,9 +238,9 @@ def find(connection: Connection, reference: str) -> VirtualKey | None:
     return keys.find(connection, VirtualKey, digest_of(reference) if reference.startswith(PREFIX) else reference)
 
 
-def shown_keys(found: Sequence[VirtualKey], now: float) -> list[dict[str, Any]]:
+def key_infos(records: Sequence[VirtualKey], now: float) -> list[dict[str, Any]]:
     """Returns keys as lists show them."""
-    return [answers.key_info(key, now, token=True) for key in found]
+    return [answers.key_info(key, now, token=True) for key in records]
 
 
 def _find(connection: Connection, reference: str, param: str) -> VirtualKey:
@@ -262,7 +262,7 @@ def _require_team(connection: Connection, team_id: str | None) -> None:
 def _free_secret(request: ManagementRequest, secret: str | None, param: str = "key") -> str | None:
     """Raises CallerError for a secret that is the gateway's own."""
     if secret is not None and request.reserved(secret):
-        raise taken(param, "it is a key of the gateway itself")
+        raise name_taken(param, "it is a key of the gateway itself")
     return secret
 
 
@@ -275,6 +275,6 @@ def _stored(request: ManagementRequest, values: Mapping[str, Any]) -> dict[str, 
     return stored
 
 
-def _taken(error: NameTaken, secret: str = "key") -> Exception:
+def _name_taken(error: NameTaken, secret: str = "key") -> Exception:
     param = secret if error.field == "key" else error.field
-    return taken(param, "another key has it")
+    return name_taken(param, "another key has it")

@@ -131,15 +131,15 @@ def _key(row: Mapping[str, Any], name: str, drop_restrictions: bool, notes: list
         lost = sorted(name for name in _RESTRICTIONS & fields.keys() if fields[name])
         if lost:
             notes.append(f"{name}: without {', '.join(lost)}")
-    known = _TABLE.rows
-    unknown = sorted(name for name, value in fields.items() if name not in known and value)
+    rows = _TABLE.rows
+    unknown = sorted(name for name, value in fields.items() if name not in rows and value)
     if unknown:
         notes.append(
             f"{name}: without {', '.join(unknown)}, which LiteLLM's tables had no meaning for when this was made"
         )
     heard = Notes()
-    kept = {name: value for name, value in fields.items() if name in (_OPEN if drop_restrictions else _TABLE).rows}
-    values = (_OPEN if drop_restrictions else _TABLE).read(msgspec.json.encode(kept), heard)
+    accepted = {name: value for name, value in fields.items() if name in (_OPEN if drop_restrictions else _TABLE).rows}
+    values = (_OPEN if drop_restrictions else _TABLE).read(msgspec.json.encode(accepted), heard)
     notes.extend(f"{name}: {note.text}" for note in heard)
     key_name = row.get("key_name")
     last_four = key_name[-4:] if isinstance(key_name, str) and len(key_name) > 4 else ""

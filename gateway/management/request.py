@@ -55,6 +55,6 @@ def missing(kind: str, param: str | None = None) -> CallerError:
     return CallerError(reported.at(param) if param else reported)
 
 
-def taken(param: str, what: str) -> CallerError:
+def name_taken(param: str, what: str) -> CallerError:
     """Returns the error for a name that another record has."""
     return CallerError(failure("name_taken", f"'{param}' is taken: {what}").at(param))

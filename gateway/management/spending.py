@@ -13,10 +13,10 @@ NANO_PER_DOLLAR = 10**9
 
 def spenders(answer: Any) -> dict[Spender, set[str]]:
     """Returns the ids of all that an answer shows the spend of; nothing where it shows none."""
-    found: dict[Spender, set[str]] = {}
-    for by, id, _ in _shown(answer):
-        found.setdefault(by, set()).add(id)
-    return found
+    result: dict[Spender, set[str]] = {}
+    for by, id, _ in _records(answer):
+        result.setdefault(by, set()).add(id)
+    return result
 
 
 def read(connection: Connection, wanted: Mapping[Spender, set[str]]) -> Spent:
@@ -26,7 +26,7 @@ def read(connection: Connection, wanted: Mapping[Spender, set[str]]) -> Spent:
 
 def fill_in(answer: Any, amounts: Spent | None) -> None:
     """Writes the amounts into an answer; None, which is unknown, where the ledger does not answer."""
-    for by, id, record in _shown(answer):
+    for by, id, record in _records(answer):
         by_model = None if amounts is None else amounts[by].get(id, {})
         record["spend"] = None if by_model is None else sum(by_model.values()) / NANO_PER_DOLLAR
         if "total_spend" in record:
@@ -37,14 +37,14 @@ def fill_in(answer: Any, amounts: Spent | None) -> None:
             }
 
 
-def _shown(answer: Any) -> Iterator[tuple[Spender, str, dict[str, Any]]]:
+def _records(answer: Any) -> Iterator[tuple[Spender, str, dict[str, Any]]]:
     """Yields the records of an answer, wherever they are in it."""
     if isinstance(answer, list):
         for element in answer:
-            yield from _shown(element)
+            yield from _records(element)
     elif isinstance(answer, dict):
         if "spend" in answer:
             by: Spender = "key_id" if "key_id" in answer else "team_id" if "team_id" in answer else "end_user"
             yield by, answer["user_id" if by == "end_user" else by], answer
         for name in ("info", "keys", "team_info", "teams", "data", "blocked_users", "unblocked_users"):
-            yield from _shown(answer.get(name))
+            yield from _records(answer.get(name))

@@ -4,9 +4,9 @@ from typing import Any
 
 from gateway.management import answers, fields
 from gateway.management.authority import require_reader, require_team_change, require_writer
-from gateway.management.keys import shown_keys
+from gateway.management.keys import key_infos
 from gateway.management.paging import Filters, page_of
-from gateway.management.request import TEAM, ManagementRequest, Work, missing, taken
+from gateway.management.request import TEAM, ManagementRequest, Work, missing, name_taken
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import TEAM_SORTS, Connection, keys_of_team, ordered, team_conditions
@@ -30,7 +30,7 @@ def new(request: ManagementRequest) -> Work:
         try:
             (team,) = keys.insert(connection, [record], request.actor.changed_by, request.now)
         except NameTaken as error:
-            raise taken("team_id", "another team has it, or had it before it was deleted") from error
+            raise name_taken("team_id", "another team has it, or had it before it was deleted") from error
         return answers.team_info(team, request.now)
 
     return work
@@ -48,8 +48,8 @@ def update(request: ManagementRequest) -> Work:
         team_id = _find(connection, reference, "team_id").team_id
         require_team_change(request.actor, team_id)
         changed = keys.update(connection, Team, team_id, changes, request.actor.changed_by, request.now)
-        shown = answers.team_info(_present(changed, "team_id"), request.now)
-        return {"team_id": team_id, "data": shown, **shown}
+        info = answers.team_info(_present(changed, "team_id"), request.now)
+        return {"team_id": team_id, "data": info, **info}
 
     return work
 
@@ -63,8 +63,8 @@ def delete(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         params = [f"team_ids[{number}]" for number in range(len(references))]
-        found = {_find(connection, *named).team_id: None for named in zip(references, params, strict=True)}
-        for team_id in found:
+        team_ids = {_find(connection, *named).team_id: None for named in zip(references, params, strict=True)}
+        for team_id in team_ids:
             require_team_change(request.actor, team_id)
             keys.delete(connection, Team, team_id, request.actor.changed_by, request.now)
         return {"deleted_teams": list(references)}
@@ -112,8 +112,8 @@ def info(request: ManagementRequest) -> Work:
         page = keys.list_records(connection, VirtualKey, keys_of_team(team.team_id), 0, MOST_KEYS)
         if page.total > MOST_KEYS:
             request.notes.inform("keys", f"keys: the newest {MOST_KEYS} of {page.total}")
-        shown = shown_keys(page.records, request.now)
-        return {"team_id": team.team_id, "team_info": answers.team_info(team, request.now), "keys": shown}
+        rows = key_infos(page.records, request.now)
+        return {"team_id": team.team_id, "team_info": answers.team_info(team, request.now), "keys": rows}
 
     return work
 
@@ -147,9 +147,9 @@ def list_page(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         page = keys.list_records(connection, Team, conditions, (number - 1) * size, size, order)
-        shown = [answers.team_info(team, request.now) for team in page.records]
+        rows = [answers.team_info(team, request.now) for team in page.records]
         pages = page_of(page.total, number, size)["total_pages"]
-        return {"teams": shown, "total": page.total, "page": number, "page_size": size, "total_pages": pages}
+        return {"teams": rows, "total": page.total, "page": number, "page_size": size, "total_pages": pages}
 
     return work
 

@@ -221,7 +221,7 @@ class RequestHandler(Responder):
         """Returns what the request has cost so far. A background response gets a record of its own after it was
         translated, so the record is looked up each time.
         """
-        return shown_cost(self.services, self.record)
+        return public_cost(self.services, self.record)
 
     async def _save(self, final: bytes) -> None:
         assert self.loaded is not None and self.operation.finished_response is not None, (
@@ -340,7 +340,7 @@ def context_of(
         _conversation(services, record, loaded) if seals else _NO_CONVERSATION,
         strict=b"x-gateway-strict" in record.headers and record.strict,
         vocabulary=vocabulary,
-        cost=cost or partial(shown_cost, services, record),
+        cost=cost or partial(public_cost, services, record),
     )
 
 
@@ -360,6 +360,6 @@ def _conversation(services: Services, record: RequestRecord, loaded: LoadedState
     )
 
 
-def shown_cost(services: Services, record: RequestRecord) -> int | None:
+def public_cost(services: Services, record: RequestRecord) -> int | None:
     """Returns the nano-dollars that a request has cost so far; None where that is unknown, or not to be shown."""
     return record.cost_nanodollars if services.settings.usage_cost else None

@@ -150,7 +150,7 @@ class MergedStream:
         self._pending: list[bytes] = []
         self._error: Exception | None = None
         self._running = len(sources)
-        self._available, self._taken = asyncio.Event(), asyncio.Event()
+        self._available, self._emptied = asyncio.Event(), asyncio.Event()
         self._tasks = [asyncio.ensure_future(self._relay(source)) for source in sources]
 
     async def _relay(self, source: UpstreamStream) -> None:
@@ -159,8 +159,8 @@ class MergedStream:
             while documents := await source.read():
                 self._pending += documents
                 self._available.set()
-                self._taken.clear()
-                await self._taken.wait()
+                self._emptied.clear()
+                await self._emptied.wait()
         except Exception as error:
             self._error = error
         finally:
@@ -178,7 +178,7 @@ class MergedStream:
             await self._available.wait()
         if self._pending:
             documents, self._pending = self._pending, []
-            self._taken.set()
+            self._emptied.set()
             return documents
         if self._error is not None:
             raise self._error

@@ -55,32 +55,32 @@ def spent(limits: Limited) -> float:
     return sum(value for series, value in rows if series.startswith("gateway_budget_spent_usd{") and '"k"' in series)
 
 
-Way = Callable[[Limited, Caller], object]
+Scenario = Callable[[Limited, Caller], object]
 
 
-def ask(script: Sequence[Script], **fields: Any) -> Way:
-    def way(limits: Limited, caller: Caller) -> object:
+def ask(script: Sequence[Script], **fields: Any) -> Scenario:
+    def scenario(limits: Limited, caller: Caller) -> object:
         limits[0].respond_with(*script)
         return caller.chat(**{"temperature": 0.7, **fields})
 
-    return way
+    return scenario
 
 
-def native(script: Script, stream: bool) -> Way:
-    def way(limits: Limited, caller: Caller) -> object:
+def native(script: Script, stream: bool) -> Scenario:
+    def scenario(limits: Limited, caller: Caller) -> object:
         limits[0].respond_with(script)
         body = {"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": stream, "max_tokens": 5}
         return caller.ask("POST", "/cohere/v2/chat", body)
 
-    return way
+    return scenario
 
 
-def leaves(script: Script, stream: bool, sees: bytes) -> Way:
+def leaves(script: Script, stream: bool, sees: bytes) -> Scenario:
     """The caller reads until this has come, and closes the connection."""
 
     id = f"leaver-{stream}"
 
-    def way(limits: Limited, caller: Caller) -> None:
+    def scenario(limits: Limited, caller: Caller) -> None:
         limits[0].respond_with(script)
         body = json.dumps(
             {"model": A, "messages": [{"role": "user", "content": "Hi"}], "stream": stream, "max_tokens": 5}
@@ -97,7 +97,7 @@ def leaves(script: Script, stream: bool, sees: bytes) -> Way:
             awaited(lambda: bool(limits[0].upstream.requests))
         assert limits[0].gateway.log.line_of(id)["outcome"] == "client_closed"
 
-    return way
+    return scenario
 
 
 def cached(limits: Limited, caller: Caller) -> None:
@@ -107,10 +107,10 @@ def cached(limits: Limited, caller: Caller) -> None:
 
 def embeds(limits: Limited, caller: Caller) -> None:
     limits[0].respond_with(EMBEDDED)
-    seen = caller.ask(
+    response = caller.ask(
         "POST", "/v1/embeddings", {"model": "embed-v4.0", "input": ["x"] * 200, "encoding_format": "float"}
     )
-    assert len(limits[0].upstream.requests) == 3, seen
+    assert len(limits[0].upstream.requests) == 3, response
 
 
 def two_turns(limits: Limited, caller: Caller) -> None:
@@ -125,7 +125,7 @@ def two_turns(limits: Limited, caller: Caller) -> None:
 
 
 NEVER = Signal()
-WAYS: tuple[tuple[str, Way, float, float], ...] = (
+SCENARIOS: tuple[tuple[str, Scenario, float, float], ...] = (
     ("whole", ask([answered()]), 6, 6),
     ("streamed", ask([streamed()], stream=True), 6, 6),
     ("three choices", ask([answered()], n=3), 18, 18),
@@ -142,11 +142,13 @@ WAYS: tuple[tuple[str, Way, float, float], ...] = (
 )
 
 
-@pytest.mark.parametrize(("name", "way", "least", "most"), WAYS, ids=[row[0] for row in WAYS])
-def test_each_way_pays_what_it_took(harness: Limited, name: str, way: Way, least: float, most: float) -> None:
+@pytest.mark.parametrize(("name", "scenario", "least", "most"), SCENARIOS, ids=[row[0] for row in SCENARIOS])
+def test_each_scenario_pays_what_it_took(
+    harness: Limited, name: str, scenario: Scenario, least: float, most: float
+) -> None:
     caller = harness[1]("k")
     before = spent(harness)
-    way(harness, caller)
+    scenario(harness, caller)
     paid = spent(harness) - before
     assert least - 1e-6 <= paid <= most + 1e-6, f"{name}: {paid}"
     harness[0].respond_with(answered())

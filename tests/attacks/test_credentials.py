@@ -18,7 +18,7 @@ from gateway.auth import directory
 from gateway.auth.addresses import caller_address, is_within
 from gateway.store import keys
 from gateway.virtual_keys import Team, VirtualKey, digest_of
-from support.app import CHAT, MASTER_KEY, SERVER_KEY, A, Harness, Seen, answered
+from support.app import CHAT, MASTER_KEY, SERVER_KEY, A, Harness, Response, answered
 from support.asgi_server import raw_request
 from support.scripted_upstream import json_answer
 from support.virtual_keys import BY, key_of, run_keyed_harness, secret_of, write
@@ -46,7 +46,7 @@ def served() -> Iterator[tuple[Harness, str]]:
         yield harness, url
 
 
-def call(harness: Harness, headers: list[tuple[str, str]], path: str = CHAT) -> Seen:
+def call(harness: Harness, headers: list[tuple[str, str]], path: str = CHAT) -> Response:
     return harness.gateway.ask("POST", path, BODY, [*headers, *JSON.items()])
 
 
@@ -62,8 +62,8 @@ def test_a_key_in_any_of_its_headers(served: tuple[Harness, str], name: str) -> 
         values += [f"Bearer {secret_of('good')}", f"token  {secret_of('good')}"]
     for value in values:
         assert call(harness, [(name, value)]).status == 200
-    sent = json.dumps([dict(request.headers) for request in harness.upstream.requests], default=list)
-    assert secret_of("good") not in sent and SERVER_KEY in sent
+    upstream_headers = json.dumps([dict(request.headers) for request in harness.upstream.requests], default=list)
+    assert secret_of("good") not in upstream_headers and SERVER_KEY in upstream_headers
     assert call(harness, [(name, CANARY)]).status == 401
     assert call(harness, [(name, "")]).error["code"] == "missing_api_key"
 
@@ -75,9 +75,12 @@ def test_a_key_for_the_gateway_beside_one_for_the_provider(served: tuple[Harness
     provider = ("authorization", "Bearer co-some-key-of-the-provider")
     for secret in (secret_of("good"), MASTER_KEY):
         for path in (CHAT, "/cohere/v2/chat"):
-            seen = call(harness, [provider, (name, f"Bearer {secret}")], path)
-            assert seen.status == 200
-            assert seen.headers["x-gateway-notes"] == "authorization ignored (another header has a key of this gateway)"
+            response = call(harness, [provider, (name, f"Bearer {secret}")], path)
+            assert response.status == 200
+            assert (
+                response.headers["x-gateway-notes"]
+                == "authorization ignored (another header has a key of this gateway)"
+            )
     assert "x-gateway-notes" not in call(harness, [(name, secret_of("good"))]).headers
     same = [("authorization", f"Bearer {secret_of('good')}"), (name, secret_of("good"))]
     assert "x-gateway-notes" not in call(harness, same).headers
@@ -134,10 +137,10 @@ def test_unknown_malformed_deleted_and_expired_are_one(
     secrets = ("sk-" + "0" * 40, "malformed", "a.b.c", secret_of("expired"), secret_of("deleted"), "\u00e9" * 20)
     answers = set()
     for secret in secrets:
-        seen = call(harness, [("authorization", f"Bearer {secret}")])
+        response = call(harness, [("authorization", f"Bearer {secret}")])
         for name in ("x-request-id", "x-gateway-log-id", "date"):
-            del seen.headers[name]
-        answers.add((seen.status, json.dumps(seen.headers, sort_keys=True), seen.data))
+            del response.headers[name]
+        answers.add((response.status, json.dumps(response.headers, sort_keys=True), response.data))
     assert len(answers) == 1 and next(iter(answers))[0] == 401
     assert looks == [digest_of(secret) for secret in secrets]
 
@@ -203,10 +206,10 @@ def test_fifty_credentials(served: tuple[Harness, str]) -> None:
 def test_the_master_key_in_a_url_is_refused_and_not_logged(served: tuple[Harness, str], target: str) -> None:
     harness, _ = served
     harness.respond_with(json_answer(200, {"models": []}))
-    seen = harness.gateway.ask("GET", target, None, {"authorization": f"Bearer {MASTER_KEY}"})
-    assert (seen.status, b"secret_in_url" in seen.data) == (400, True), seen
+    response = harness.gateway.ask("GET", target, None, {"authorization": f"Bearer {MASTER_KEY}"})
+    assert (response.status, b"secret_in_url" in response.data) == (400, True), response
     assert not harness.upstream.exchanges
-    line = harness.gateway.log.line_of(seen.headers["x-request-id"])
+    line = harness.gateway.log.line_of(response.headers["x-request-id"])
     assert line["path"] == "/..."
     assert MASTER_KEY not in harness.gateway.log.getvalue().decode()
 
@@ -232,9 +235,9 @@ def test_no_canary_is_seen_again(served: tuple[Harness, str]) -> None:
     for secret in secrets:
         for path in (CHAT, "/v1/models", "/cohere/v2/chat", "/v1/nothing", f"/v1/models/{secret}", f"/key/{secret}/x"):
             for name in ("authorization", "x-litellm-api-key"):
-                seen = call(harness, [(name, f"Bearer {secret}")], path)
-                assert secret.encode() not in seen.data or f"/models/{secret}" in path, (path, seen)
-                harness.gateway.log.line_of(seen.headers["x-request-id"])
+                response = call(harness, [(name, f"Bearer {secret}")], path)
+                assert secret.encode() not in response.data or f"/models/{secret}" in path, (path, response)
+                harness.gateway.log.line_of(response.headers["x-request-id"])
         headers = [("authorization", f"Bearer {secret}"), ("x-request-id", "leak-test"), ("user-agent", "x")]
         call(harness, headers, f"/v1/models?key={secret}")
     written = harness.gateway.log.getvalue().decode()
@@ -254,8 +257,8 @@ def test_no_secret_is_in_a_representation() -> None:
     from support.principals import principal_of
 
     settings = Settings(master_key=MASTER_KEY, cohere_api_key=[SERVER_KEY])
-    shown = repr(principal_of(settings, MASTER_KEY))
-    assert MASTER_KEY not in shown and SERVER_KEY not in shown
+    text = repr(principal_of(settings, MASTER_KEY))
+    assert MASTER_KEY not in text and SERVER_KEY not in text
     key = key_of("good")
     assert secret_of("good") not in repr(key)
 
@@ -287,10 +290,10 @@ def test_addresses_from_which_a_key_may_be_used(
     harness, _ = served
     harness.respond_with(answered())
     headers = [("authorization", f"Bearer {secret_of(name)}")]
-    seen = call(harness, headers + ([("x-forwarded-for", forwarded)] if forwarded else []))
-    assert seen.status == status
+    response = call(harness, headers + ([("x-forwarded-for", forwarded)] if forwarded else []))
+    assert response.status == status
     if status == 403:
-        assert seen.error["code"] == "address_not_allowed"
+        assert response.error["code"] == "address_not_allowed"
 
 
 @pytest.mark.parametrize(

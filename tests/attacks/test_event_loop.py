@@ -266,8 +266,8 @@ def test_no_step_of_the_loop_takes_long(
 ) -> None:
     for _ in range(TRIES):
         longest["step"] = 0.0
-        seen = on.ask("POST", path, body)
-        assert seen.status in (200, 400, 502), seen
+        http_response = on.ask("POST", path, body)
+        assert http_response.status in (200, 400, 502), http_response
         if longest["step"] < MOST_SECONDS:
             break
     assert 0 < longest["step"] < MOST_SECONDS
@@ -280,9 +280,9 @@ def test_millions_of_values_are_refused_before_anything_parses_them(
     """A parser would hold up the whole process until it has ended, in whatever thread."""
     for _ in range(TRIES):
         longest["step"] = 0.0
-        seen = on.ask("POST", path, body % list_of(b"{}", 4_000_000))
-        assert seen.status == 400
-        assert b"max_json_values" in seen.data
+        http_response = on.ask("POST", path, body % list_of(b"{}", 4_000_000))
+        assert http_response.status == 400
+        assert b"max_json_values" in http_response.data
         if longest["step"] < MOST_SECONDS:
             break
     assert 0 < longest["step"] < MOST_SECONDS
@@ -290,9 +290,9 @@ def test_millions_of_values_are_refused_before_anything_parses_them(
 
 def test_escaped_characters_are_bounded(on: Gateway) -> None:
     message = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}'
-    seen = on.ask("POST", CHAT, message % (b"\\n" * (MAX_ESCAPES + 1)))
-    assert seen.status == 400
-    assert b"escaped" in seen.data
+    http_response = on.ask("POST", CHAT, message % (b"\\n" * (MAX_ESCAPES + 1)))
+    assert http_response.status == 400
+    assert b"escaped" in http_response.data
 
 
 def test_values_inside_of_texts_are_not_counted(on: Gateway) -> None:
@@ -330,14 +330,14 @@ def interpreter_holds() -> Iterator[list[float]]:
     hold, over = [0.0], threading.Event()
 
     def watch() -> None:
-        seen: dict[int, tuple[int, float]] = {}
+        clocks: dict[int, tuple[int, float]] = {}
         while not over.wait(0.0002):
             for thread in threading.enumerate():
                 if thread.name.startswith("offload") and thread.ident is not None:
-                    clock, before = seen.get(thread.ident) or (time.pthread_getcpuclockid(thread.ident), None)
+                    clock, before = clocks.get(thread.ident) or (time.pthread_getcpuclockid(thread.ident), None)
                     now = time.clock_gettime(clock)
                     hold[0] = max(hold[0], now - (now if before is None else before))
-                    seen[thread.ident] = clock, now
+                    clocks[thread.ident] = clock, now
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -59,18 +59,18 @@ class Expression:
 
 @cache
 def modules() -> tuple[tuple[str, ast.Module], ...]:
-    found = []
+    result = []
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             if not LEFT_OUT & {*file.parts} and file.name != "__main__.py":
                 name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-                found.append((name.removesuffix(".__init__"), ast.parse(file.read_text())))
-    return tuple(found)
+                result.append((name.removesuffix(".__init__"), ast.parse(file.read_text())))
+    return tuple(result)
 
 
 @cache
 def expressions() -> tuple[Expression, ...]:
-    found = []
+    result = []
     for name, tree in modules():
         # What a file calls a pattern may be called by its name in others.
         names = {id(value): target.id for node in ast.walk(tree) for value, target in assigned(node)}
@@ -78,8 +78,8 @@ def expressions() -> tuple[Expression, ...]:
             if isinstance(node, ast.Call) and (function := function_of_re(node)):
                 pattern, flags = evaluated(name, node)
                 used = frozenset({function}) if function in METHODS else methods_of(name, names.get(id(node), ""))
-                found.append(Expression(name, node.lineno, pattern, flags, used or HARDEST))
-    return tuple(found)
+                result.append(Expression(name, node.lineno, pattern, flags, used or HARDEST))
+    return tuple(result)
 
 
 def assigned(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.Name]]:
@@ -111,11 +111,11 @@ def evaluated(module: str, call: ast.Call) -> tuple[str | bytes, int]:
 class Unknown(dict[str, Any]):
     """The names that only a function has: any text stands for each of them."""
 
-    def __init__(self, known: dict[str, Any]) -> None:
-        self._known = known
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self._namespace = namespace
 
     def __missing__(self, name: str) -> Any:
-        if name in self._known or hasattr(builtins, name):
+        if name in self._namespace or hasattr(builtins, name):
             raise KeyError(name)
         return "x"
 
@@ -239,11 +239,11 @@ def superlinear(pattern: str | bytes, flags: int, methods: frozenset[str]) -> It
     for make in hostile_texts(pattern):
         long = make(LONG)
         for method in methods:
-            if (taken := seconds(compiled, method, long)) > NOTHING:
+            if (duration := seconds(compiled, method, long)) > NOTHING:
                 short = make(SHORT)
                 before = min(seconds(compiled, method, short) for _ in range(3))
-                if min(taken, seconds(compiled, method, long)) > max(before * MAX_RATIO, NOTHING):
-                    yield f"{method} {long[:30]!r}...{long[-10:]!r}: {before:.4f} -> {taken:.4f} s"
+                if min(duration, seconds(compiled, method, long)) > max(before * MAX_RATIO, NOTHING):
+                    yield f"{method} {long[:30]!r}...{long[-10:]!r}: {before:.4f} -> {duration:.4f} s"
 
 
 @pytest.mark.parametrize(
@@ -254,16 +254,16 @@ def test_a_pattern_that_backtracks_is_noticed(pattern: str | bytes, method: str)
 
 
 def test_all_are_found() -> None:
-    found = expressions()
-    assert len(found) > 60
-    assert {"translators.answer.transforms", "gateway.http.path_aliases"} <= {one.module for one in found}
+    all_expressions = expressions()
+    assert len(all_expressions) > 60
+    assert {"translators.answer.transforms", "gateway.http.path_aliases"} <= {one.module for one in all_expressions}
     held = {
         (value.pattern, name)
         for name, _ in modules()
         for value in vars(importlib.import_module(name)).values()
         if isinstance(value, re.Pattern)
     }
-    missing = {pattern for pattern, _ in held} - {one.pattern for one in found}
+    missing = {pattern for pattern, _ in held} - {one.pattern for one in all_expressions}
     assert not missing, "made in a way that is not seen here"
 
 

@@ -24,7 +24,7 @@ from support.certificates import issued_in
 from support.process import Process, awaited, process, reads_until
 
 CALLERS = 16
-KEPT = 256 * 1024
+MAX_BUFFERED = 256 * 1024
 ALONE = 64 * 1024
 """Bytes that a stream costs of which nothing has come: two connections, their tasks and parsers."""
 
@@ -156,7 +156,7 @@ def test_little_is_kept_for_who_does_not_read(
         stalled(CALLERS)  # with them comes what is loaded late, and what the allocator keeps
         before = memory(worker)
         stalled(CALLERS)
-        assert (memory(worker) - before) / CALLERS < KEPT + ALONE
+        assert (memory(worker) - before) / CALLERS < MAX_BUFFERED + ALONE
     awaited(lambda: b"gateway_requests_in_flight 1.0" in server.get("/metrics"))
 
 
@@ -209,4 +209,4 @@ def test_little_more_is_kept_over_tls(tmp_path: Path, protocol: str, begin: Call
         stalled(CALLERS)
         before = memory(worker)
         stalled(CALLERS)
-        assert (memory(worker) - before) / CALLERS < KEPT + ALONE + TLS
+        assert (memory(worker) - before) / CALLERS < MAX_BUFFERED + ALONE + TLS

@@ -156,14 +156,14 @@ def _tracer(counts: Counts) -> Any:
             path = Path(code.co_filename)
             inside = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] not in ("tests", ".venv")
             ours[code] = (str(path.relative_to(ROOT)), code.co_qualname) if inside else None
-        place = ours[code]
-        if place is None:
+        location = ours[code]
+        if location is None:
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
 
         def count(frame: FrameType, event: str, argument: Any) -> Any:
             if event == "opcode":
-                counts[place] += 1
+                counts[location] += 1
             return count
 
         return count
@@ -223,11 +223,11 @@ def main() -> None:
             continue
         counts = counts_of(name)
         print(f"{name:<60}{counts.total():>8}")
-        places: Counter[str] = Counter()
+        locations: Counter[str] = Counter()
         for (module, function), number in counts.items():
-            places[f"{module} {function}" if wanted.functions else module] += number
-        for place, number in places.most_common(60):
-            print(f"    {place:<90}{number:>8}")
+            locations[f"{module} {function}" if wanted.functions else module] += number
+        for location, number in locations.most_common(60):
+            print(f"    {location:<90}{number:>8}")
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ async def look_for_redis(url: str) -> None:
 
 def _missing(name: str, url: str, error: Exception, variable: str, debian: str, brew: str) -> str:
     parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    public_url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     why = str(error) or type(error).__name__
-    return MISSING.format(name=name, url=shown, why=why, variable=variable, debian=debian, brew=brew)
+    return MISSING.format(name=name, url=public_url, why=why, variable=variable, debian=debian, brew=brew)
 
 
 class Replica:

@@ -122,7 +122,7 @@ async def recording(url: str, callers_ids: bool = False, groups: int = 40, secon
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(LedgerSettings(spool=folder, flush_seconds=0.01, days=0), url, observer)
         ledger.start()
-        made = count = 0
+        row_count = count = 0
         path = 0.0
         templates = [record(principal(number), time.monotonic()) for number in range(KEYS)]
 
@@ -148,13 +148,13 @@ async def recording(url: str, callers_ids: bool = False, groups: int = 40, secon
                 await asyncio.sleep(0.002)
 
         await write_group(GROUP_OF_CALLS)  # opens the database
-        path, made, server = 0.0, count, await server_cpu(url)
+        path, row_count, server = 0.0, count, await server_cpu(url)
         off_path = []
         for _ in range(groups):
             cpu, own = time.process_time(), time.thread_time()
             await write_group(GROUP_OF_CALLS)
             off_path.append((time.process_time() - cpu) - (time.thread_time() - own))
-        made, server = count - made, await server_cpu(url) - server
+        row_count, server = count - row_count, await server_cpu(url) - server
         began, before = time.monotonic(), count
         while time.monotonic() - began < seconds:
             now = time.monotonic()
@@ -167,10 +167,10 @@ async def recording(url: str, callers_ids: bool = False, groups: int = 40, secon
         await ledger.stop()
         wall = time.monotonic() - began
     return {
-        "path_us": path / made * 1e6,
+        "path_us": path / row_count * 1e6,
         "off_path_us": min(off_path) / GROUP_OF_CALLS * 1e6,
         "usual_off_path_us": sorted(off_path)[groups // 2] / GROUP_OF_CALLS * 1e6,
-        "server_us": server / made * 1e6,
+        "server_us": server / row_count * 1e6,
         "rows_per_second": (observer.written - before) / wall,
     }
 

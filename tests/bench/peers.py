@@ -308,7 +308,7 @@ def measure(
 ) -> None:
     """Bursts in turns. A case that a peer cannot serve is left out for it, with the reason."""
     for case in cases:
-        able: list[tuple[Measured, load.Case]] = []
+        available: list[tuple[Measured, load.Case]] = []
         for one in sides:
             assert one.server is not None
             own = dataclasses.replace(case, headers=one.peer.headers(upstream.port))
@@ -316,12 +316,12 @@ def measure(
                 if not one.peer.relays:
                     load.verify(one.server.port, own)
                 warm(one, own, seconds / 2)
-                able.append((one, own))
+                available.append((one, own))
             except (load.WrongAnswer, OSError, ValueError, KeyError, TypeError) as error:
                 one.refused[case.name] = f"{type(error).__name__}: {error}"[:160]
         for cycle in range(cycles):
-            shift = cycle % max(len(able), 1)
-            for one, own in [*able[shift:], *able[:shift]]:
+            shift = cycle % max(len(available), 1)
+            for one, own in [*available[shift:], *available[:shift]]:
                 one.bursts.setdefault(case.name, []).append(warm(one, own, seconds))
             bench.progress(f"{case.name}: cycle {cycle + 1} of {cycles}")
 
@@ -512,23 +512,23 @@ def main() -> int:
     wanted = options()
     home: Path = wanted.home
     home.mkdir(parents=True, exist_ok=True)
-    found = home / "versions.json"
+    versions_file = home / "versions.json"
     peers = [peer for peer in PEERS if peer.name not in wanted.without]
     if wanted.python:
         peers.insert(1, with_python(wanted.python))
     if not os.environ.get(INSIDE):
-        found.write_text(json.dumps(install(peers, home)))
+        versions_file.write_text(json.dumps(install(peers, home)))
         status = enter_namespace()
         if status is not None:
             return status
     else:
         raise_loopback()
-    versions = json.loads(found.read_text())
+    versions = json.loads(versions_file.read_text())
     missing = [f"{name}: {version[1:]}" for name, version in versions.items() if version.startswith("!")]
     cases = [case for case in CASES if wanted.case is None or case.name in wanted.case]
     before = os.getloadavg()[0]
-    able = [peer for peer in peers if not versions[peer.name].startswith("!")]
-    sides = run_all(able, versions, missing, wanted, cases)
+    available = [peer for peer in peers if not versions[peer.name].startswith("!")]
+    sides = run_all(available, versions, missing, wanted, cases)
     how = (
         f"{wanted.cycles} cycles of bursts of {wanted.seconds} s, on {machine()}; load average before "
         f"{before:.1f}, at the end {os.getloadavg()[0]:.1f}."

@@ -52,7 +52,7 @@ _NUMBER = re.compile(rb"number=(\d{12})")
 class TimedUpstream(upstream.UpstreamSession):
     """The stand-in for Cohere that notes when it sends each event of a paced stream."""
 
-    sent: dict[tuple[bytes, int], float] = {}
+    send_times: dict[tuple[bytes, int], float] = {}
     identity = b""
 
     def answer(self, request: bytes) -> None:
@@ -61,7 +61,7 @@ class TimedUpstream(upstream.UpstreamSession):
         super().answer(request)
 
     def step(self, chunks: list[bytes], position: int, when: float, pace: float) -> None:
-        self.sent[self.identity, position] = perf_counter()
+        self.send_times[self.identity, position] = perf_counter()
         super().step(chunks, position, when, pace)
 
 
@@ -79,7 +79,7 @@ class StreamCaller(asyncio.Protocol):
 
     def __init__(self, request: bytes, number: bytes, mark: bytes, times: Times) -> None:
         self._request, self._number, self._mark, self._times = request, number, mark, times
-        self._seen, self._tail, self._asked = 0, b"", 0.0
+        self._seen, self._tail, self._request_time = 0, b"", 0.0
         self.done = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport
 
@@ -87,20 +87,20 @@ class StreamCaller(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def ask(self) -> None:
-        self._asked = perf_counter()
+        self._request_time = perf_counter()
         self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
-        if self._asked:
-            self._times.first.append(now - self._asked)
-            self._asked = 0.0
+        if self._request_time:
+            self._times.first.append(now - self._request_time)
+            self._request_time = 0.0
         data = self._tail + data
         for _ in range(data.count(self._mark)):
             self._seen += 1
-            sent = TimedUpstream.sent.get((self._number, self._seen))
-            if sent is not None:
-                self._times.events.append(now - sent)
+            send_time = TimedUpstream.send_times.get((self._number, self._seen))
+            if send_time is not None:
+                self._times.events.append(now - send_time)
         self._tail = data[-len(self._mark) + 1 :]
         if data.endswith(b"\r\n0\r\n\r\n"):
             self._finish("" if self._seen == EVENTS else f"{self._seen} of {EVENTS} events")
@@ -173,9 +173,9 @@ class ConnectionCaller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        head, found, body = self._answer.partition(b"\r\n\r\n")
+        head, separator, body = self._answer.partition(b"\r\n\r\n")
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        if found and len(body) >= int(length) and not self.done.done():
+        if separator and len(body) >= int(length) and not self.done.done():
             self.done.set_result(head.split(b" ", 2)[1].decode())
             self.transport.close()
 
@@ -262,10 +262,10 @@ async def slow_streams(seconds: float) -> list[str]:
                     numbers += 2 * count
                 finally:
                     await asyncio.to_thread(gateway.stop)
-                kept = (peak[0] - before) * 1_024 / count
+                kib_per_stream = (peak[0] - before) * 1_024 / count
                 cells.append(
                     f"first byte {milliseconds(through.first, direct.first)}; "
-                    f"event {milliseconds(through.events, direct.events)}; {kept:.0f} KiB a stream; "
+                    f"event {milliseconds(through.events, direct.events)}; {kib_per_stream:.0f} KiB a stream; "
                     f"{len(through.failed) or 'none'} failed"
                 )
             lines.append(peers.row([server, *cells]))
@@ -362,7 +362,7 @@ async def stand_in() -> AsyncIterator[int]:
     server = await asyncio.get_running_loop().create_server(TimedUpstream, "127.0.0.1", 0, backlog=4096)
     yield server.sockets[0].getsockname()[1]
     server.close()
-    TimedUpstream.sent.clear()
+    TimedUpstream.send_times.clear()
 
 
 PARTS = {

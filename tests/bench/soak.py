@@ -67,7 +67,7 @@ class Acknowledged:
 
 
 @dataclass
-class Tally:
+class Results:
     """What was asked, and what came of it. excused: failures at a moment when something was done to the gateway."""
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -94,7 +94,7 @@ class Tally:
         self.wrong.append(f"{kind.name}: {text}")
 
 
-async def load(soaked: Installation, seconds: float, callers: int, chance: random.Random, tally: Tally) -> None:
+async def load(soaked: Installation, seconds: float, callers: int, chance: random.Random, results: Results) -> None:
     """Has so many callers make one request after another, until the time is over."""
     until = time.monotonic() + seconds
     weights = [kind.weight for kind in KINDS]
@@ -109,7 +109,7 @@ async def load(soaked: Installation, seconds: float, callers: int, chance: rando
                 answer = await asyncio.wait_for(request, REQUEST_TIMEOUT)
             except (TimeoutError, OSError) as error:
                 trouble = f"{type(error).__name__} {error}"
-            tally.add(kind, id, answer, trouble, soaked.excuses(began, time.monotonic()))
+            results.add(kind, id, answer, trouble, soaked.excuses(began, time.monotonic()))
 
     await asyncio.gather(*(caller() for _ in range(callers)))
 
@@ -179,21 +179,21 @@ def grown(before: Held, warm: Held, after: Held, callers: int) -> list[str]:
 # --- what the ledger has ------------------------------------------------------------------------------------
 
 
-def ledger_troubles(soaked: Installation, tally: Tally) -> list[str]:
+def ledger_troubles(soaked: Installation, results: Results) -> list[str]:
     """Returns where the ledger and the answers differ."""
     deadline = time.monotonic() + LEDGER_SECONDS
     while True:
         rows = soaked.database.rows()
         counts = Counter(id for id, _ in rows)
-        lost = [id for id in tally.acknowledged if not counts[id]]
+        lost = [id for id in results.acknowledged if not counts[id]]
         if not lost or time.monotonic() > deadline:
             break
         time.sleep(0.5)
-    troubles = [f"without a row: {tally.acknowledged[id].kind} ({id})" for id in lost[:10]]
+    troubles = [f"without a row: {results.acknowledged[id].kind} ({id})" for id in lost[:10]]
     doubled = [id for id, count in counts.items() if count > 1 and id.startswith("soak-")]
     troubles += [f"{counts[id]} rows: {id}" for id in doubled[:10]]
     costs = dict(rows)
-    for id, answer in tally.acknowledged.items():
+    for id, answer in results.acknowledged.items():
         cost = costs.get(id)
         if answer.cost and id in costs and (cost is None or Decimal(answer.cost) * NANO != cost):
             troubles.append(f"{answer.kind} ({id}) said ${answer.cost}, its row {cost} nano-dollars")
@@ -242,38 +242,38 @@ def servers(document: Path, more: Mapping[str, str]) -> Iterator[Server]:
 
 def soak(seconds: float, callers: int, seed: int, shared: bool) -> int:
     """Prints what came of it. Returns the exit status."""
-    tally, chance = Tally(), random.Random(seed)
+    results, chance = Results(), random.Random(seed)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         output = folder / "tasks"
         soaked = stack.enter_context(installation(folder, shared, lambda more: servers(output, more)))
-        before, warm, after = run_parts(soaked, output, seconds, callers, chance, tally)
+        before, warm, after = run_parts(soaked, output, seconds, callers, chance, results)
         if soaked.gateway.process.poll() is not None:
-            tally.wrong.append(f"the server is gone:\n{soaked.gateway.last_words()}")
+            results.wrong.append(f"the server is gone:\n{soaked.gateway.last_words()}")
         troubles = [f"not flat: {trouble}" for trouble in grown(before, warm, after, callers)]
-        troubles += [f"ledger: {trouble}" for trouble in ledger_troubles(soaked, tally)]
+        troubles += [f"ledger: {trouble}" for trouble in ledger_troubles(soaked, results)]
         troubles += [f"budget: {trouble}" for trouble in budget_troubles(soaked)]
-    print(", ".join(f"{count} {name}" for name, count in tally.kinds.most_common()))
+    print(", ".join(f"{count} {name}" for name, count in results.kinds.most_common()))
     print("done to it: " + (", ".join(f"{n} {name}" for name, n in Counter(d[0] for d in soaked.done).items()) or "-"))
-    print("failed meanwhile: " + (", ".join(f"{n} ({name})" for name, n in tally.excused.items()) or "none"))
-    print("\n".join([*troubles, *(f"wrong: {wrong}" for wrong in tally.wrong[:20])]))
-    acknowledged = len(tally.acknowledged)
+    print("failed meanwhile: " + (", ".join(f"{n} ({name})" for name, n in results.excused.items()) or "none"))
+    print("\n".join([*troubles, *(f"wrong: {wrong}" for wrong in results.wrong[:20])]))
+    acknowledged = len(results.acknowledged)
     print(
-        f"{tally.requests} requests, {acknowledged} with their row, {len(tally.wrong)} wrong, "
+        f"{results.requests} requests, {acknowledged} with their row, {len(results.wrong)} wrong, "
         f"{'not all well' if troubles else 'flat'} (seed {seed})"
     )
-    return 1 if troubles or tally.wrong else 0
+    return 1 if troubles or results.wrong else 0
 
 
 def run_parts(
-    soaked: Installation, output: Path, seconds: float, callers: int, chance: random.Random, tally: Tally
+    soaked: Installation, output: Path, seconds: float, callers: int, chance: random.Random, results: Results
 ) -> tuple[Held, Held, Held]:
     """Lets callers at the gateway, and events happen. Returns what it holds before, when it is warm, and after."""
 
     def quiet(result: Held) -> bool:
         return result.tasks <= before.tasks
 
-    asyncio.run(load(soaked, 0.2, 1, chance, tally))
+    asyncio.run(load(soaked, 0.2, 1, chance, results))
     before = settled(soaked.gateway, output, lambda result: False, 0.5)
     print(f"{'before':>10} {before}")
     began, warm, after = time.monotonic(), before, before
@@ -285,14 +285,14 @@ def run_parts(
         events = threading.Thread(target=soaked.run_events, args=(left, min(left / 6, 12.0), kills, over))
         if part < PARTS:  # after the last one the gateway is to be as it was
             events.start()
-        asyncio.run(load(soaked, left, callers, chance, tally))
+        asyncio.run(load(soaked, left, callers, chance, results))
         over.set()
         if part < PARTS:
             events.join()
         after = settled(soaked.gateway, output, quiet, 10)
         if part <= WARM_PART:
             warm = after
-        print(f"{time.monotonic() - began:8.0f} s {after}   {tally.requests} requests", flush=True)
+        print(f"{time.monotonic() - began:8.0f} s {after}   {results.requests} requests", flush=True)
     return before, warm, after
 
 

@@ -65,7 +65,7 @@ Headers = Mapping[str, str] | list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Response:
     """An answer as bytes; header names in lower case."""
 
     status: int
@@ -187,7 +187,7 @@ class Gateway:
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: Headers | None = None, timeout: float = 30
-    ) -> Seen:
+    ) -> Response:
         """One request over a connection of its own. `headers` replace the bearer key and the content type."""
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -200,18 +200,18 @@ class Gateway:
                 connection.putheader("content-length", str(len(data)))
             connection.endheaders(data)
             response = connection.getresponse()
-            return Seen(
+            return Response(
                 response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
             )
         finally:
             connection.close()
 
-    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 30) -> Seen:
+    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 30) -> Response:
         """A chat request; `headers` are added to the usual ones."""
         usual = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         return self.ask("POST", CHAT, body, usual | dict(headers or {}), timeout)
 
-    def chat(self, content: Any = "Hello", headers: Mapping[str, str] | None = None, **fields: Any) -> Seen:
+    def chat(self, content: Any = "Hello", headers: Mapping[str, str] | None = None, **fields: Any) -> Response:
         """One user turn, unless `messages` say otherwise."""
         return self.post({"model": A, "messages": [{"role": "user", "content": content}], **fields}, headers)
 
@@ -249,7 +249,7 @@ def gateway_over(
 ) -> Iterator[Gateway]:
     """The gateway in front of an upstream, in the mode that the settings ask for.
 
-    Unless the settings say so, nothing is asked twice and no breaker opens: a failure is to be seen as it is.
+    Unless the settings say so, nothing is asked twice and no breaker opens: a test sees each failure as it is.
     """
     applications: list[AfterTheAnswer] = []
 
@@ -317,7 +317,7 @@ class Harness:
         self.scripts[:] = scripts
         self.upstream.exchanges.clear()
 
-    def chat_over(self, script: Script, content: Any = "Hello", **fields: Any) -> Seen:
+    def chat_over(self, script: Script, content: Any = "Hello", **fields: Any) -> Response:
         """A chat request that is answered by this script."""
         self.respond_with(script)
         return self.gateway.chat(content, **fields)

@@ -29,13 +29,13 @@ expect.set_options(timeout=SECONDS)
 
 def program() -> str:
     """The path of Chromium. Without one the tests are skipped, or fail where they must not be."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
+    result = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if result is None:
         reason = "needs Chromium: apt install chromium"
         if os.environ.get("GATEWAY_TEST_REQUIRE_PROGRAMS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    return found
+    return result
 
 
 @contextmanager
@@ -111,12 +111,12 @@ class Console:
         if not self.page.evaluate("typeof axe === 'object'"):
             self.page.evaluate(AXE.read_text(encoding="utf-8"))
         options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
-        found = self.page.evaluate(
+        result = self.page.evaluate(
             "options => axe.run(document, options).then(result => result.violations.map(one => one.id + ': ' +"
             " one.nodes.map(node => node.target.join(' ') + ' ' + (node.any[0]?.message ?? '')).join(' | ')))",
             options,
         )
-        return [str(one) for one in found]
+        return [str(one) for one in result]
 
     def overflows(self) -> bool:
         """Whether the page as a whole scrolls sideways."""

@@ -7,9 +7,9 @@ test may bring.
 
     with bystanders() as others:
         before = others.server.memory()
-        with others.watch() as seen:
+        with others.watch() as delays:
             attack(others.server.port)
-        assert not seen.broken and seen.longest_delay < 0.5
+        assert not delays.broken and delays.longest_delay < 0.5
         assert others.server.memory() - before < 50 << 20
 
 This file is also the program of the second process. Its commands come on standard input, its answers are lines of JSON.
@@ -63,18 +63,18 @@ class Bystanders:
     @contextmanager
     def watch(self) -> Iterator[Delays]:
         """Watch what happens inside the block; the result is filled in at its end."""
-        seen = Delays()
+        delays = Delays()
         self._command("reset")
         try:
-            yield seen
+            yield delays
         finally:
-            vars(seen).update(self._command("read"))
+            vars(delays).update(self._command("read"))
 
     def calm(self, seconds: float = 1.0) -> Delays:
         """Return what they notice while nobody attacks: what is usual on this machine now."""
-        with self.watch() as seen:
+        with self.watch() as delays:
             time.sleep(seconds)
-        return seen
+        return delays
 
     def _command(self, *words: str) -> dict[str, Any]:
         return _ask(self._program, *words)

@@ -24,7 +24,7 @@ from typing import Any
 from gateway.emulator.app import create_emulator
 from gateway.server.worker import configure
 from support import transcripts
-from support.app import Gateway, Seen, gateway_over
+from support.app import Gateway, Response, gateway_over
 from support.asgi_server import serve
 
 FOLDER = Path(__file__).resolve().parents[1] / "cases"
@@ -106,7 +106,7 @@ def recorded_gateway(**settings: Any) -> Iterator[RecordedGateway]:
 class Result:
     """What a step came to. answer: the body; of a stream what it amounts to."""
 
-    seen: Seen
+    response: Response
     answer: Any
     upstream: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -114,7 +114,7 @@ class Result:
     def chat(self) -> Any:
         """The last request to Cohere's chat, else the last of all."""
         chats = [request for path, request in self.upstream if path == "/v2/chat"]
-        assert self.upstream, f"Cohere was not asked: {self.seen}"
+        assert self.upstream, f"Cohere was not asked: {self.response}"
         return chats[-1] if chats else self.upstream[-1][1]
 
     @property
@@ -164,20 +164,20 @@ def _run_step(step: Mapping[str, Any], mode: str, on: RecordedGateway) -> Result
         body = {**(body or {}), "stream": True}
     headers = {"authorization": "Bearer any", "content-type": "application/json", **step.get("headers", {})}
     on.recorder.take()
-    seen = on.gateway.ask(step.get("method", "POST"), step["path"], body, headers, timeout=30)
-    answer = _assembled(seen) if seen.headers["content-type"].startswith("text/event-stream") else seen.body
-    return Result(seen, answer, on.recorder.take())
+    response = on.gateway.ask(step.get("method", "POST"), step["path"], body, headers, timeout=30)
+    answer = _assembled(response) if response.headers["content-type"].startswith("text/event-stream") else response.body
+    return Result(response, answer, on.recorder.take())
 
 
 def _streamable(step: Mapping[str, Any]) -> bool:
     return step.get("method", "POST") == "POST" and step["path"] in STREAMABLE
 
 
-def _assembled(seen: Seen) -> Any:
+def _assembled(response: Response) -> Any:
     """What a stream amounts to: a completion, or the response in its last event."""
     events = [
         json.loads(line.removeprefix("data: "))
-        for line in seen.data.decode().split("\n")
+        for line in response.data.decode().split("\n")
         if line.startswith("data: ") and line != "data: [DONE]"
     ]
     if events and "response" in events[-1]:
@@ -218,7 +218,8 @@ def _report(result: Result) -> str:
     sent_body = "\n".join(
         f"{path} {json.dumps(request, ensure_ascii=False)[:3000]}" for path, request in result.upstream
     )
-    return f"answer: {result.seen.status} {result.seen.headers}\n{result.seen.data.decode()[:3000]}\nsent:\n{sent_body}"
+    response = result.response
+    return f"answer: {response.status} {response.headers}\n{response.data.decode()[:3000]}\nsent:\n{sent_body}"
 
 
 # --- checks ----------------------------------------------------------------------------------------------------
@@ -243,8 +244,8 @@ def _several(expected: Any) -> list[Any]:
 
 
 CHECKS: dict[str, Callable[[Result, Any], bool]] = {
-    "status": lambda result, status: result.seen.status == status,
-    "status_not": lambda result, status: result.seen.status != status,
+    "status": lambda result, status: result.response.status == status,
+    "status_not": lambda result, status: result.response.status != status,
     "no_error": lambda result, _: "error" not in result.answer or result.answer["error"] is None,
     "error_param": lambda result, param: result.answer["error"]["param"] == param,
     "error_code": lambda result, code: result.answer["error"]["code"] == code,
@@ -259,11 +260,11 @@ CHECKS: dict[str, Callable[[Result, Any], bool]] = {
         == reason
     ),
     "length": lambda result, lengths: all(len(at(result.answer, path)) == size for path, size in lengths.items()),
-    "answer_not": lambda result, texts: not any(text in result.seen.data.decode() for text in _several(texts)),
+    "answer_not": lambda result, texts: not any(text in result.response.data.decode() for text in _several(texts)),
     "at": lambda result, values: all(at(result.answer, path) == value for path, value in values.items()),
-    "notes": lambda result, texts: all(text in result.seen.headers["x-gateway-notes"] for text in _several(texts)),
+    "notes": lambda result, texts: all(text in result.response.headers["x-gateway-notes"] for text in _several(texts)),
     "notes_not": lambda result, texts: (
-        not any(text in result.seen.headers.get("x-gateway-notes", "") for text in _several(texts))
+        not any(text in result.response.headers.get("x-gateway-notes", "") for text in _several(texts))
     ),
     "upstream_calls": lambda result, count: len(result.upstream) == count,
     "upstream_calls_max": lambda result, most: len(result.upstream) <= most,

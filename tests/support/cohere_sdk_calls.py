@@ -124,10 +124,10 @@ TALKS = lines({"messages": [{"role": "User", "content": "Hi"}, {"role": "Chatbot
 def until(look: Callable[[], Any], status: Callable[[Any], str | None], wanted: str) -> Any:
     """Look until it stands where it should."""
     for _ in range(MOST_LOOKS):
-        seen = look()
-        if status(seen) == wanted:
-            return seen
-    raise TimeoutError(f"it never was {wanted}: {seen}")
+        resource = look()
+        if status(resource) == wanted:
+            return resource
+    raise TimeoutError(f"it never was {wanted}: {resource}")
 
 
 def uploaded(on: Clients, kind: str, data: bytes, filename: str = "rows.jsonl", **more: Any) -> str:
@@ -135,7 +135,7 @@ def uploaded(on: Clients, kind: str, data: bytes, filename: str = "rows.jsonl", 
     file = (filename, data, "application/octet-stream")
     dataset = on.v1.datasets.create(name=NAME, type=kind, data=file, **more)
     assert dataset.id
-    until(lambda: on.v1.datasets.get(str(dataset.id)), lambda seen: seen.dataset.validation_status, "validated")
+    until(lambda: on.v1.datasets.get(str(dataset.id)), lambda resource: resource.dataset.validation_status, "validated")
     return str(dataset.id)
 
 
@@ -214,7 +214,9 @@ def dataset_life(on: Clients) -> Any:
 
 def dataset_that_fails(on: Clients) -> Any:
     dataset = on.v1.datasets.create(name=NAME, type="embed-input", data=("rows.jsonl", b'{"words": 1}\nnonsense\n'))
-    failed = until(lambda: on.v1.datasets.get(str(dataset.id)), lambda seen: seen.dataset.validation_status, "failed")
+    failed = until(
+        lambda: on.v1.datasets.get(str(dataset.id)), lambda resource: resource.dataset.validation_status, "failed"
+    )
     skipping = uploaded(on, "embed-input", TEXTS + b"nonsense\n", skip_malformed_input=True)
     return [failed, on.v1.datasets.get(skipping)]
 
@@ -244,7 +246,7 @@ def embed_job_cancelled(on: Clients) -> Any:
     source = uploaded(on, "embed-input", TEXTS)
     job = on.v1.embed_jobs.create(model=SMALL, dataset_id=source, input_type="search_document")
     nothing = on.v1.embed_jobs.cancel(job.job_id)
-    ended = until(lambda: on.v1.embed_jobs.get(job.job_id), lambda seen: seen.status, "cancelled")
+    ended = until(lambda: on.v1.embed_jobs.get(job.job_id), lambda resource: resource.status, "cancelled")
     return [nothing, ended, event_types(lambda: on.v1.embed_jobs.cancel(job.job_id))]
 
 
@@ -259,7 +261,7 @@ def batch_of(kind: str, model: str, *bodies: Mapping[str, Any]) -> NativeCall:
         batch = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=model))
         identity = str(batch.batch.id)
         ended = until(
-            lambda: on.v2.batches.retrieve(identity), lambda seen: seen.batch.status, "BATCH_STATUS_COMPLETED"
+            lambda: on.v2.batches.retrieve(identity), lambda resource: resource.batch.status, "BATCH_STATUS_COMPLETED"
         )
         listed = own(on.v2.batches.list(page_size=1_000, order_by="created_at").batches, identity)
         output = on.v1.datasets.get(str(ended.batch.output_dataset_id))
@@ -273,7 +275,9 @@ def batch_cancelled(on: Clients) -> Any:
     batch = on.v2.batches.create(request=cohere.Batch(name=NAME, input_dataset_id=source, model=CHAT))
     identity = str(batch.batch.id)
     text = on.v2.batches.cancel(identity)
-    ended = until(lambda: on.v2.batches.retrieve(identity), lambda seen: seen.batch.status, "BATCH_STATUS_CANCELED")
+    ended = until(
+        lambda: on.v2.batches.retrieve(identity), lambda resource: resource.batch.status, "BATCH_STATUS_CANCELED"
+    )
     return [text, ended, event_types(lambda: on.v2.batches.cancel(identity))]
 
 
@@ -286,7 +290,7 @@ def tuned(on: Clients, kind: str, base: str, data: bytes) -> Any:
     identity = str(model.finetuned_model and model.finetuned_model.id)
     ready = until(
         lambda: on.v1.finetuning.get_finetuned_model(identity),
-        lambda seen: seen.finetuned_model.status,
+        lambda resource: resource.finetuned_model.status,
         "STATUS_READY",
     )
     return model, ready, identity, settings

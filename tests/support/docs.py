@@ -200,25 +200,31 @@ def _remarks(row: Field) -> str:
 
 def models() -> str:
     head = ("Model", "Longest answer", "Reasoning", "Tools", "`tool_choice`", "Images", "Documents", "JSON Schema")
-    return table(head, (_model(name, able) for name, able in CAPABILITIES.items()))
+    return table(head, (_model(name, model) for name, model in CAPABILITIES.items()))
 
 
-def _model(name: str, able: Capabilities) -> Sequence[str]:
-    choice = able.tools and able.tool_choice
-    abilities = (able.reasoning, able.tools, choice, able.images, able.documents, able.json_schema)
-    return code(name), f"{able.max_output:,}" if able.max_output else "", *map(yes, abilities)
+def _model(name: str, model: Capabilities) -> Sequence[str]:
+    choice = model.tools and model.tool_choice
+    abilities = (model.reasoning, model.tools, choice, model.images, model.documents, model.json_schema)
+    return code(name), f"{model.max_output:,}" if model.max_output else "", *map(yes, abilities)
 
 
 def embedding_models() -> str:
     head = ("Model", "Dimensions", "Texts with images", "Types", "base64")
-    return table(head, (_embedder(name, able) for name, able in EMBEDDERS.items()))
+    return table(head, (_embedder(name, model) for name, model in EMBEDDERS.items()))
 
 
-def _embedder(name: str, able: EmbeddingModel) -> Sequence[str]:
-    own, *others = able.sizes
+def _embedder(name: str, model: EmbeddingModel) -> Sequence[str]:
+    own, *others = model.sizes
     sizes = f"{own:,}" + (f", or {', '.join(f'{size:,}' for size in others)}" if others else "")
-    types = [name for name in able.types if name != "base64"]
-    return code(name), sizes, yes(able.fused), codes(types), "of Cohere" if "base64" in able.types else "of the gateway"
+    types = [name for name in model.types if name != "base64"]
+    return (
+        code(name),
+        sizes,
+        yes(model.fused),
+        codes(types),
+        "of Cohere" if "base64" in model.types else "of the gateway",
+    )
 
 
 def successors() -> str:

@@ -48,10 +48,10 @@ def wait_for_rows(
 ) -> list[dict[str, Any]]:
     """The rows that are wanted, once there are so many: they are written a moment after the answer."""
     deadline = time.monotonic() + seconds
-    while len(found := [row for row in rows(database_url) if wanted(row)]) < count:
-        assert time.monotonic() < deadline, f"{len(found)} of {count} rows; there are {rows(database_url)}"
+    while len(result := [row for row in rows(database_url) if wanted(row)]) < count:
+        assert time.monotonic() < deadline, f"{len(result)} of {count} rows; there are {rows(database_url)}"
         time.sleep(0.02)
-    return found
+    return result
 
 
 BY: tuple[tuple[str, ...], ...] = (
@@ -74,7 +74,7 @@ async def sums_are_of_rows(database: Database) -> list[LedgerEntry]:
     for by in BY:
         groups = await database.read(lambda connection, by=by: ledger.usage(connection, by, 0, until, {}))  # type: ignore[misc]
         names = [name for name in by if name not in ("day", "hour")] + ["start"] * (by[-1:] in (("day",), ("hour",)))
-        found = {tuple(group[name] for name in names): _amounts(group) for group in groups}
+        result = {tuple(group[name] for name in names): _amounts(group) for group in groups}
         counted: dict[tuple[Any, ...], Counter[str]] = {}
         for entry in entries:
             if "end_user" not in by or entry.end_user:
@@ -82,7 +82,7 @@ async def sums_are_of_rows(database: Database) -> list[LedgerEntry]:
                 start = entry.at // MICROSECONDS // period * period
                 group = tuple(start if name == "start" else getattr(entry, name) or "" for name in names)
                 counted.setdefault(group, Counter()).update(_amounts_of(entry))
-        assert found == {group: dict(amounts) for group, amounts in counted.items()}, by
+        assert result == {group: dict(amounts) for group, amounts in counted.items()}, by
     return entries
 
 

@@ -251,9 +251,9 @@ def _exit_status(run: Callable[[], object]) -> int:
     return 0
 
 
-def _close_all_but(kept: set[int]) -> None:
+def _close_all_but(descriptors: set[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
+        if int(name) not in descriptors:
             with contextlib.suppress(OSError):
                 os.close(int(name))
 

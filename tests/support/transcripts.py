@@ -446,17 +446,17 @@ def event_of(tag: str, number: int = 0) -> st.SearchStrategy[Event]:
 LONG = os.environ.get("GATEWAY_TEST_LONG") == "1"  # what `make test-long` sets
 
 
-def cut_places(raw: bytes) -> Sequence[int]:
+def cut_positions(raw: bytes) -> Sequence[int]:
     """Where to cut a transcript in two: everywhere if it is short, else near every line's end.
 
     `make test` has the time for some of these places, `make test-long` for all.
     """
-    places = [
+    positions = [
         position
         for position in range(1, len(raw))
         if len(raw) <= 4_000 or any(byte in b"\r\n" for byte in raw[max(position - 3, 0) : position + 3])
     ]
-    return places if LONG else places[:: len(places) // 400 + 1]
+    return positions if LONG else positions[:: len(positions) // 400 + 1]
 
 
 def property_of(examples: int = 200) -> settings:
