@@ -22,6 +22,7 @@ def citation_note(cited: Cited, base: int) -> CitationNote:
         cited.end + base,
         citation.text or "",
         list(citation.sources or ()),
+        # The default where Cohere names none. Without a type a client could not tell a cited text from a cited thought.
         citation.type or "TEXT_CONTENT",
     )
 
@@ -31,6 +32,7 @@ def annotations(cited: Cited, base: int) -> list[Annotation]:
 
     base: the offset of the cited item in the text that the caller sees.
     """
+    # Offsets of an annotation are into `content`, in which a thought is not.
     if cited.kind is not Kind.TEXT:
         return []
     result: list[Annotation] = []
@@ -38,6 +40,7 @@ def annotations(cited: Cited, base: int) -> list[Annotation]:
         document = source.get("document") or source.get("tool_output")
         url = _first(document, URL_KEYS)
         if url:
+            # OpenAI requires a title. An id is better than an empty one.
             title = _first(document, TITLE_KEYS) or str(source.get("id") or url)
             result.append(Annotation(UrlCitation(url, title, cited.start + base, cited.end + base)))
     return result
@@ -59,6 +62,7 @@ def flat_annotations(cited: Cited) -> list[dict[str, Any]]:
         if url:
             span = {"start_index": cited.start, "end_index": cited.end}
             result.append({"type": "url_citation", "url": url, "title": title or name or url, **span})
+        # A `file_citation` of a tool's result would send clients to the files API for an id that it never had.
         elif source.get("type") != "tool":
             result.append({"type": "file_citation", "file_id": name, "filename": title or name, "index": index})
     return result

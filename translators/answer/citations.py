@@ -17,10 +17,12 @@ def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int
     final: the text is complete, so the words may be searched for.
     """
     start, end, words = citation.start or 0, citation.end or 0, citation.text
+    # Nothing to check the offsets by. They are trusted as long as they lie inside.
     if not words:
         return (start, end) if 0 <= start <= end <= len(text) else None
     if 0 <= start and end <= len(text) and text[start:end] == words:
         return start, end
+    # In ASCII both readings are the same. `isascii` is a flag of the text and costs nothing.
     if not text.isascii():
         converted = _from_utf16(start, text), _from_utf16(end, text)
         if text[converted[0] : converted[1]] == words:
@@ -28,6 +30,8 @@ def locate(citation: Citation, text: str, final: bool = False) -> tuple[int, int
     # While the text grows, the first match of a search may be another occurrence of these words.
     if not final:
         return None
+    # From slightly before the stated place, and not from the beginning: words such as "Paris" occur often, and the
+    # citation is of one occurrence.
     position = text.find(words, max(0, start - _NEAR))
     return None if position < 0 else (position, position + len(words))
 
@@ -43,5 +47,6 @@ def _from_utf16(offset: int, text: str) -> int:
     for position, character in enumerate(text):
         if units >= offset:
             return position
+        # Linear, and once for a citation whose offsets did not fit. Only texts with emoji and the like get here.
         units += 2 if ord(character) > 0xFFFF else 1
     return len(text)

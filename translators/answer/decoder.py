@@ -39,6 +39,8 @@ class AnswerDecoder:
         if data == DONE:
             return ()
         try:
+            # RecursionError: JSON nested some thousand deep exhausts the parser's stack. It is an answer that cannot be
+            # read, and no bug of ours.
             event = decode_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError(_error_message(data, "a stream event")) from error
@@ -53,6 +55,7 @@ class AnswerDecoder:
     def whole(self, body: bytes) -> Sequence[AnswerEvent]:
         """Decodes a whole answer. Raises UpstreamProtocolError."""
         try:
+            # Decoded as strictly as a stream's events, so that a malformed answer is the same 502 either way.
             answer = decode_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError(_error_message(body, "an answer")) from error
@@ -65,11 +68,13 @@ class AnswerDecoder:
         """Applies all transforms in order. A transform may fail the answer: events after a Failed are dropped."""
         for transform in self._transforms:
             events = [changed for event in events for changed in transform(event)]
+        # After the transforms have run, not before: they may hold text back, and forget it only by seeing the rest.
         if self._failed:
             return ()
         for index, event in enumerate(events):
             if isinstance(event, Failed):
                 self._failed = True
+                # Nothing may follow a failure, or a projection would close an answer twice.
                 return events[: index + 1]
         return events
 

@@ -47,6 +47,7 @@ def _tokens(batch: cohere.Batch) -> UsageTotals:
 
 def _embed_jobs(body: bytes, base: UsageBase) -> list[JobUsage]:
     decoded = cohere.decode_embed_jobs(body)
+    # A single job is the document itself, without a key around it.
     jobs = [*(decoded.embed_jobs or ()), decoded]
     return [
         JobUsage(f"embed_job:{one.job_id}", one.model, counts(one.meta, base).outcome(""))
@@ -62,6 +63,8 @@ def _ended(status: str) -> bool:
 
 def _whole(number: str | int | float | None) -> int:
     try:
+        # 64-bit numbers come as texts (docs/cohere-api.md#batches), and nothing says what a malformed one would be: it
+        # counts as none, and the row in the ledger still appears.
         return max(0, int(number or 0))
     except (ValueError, OverflowError):
         return 0

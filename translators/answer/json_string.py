@@ -17,6 +17,7 @@ class JsonString:
     """One string, from behind its opening quote. Whatever follows the closing quote is ignored."""
 
     def __init__(self) -> None:
+        # At most an incomplete escape: eleven characters of a pair of surrogates.
         self._pending = ""
         self._closed = False
 
@@ -35,6 +36,7 @@ class JsonString:
             if source[position] == '"':
                 self._closed = True
                 break
+            # The same position means that more has to come, so that a cut inside an escape never shows.
             text, following = _unescape(source, position)
             if following == position:
                 break
@@ -56,10 +58,13 @@ def _unescape(source: str, position: int) -> tuple[str, int]:
     match = _UNICODE_ESCAPE.match(source, position)
     if match is None:
         letter = source[position + 1]
+        # `\d` is no JSON, but models write it in regular expressions and in Windows paths. As they wrote it is what
+        # they meant.
         return _ESCAPES.get(letter, "\\" + letter), position + 2
     code = int(match[1], 16)
     if not 0xD800 <= code <= 0xDFFF:
         return chr(code), match.end()
+    # The second half without a first. Python could hold it, but no UTF-8 encoder would send it.
     if code >= 0xDC00:
         return _REPLACEMENT, match.end()
     # A high surrogate waits for its other half, which may come with the next piece.

@@ -24,6 +24,7 @@ _decode_prefix = json.JSONDecoder().raw_decode
 def usage_of(body: bytes, base: UsageBase) -> UsageTotals:
     """Returns the usage of a whole answer, or of the event that ends a stream. base: `Policy.usage_base`."""
     if len(body) > TAIL_BYTES:
+        # Usage stands behind the vectors. Should it ever not, the whole body is searched: slow, but right.
         usage = usage_totals(body[-TAIL_BYTES:], False, base)
         if usage.billed:
             return usage
@@ -34,6 +35,7 @@ def usage_totals(captured: bytes, streamed: bool, base: UsageBase) -> UsageTotal
     """Returns the usage of an answer. captured: all of it or its end. streamed: it consists of lines or events."""
     # v1 streams are JSON documents in lines, v2's are events whose data is one line.
     lines = captured.rstrip().rsplit(b"\n", LAST_EVENTS)[-LAST_EVENTS:] if streamed else [captured]
+    # From the end: a stream's last document has the usage, and an earlier one may hold text that looks like it.
     for line in reversed(lines):
         document = line.removeprefix(b"data:").strip()
         if document[:1] == b"{" and (parsed := _usage_of_document(document)) is not None:
@@ -63,6 +65,8 @@ def _usage_at_end(captured: bytes) -> Usage | None:
         return None
     text = captured[captured.index(b"{", start) :].decode("utf-8", "replace")
     try:
+        # `raw_decode` stops where the object ends. What follows is the rest of a document whose beginning is not there,
+        # so no parser would take it.
         return convert(_decode_prefix(text)[0], Usage)
     except (ValueError, ValidationError, RecursionError):
         return None

@@ -17,6 +17,8 @@ def replay(answer: ChatAnswer) -> Iterator[events.Event]:
     if message.tool_plan:
         yield events.PlanDelta(events.PlanBody(events.PlanMessage(message.tool_plan)))
     yield from _content(message.content or [], message.citations or [], answer.logprobs or [])
+    # All arguments in the start event and no delta: what the machine makes of it is the same, and it is one event less
+    # for each call.
     for index, call in enumerate(message.tool_calls or []):
         details = events.CallDetails(call.id, call.function)
         yield events.CallStart(index, events.CallBody(events.CallMessage(details)))
@@ -27,6 +29,8 @@ def replay(answer: ChatAnswer) -> Iterator[events.Event]:
 def _content(
     blocks: list[ContentBlock], citations: list[Citation], logprobs: list[LogprobItem]
 ) -> Iterator[events.Event]:
+    # Citations without an index are of the text: only answers with a thought have indexes at all
+    # (docs/cohere-api.md#documents-and-citations).
     last_text = max((index for index, block in enumerate(blocks) if block.thinking is None), default=-1)
     remaining = list(logprobs)
     # Log probabilities of an answer that begins with a thought belong to its text, unless they spell the thought, too.
@@ -35,14 +39,18 @@ def _content(
     for index, block in enumerate(blocks):
         thinking = block.thinking is not None or block.type == "thinking"
         text = (block.thinking if thinking else block.text) or ""
+        # An empty block is opened and closed all the same: a client that counts blocks by Cohere's citations must find
+        # it.
         if not text:
             yield events.ContentStart(index, _body("", thinking))
         for piece, logprob in _pieces(text, [] if thinking and text_only else _take(remaining, text)):
             yield events.ContentDelta(index, _body(piece, thinking), logprob)
+        # After the text of their block and before its end, where the accurate mode has them in a stream.
         for citation in citations:
             if citation.content_index == index or (citation.content_index is None and index == last_text):
                 yield _citation_start(citation)
         yield events.ContentEnd(index)
+    # Those that belong to no block. The machine finds their words by itself, or drops them at the end.
     for citation in citations:
         index_of_block = citation.content_index
         if last_text < 0 if index_of_block is None else index_of_block >= len(blocks):

@@ -35,6 +35,8 @@ class RestoreToolNames:
 
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL:
+            # Only Opened has a name. A tool that Cohere does not know stays as the model wrote it: an invented name is
+            # the client's to refuse, as with OpenAI.
             return (replace(event, name=self._names.caller_name(event.name)),)
         return (event,)
 
@@ -57,6 +59,7 @@ class RestoreCallIds:
         if not isinstance(name, str):
             return source
         call_id, colon, output = name.rpartition(":") if ":" in name else (name, "", "")
+        # Ids that are no call's are left alone: documents may be named by the caller, with colons in their names.
         return {**source, "id": f"{self._ids[call_id]}{colon}{output}"} if call_id in self._ids else source
 
 
@@ -69,6 +72,7 @@ class LimitToolCalls:
 
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL:
+            # Counted by what was passed on and not by position: transforms before this one may have removed calls.
             self._passed[event.item] = sum(self._passed.values()) < self._limit
         # All events of a call that is removed go, or a delta would belong to an item that was never opened.
         if isinstance(event, Opened | Delta | Closed | Cited) and not self._passed.get(event.item, True):
@@ -105,6 +109,8 @@ class RequireToolCall:
             self._called = True
         # Decided at the end, because a call may come after any text.
         if isinstance(event, Finished) and event.reason in ("COMPLETE", "STOP_SEQUENCE") and not self._called:
+            # A failure costs a second call and may fail the request. Where only a best effort was promised
+            # (`on_missing`), the text is better than an error, with a note.
             if self._on_missing is None:
                 message = "The model called no tool although tool_choice requires it"
                 return (Failed(_unusable(message, NOT_FOLLOWED), event.usage),)
@@ -116,6 +122,8 @@ class HideReasoning:
     """Removes thoughts and plans (`reasoning: {exclude: true}`)."""
 
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
+        # Removed here and not in the projections, so that neither can forget it. Reasoning tokens still count in usage:
+        # they were billed.
         hidden = isinstance(event, Opened | Delta | Closed | Cited) and event.kind in (Kind.THINKING, Kind.PLAN)
         return () if hidden else (event,)
 
@@ -132,6 +140,7 @@ class AnswerFromToolCall:
 
     def __call__(self, event: AnswerEvent) -> Sequence[AnswerEvent]:
         if isinstance(event, Opened) and event.kind is Kind.CALL and event.name == self._name:
+            # Known by the item from here on, because a Delta has no name.
             self._items.append(event.item)
             return (Opened(event.item, Kind.TEXT),) if len(self._items) == 1 else ()
         if isinstance(event, Delta | Closed) and event.item in self._items:
@@ -150,9 +159,13 @@ class UnwrapCustomInput:
         if isinstance(event, Opened) and event.kind is Kind.CALL and event.name in self._names:
             self._inputs[event.item] = _CustomInput()
         elif isinstance(event, Delta) and event.item in self._inputs:
+            # The input goes on while it arrives and is not held back until the call is complete: it may be a long patch
+            # or program.
             text = self._inputs[event.item].feed(event.text)
             return (replace(event, text=text),) if text else ()
         elif isinstance(event, Closed) and event.item in self._inputs:
+            # The pieces and the whole must be the same text. What was sent cannot be taken back, so the whole is made
+            # of the pieces, not decoded again.
             unwrapped = self._inputs[event.item]
             rest = unwrapped.end(event.text)
             closed = replace(event, text="".join(unwrapped.pieces))
@@ -243,13 +256,18 @@ class _StripText:
         if isinstance(event, Delta) and event.kind is Kind.TEXT:
             text = self._feed(event.text)
             self._emitted.append(text)
+            # Log probabilities go on at once, although their text may be held back: each of them has its token's text
+            # with it.
             return (replace(event, text=text),) if text or event.logprobs else ()
         if isinstance(event, Cited) and event.kind is Kind.TEXT:
             # Offsets count from the beginning of Cohere's text, of which the front is gone.
+            # A citation inside the wrapper itself would be before the text; it becomes an empty span at its beginning.
             start, end = max(0, event.start - self._removed), max(0, event.end - self._removed)
             return (replace(event, start=start, end=end),)
         if isinstance(event, Closed) and event.kind is Kind.TEXT:
             rest = self._rest()
+            # Not Cohere's text with the wrapper cut off: a client may compare what it got in pieces with the whole, and
+            # they have to be equal to the character.
             whole = "".join([*self._emitted, rest])
             self._emitted.clear()
             closed = replace(event, text=whole)
@@ -261,6 +279,8 @@ class _StripText:
         self._pending += text
         if not self._begun:
             front = self.front(self._pending)
+            # A model that writes white space until it runs out of tokens (docs/cohere-api.md#json-schemas) would
+            # otherwise cost the square of its length.
             if front is None and len(self._pending) > MAX_HELD_BACK:
                 if self._pending.isspace():
                     self._pending = ""  # white space before JSON means nothing
@@ -298,6 +318,7 @@ class StripCodeFence(_StripText):
         text = pending.lstrip()
         if not text.startswith("```"):
             return None if "```".startswith(text) else 0
+        # The rest of the fence's line is the name of a language, such as `json`.
         line_end = pending.find("\n", len(pending) - len(text))
         return line_end + 1 if line_end >= 0 else None
 

@@ -44,6 +44,9 @@ from translators.core.faults import Fault
 class State(Enum):
     """The states of a turn. Their names appear in the messages of protocol errors."""
 
+    # DONE is the only state that absorbs everything; each other one says in TRANSITIONS what it takes. A state more is
+    # worth its row only if the same event means something else in it: that is why CONTENT and ENDED are two, and
+    # thoughts and texts one.
     IDLE = "idle"  # before the first event
     BETWEEN = "between"  # no item is open
     CONTENT = "content"  # a text or a thought is open
@@ -70,6 +73,7 @@ TRANSITIONS: dict[State, dict[type, State]] = {
     },
     State.BETWEEN: {
         **_ITEM_STARTS,
+        # Citations are legal wherever text may have come before them, here too (docs/cohere-api.md#order-of-events).
         cohere.CitationStart: State.BETWEEN,
         cohere.CitationEnd: State.BETWEEN,
         # Lenient: the end of an item that was never opened has no content to lose.
@@ -120,6 +124,8 @@ FAILED_REASONS: dict[str, Failure] = {
 }
 """Finish reasons of answers that failed (docs/decisions.md#a-failure-never-looks-like-a-success)."""
 
+# Without this a client would parse `null` where its SDK promises an object, and agents fail on it. Real arguments begin
+# with a brace, so nothing but such a `null` is ever delayed.
 _MAYBE_NULL = ("", "n", "nu", "nul", "null")
 """Beginnings of arguments that are held back."""
 
@@ -145,6 +151,8 @@ class Turn:
 
     def feed(self, event: cohere.Event | cohere.Unknown) -> list[AnswerEvent]:
         """Returns the answer events that this event leads to. Raises UpstreamProtocolError for an illegal one."""
+        # By the class and not by isinstance: a look-up costs the same for every kind of event, and this line runs for
+        # each token. None of the events has a subclass that it could miss.
         step = self._steps.get(type(event))
         if step is None:
             # New kinds of events may come at any time. Cohere's SDK ignores them, too (docs/cohere-api.md#streaming).
@@ -153,6 +161,8 @@ class Turn:
             raise UpstreamProtocolError(f"Cohere sent {_tag(type(event))} where it may not come ({self.state.value})")
         handler, following = step
         events = handler(self, event)
+        # Entered only after the handler has returned: a handler that raises leaves the machine where it was, so that
+        # `end` still closes the item that is open.
         if following is not self.state:
             self._enter(following)
         return events
@@ -166,6 +176,8 @@ class Turn:
         message, reason = answer.message, answer.finish_reason
         content = message.content
         if (
+            # A condition that is forgotten here loses what it stands for without an error. The law in
+            # `tests/test_turn.py` feeds both ways with generated answers, and fails then.
             content is None
             or len(content) != 1
             or message.tool_plan
@@ -177,6 +189,7 @@ class Turn:
         ):
             return None
         text = content[0].text
+        # An empty text is no Delta in a replay, and a thought would be opened as one.
         if not text or content[0].thinking is not None or content[0].type == "thinking":
             return None
         self._enter(State.DONE)
@@ -194,6 +207,8 @@ class Turn:
         if self.state is State.DONE:
             return []
         self._enter(State.DONE)
+        # The open item is closed before the failure, because a projection may have sent its beginning: in Responses
+        # every item that was added has to be done, too.
         return [*self._close(complete=False), Failed(failure, self.usage)]
 
     def _enter(self, state: State) -> None:
@@ -211,6 +226,8 @@ class Turn:
         content = event.delta.message.content if event.delta and event.delta.message else None
         thinking = content is not None and (content.type == "thinking" or content.thinking is not None)
         kind = Kind.THINKING if thinking else Kind.TEXT
+        # Whatever was open ends here. Two open texts at once have no meaning for either projection, and Cohere's blocks
+        # follow one another.
         events = [*self._close(), *self._begin(kind, event.index)]
         text = (content.thinking if thinking else content.text) if content else None
         if text:
@@ -219,11 +236,15 @@ class Turn:
 
     def _content_delta(self, event: cohere.ContentDelta) -> list[AnswerEvent]:
         try:
+            # `delta` and `message` may be absent in the schema. An exception that does not happen is free; three looks
+            # for None are not.
             content = event.delta.message.content  # type: ignore[union-attr]  # to look first costs each delta
         except AttributeError:
             return []
         if content is None:
             return []
+        # The key decides, not a type that the block was opened with: deltas have no type, and the one with `thinking`
+        # is a thought even inside a block that said otherwise.
         text, kind = content.text, TEXT
         if text is None:
             text, kind = content.thinking, THINKING
@@ -232,6 +253,8 @@ class Turn:
             if text and event.logprobs is None:
                 self._parts.append(text)
                 return [Delta(self._items - 1, kind, text)]
+            # A delta of log probabilities alone has no text, and still has to reach the caller: its empty Delta carries
+            # them.
             events: list[AnswerEvent] = []
         else:
             events = [*self._close(), *self._begin(kind, event.index)]
@@ -241,6 +264,7 @@ class Turn:
 
     def _plan_delta(self, event: cohere.PlanDelta) -> list[AnswerEvent]:
         text = event.delta.message.tool_plan if event.delta and event.delta.message else None
+        # The first piece opens the plan. Cohere has no start event for it.
         events = [] if self._open is Kind.PLAN else [*self._close(), *self._begin(Kind.PLAN)]
         if text:
             events.append(self._write(Kind.PLAN, text))
@@ -249,9 +273,12 @@ class Turn:
     def _call_start(self, event: cohere.CallStart) -> list[AnswerEvent]:
         details = _call_details(event)
         function = details.function if details else None
+        # A call without a name could be run by nobody. To send it on would blame the caller's tools for it.
         if details is None or function is None or not function.name:
             raise UpstreamProtocolError("Cohere began a tool call without naming the tool")
         events = [*self._close(), *self._begin(Kind.CALL, None, details.id or "", function.name)]
+        # Kept apart from `_index`: blocks and calls are counted separately, so block 0 and call 0 are different things
+        # (docs/cohere-api.md#order-of-events).
         self._call = event.index
         if function.arguments:
             events.extend(self._write_arguments(function.arguments))
@@ -264,6 +291,7 @@ class Turn:
         return self._write_arguments(fragment) if fragment else []
 
     def _call_end(self, event: cohere.CallEnd) -> list[AnswerEvent]:
+        # Elsewhere the table has let it through because nothing was open. Its index then belongs to no call.
         if self._open is Kind.CALL:
             self._check_call(event.index)
         return self._close()
@@ -282,6 +310,7 @@ class Turn:
         return [event for citation in citations for event in self._cite(citation)]
 
     def _message_end(self, event: cohere.MessageEnd) -> list[AnswerEvent]:
+        # An ending without a delta still ends the answer: without a reason, which projections take for a stop.
         ending = event.delta or cohere.Ending()
         self.usage = ending.usage
         reason = ending.finish_reason or ""
@@ -298,6 +327,8 @@ class Turn:
     # --- items ---------------------------------------------------------------------------------------------
 
     def _begin(self, kind: Kind, index: int | None = None, call_id: str = "", name: str = "") -> list[AnswerEvent]:
+        # Our numbers and not Cohere's: its three counters overlap, and Responses wants one order over texts, thoughts
+        # and calls (`output_index`).
         item = self._items
         self._items += 1
         self._open, self._index, self._parts, self._pending_arguments = kind, index, [], ""
@@ -311,6 +342,7 @@ class Turn:
 
     def _write_arguments(self, fragment: str) -> list[AnswerEvent]:
         """Writes a fragment of a call's arguments, or holds it back while they may be `null`."""
+        # Only before the first piece is written: later a fragment `null` may be a value inside the object.
         if not self._parts:
             self._pending_arguments += fragment
             if self._pending_arguments in _MAYBE_NULL:
@@ -325,12 +357,18 @@ class Turn:
             return []
         events: list[AnswerEvent] = []
         if kind is Kind.CALL and not self._parts:
+            # `{}` and not nothing: SDKs parse the arguments of a finished call, and fail on an empty text
+            # (docs/cohere-api.md#order-of-events).
             if complete and self._pending_arguments in ("", "null"):
                 events.append(self._write(kind, "{}"))
+            # A call that was cut short shows what there was, half of a `null` included, so that nobody takes it for
+            # complete.
             elif self._pending_arguments:
                 events.append(self._write(kind, self._pending_arguments))
         text = "".join(self._parts)
         self._open, self._index, self._parts = None, None, []
+        # The whole text is kept until the answer ends, at most one answer's length. Citations of the accurate mode come
+        # when their block is closed, and are checked against it.
         self._closed[item] = kind, text
         events.append(Closed(item, kind, text, complete))
         return events
@@ -346,6 +384,8 @@ class Turn:
             span = locate(citation, text)
             if span is not None:
                 return [Cited(item, kind, *span, citation)]
+        # It is not dropped: the words may be in the next delta. Nor is it sent unchecked: offsets that point elsewhere
+        # make a client underline the wrong words, and no error shows it.
         self._pending_citations.append(citation)
         return []
 
@@ -356,6 +396,8 @@ class Turn:
             item = self._cited_item(citation)
             if item is not None:
                 kind, text = self._text_of(item)
+                # At the end an approximate place is better than none: the caller asked for documents, and still learns
+                # which of them.
                 events.append(Cited(item, kind, *(locate(citation, text, True) or clamp(citation, text)), citation))
         return events
 
@@ -364,8 +406,11 @@ class Turn:
         # `content_index` is only there after a thinking block (docs/cohere-api.md#documents-and-citations).
         kind = _CITED_KINDS.get(citation.type or "", Kind.TEXT)
         block = self._blocks.get(citation.content_index) if citation.content_index is not None else None
+        # A `content_index` that names a thought while the citation is of a text is a block of another counting, so the
+        # words decide.
         if block is not None and self._text_of(block)[0] is kind:
             return block
+        # The newest first: an answer may repeat its words, and a citation follows the text that it is about.
         items = [item for item in range(self._items - 1, -1, -1) if self._text_of(item)[0] is kind]
         for item in items:
             if self._text_of(item)[1][citation.start : citation.end] == citation.text:
@@ -394,7 +439,10 @@ _HANDLERS: dict[type, Callable[[Turn, Any], list[AnswerEvent]]] = {
 
 _STEPS: dict[State, dict[type, tuple[Callable[[Turn, Any], list[AnswerEvent]], State]]] = {
     state: {
-        kind: (Turn._ignore if state is State.DONE else _HANDLERS[kind], following) for kind, following in row.items()
+        # Made once, when the module is imported. Both tables stay as they are read, and a delta pays one look-up
+        # instead of two.
+        kind: (Turn._ignore if state is State.DONE else _HANDLERS[kind], following)
+        for kind, following in row.items()
     }
     for state, row in TRANSITIONS.items()
 }
@@ -405,6 +453,8 @@ _CITED_KINDS = {"THINKING_CONTENT": Kind.THINKING, "PLAN": Kind.PLAN}
 
 def _call_details(event: cohere.CallStart | cohere.CallDelta) -> cohere.CallDetails | None:
     value = event.delta.message.tool_calls if event.delta and event.delta.message else None
+    # A single object in deltas (docs/cohere-api.md#streaming). Of a list only the first is read, because an event is of
+    # one call.
     if isinstance(value, list):
         return value[0] if value else None
     return value
@@ -414,6 +464,8 @@ def _explained(failure: Failure, ending: cohere.Ending) -> Failure:
     """Adds Cohere's `error` and `error_type`, which say more (docs/cohere-api.md#errors-inside-a-stream)."""
     if not ending.error and not ending.error_type:
         return failure
+    # Cohere's own words are for the caller, whose request failed. `error_type` becomes the code, as it does for errors
+    # before the first byte, so that one program can handle both.
     message = f"{failure.message}: {ending.error}" if ending.error else failure.message
     return replace(failure, message=message, code=ending.error_type or failure.code)
 

@@ -15,6 +15,8 @@ from translators.core.contracts import UsageBase, UsageTotals
 FINISH_REASONS: Mapping[str, str] = {
     "COMPLETE": "stop",
     "STOP_SEQUENCE": "stop",
+    # A full context has this reason, too (docs/cohere-api.md#finish-reasons); for a caller both mean that more was to
+    # come.
     "MAX_TOKENS": "length",
     "TOOL_CALL": "tool_calls",
     # From v1, not in v2's enum; tolerated (docs/cohere-api.md#finish-reasons).
@@ -62,6 +64,8 @@ def total(several: Iterable[Counts]) -> Counts:
     billed: dict[str, int | float] = {}
     for one in summands:
         for unit, amount in one.billed.items():
+            # Unit by unit, under Cohere's names: units that nobody here has heard of are added up, too, and a price for
+            # them can be set later.
             billed[unit] = billed.get(unit, 0) + amount
     return Counts(
         sum(one.prompt for one in summands),
@@ -94,6 +98,7 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
     if processed is not None and base is UsageBase.TOKENS:
         prompt, completion = processed
     else:
+        # `text_tokens` is tolerated as another name: without a number for it the call would look free.
         texts = billed.get("input_tokens", billed.get("text_tokens"))
         charged = _pair(texts, billed.get("output_tokens"), _whole(billed.get("image_tokens")))
         prompt, completion = charged or processed or (0, 0)
@@ -101,6 +106,7 @@ def counts(usage: Usage | None, base: UsageBase) -> Counts:
         prompt,
         completion,
         min(_whole(usage.cached_tokens), prompt) if usage.cached_tokens else 0,
+        # Capped for the same reason as cached tokens: clients subtract.
         min(_whole(tokens.reasoning_tokens), completion) if tokens.reasoning_tokens else 0,
         image,
         billed,
@@ -113,6 +119,7 @@ _NO_TOKENS = Tokens()
 def _billed(usage: Usage | Meta) -> Mapping[str, int | float]:
     """Returns Cohere's billed units by their names, without those that have no number."""
     units = usage.billed_units or {}
+    # A unit may be null. The usual answer has no such unit, and is passed on without a copy.
     if None in units.values():
         return {name: value for name, value in units.items() if value is not None}
     return units  # type: ignore[return-value]  # there is no None among them
@@ -125,6 +132,7 @@ def embedding_counts(meta: Meta | None, base: UsageBase) -> Counts:
     billed, tokens = _billed(meta), meta.tokens or _NO_TOKENS
     processed = (tokens.input_tokens, tokens.image_tokens)
     charged = (billed.get("input_tokens"), billed.get("image_tokens"))
+    # One base for both numbers: a sum of processed texts and billed images would be neither.
     preferred, other = (processed, charged) if base is UsageBase.TOKENS else (charged, processed)
     texts, images = map(_whole, preferred if preferred != (None, None) else other)
     return Counts(texts + images, image=images, billed=billed)
@@ -135,6 +143,8 @@ def _pair(prompt: int | float | None, completion: int | float | None, image: int
 
 
 def _whole(number: int | float | None) -> int:
+    # Nearly always: msgspec gives an int for a number without a point. The rest is for floats, which Cohere's SDK
+    # declares, and for what no number of tokens can be, as a negative one or an infinity.
     if type(number) is int:
         return number if number > 0 else 0
     return max(0, int(number)) if number is not None and math.isfinite(number) else 0

@@ -31,6 +31,8 @@ from translators.core.notes import Notes
 class Verdict(Enum):
     """What is done with a field. The values appear in the reference documents."""
 
+    # The verdict belongs to the field, not to its value: what a value changes is the converter's business, or that of a
+    # rule that reads the field.
     SEND = "sent"
     READ = "translated"
     IGNORE = "ignored"
@@ -59,6 +61,8 @@ class Field(Struct, frozen=True):
     neutral: tuple[bytes, ...] = ()
 
 
+# Four constructors instead of one with a verdict: a table reads as a list of verbs, and a row cannot have a converter
+# that its verdict ignores.
 def send(name: str, type: Any, to: str = "", why: str = "", convert: Converter | None = None) -> Field:
     """Makes the row of a field that is sent to Cohere. to: Cohere's name, empty if it is the same."""
     return Field(name, Verdict.SEND, type, why, to or name, convert)
@@ -69,6 +73,8 @@ def read(name: str, type: Any, why: str = "") -> Field:
     return Field(name, Verdict.READ, type, why)
 
 
+# `Any` as type: what has no effect cannot be wrong, and a client must not fail over the shape of a field that is thrown
+# away.
 def ignore(name: str, why: str, *neutral: bytes) -> Field:
     """Makes the row of a field without effect, which is noted unless it has one of the neutral values."""
     return Field(name, Verdict.IGNORE, Any, why, neutral=neutral)
@@ -83,6 +89,7 @@ def clamped(low: float, high: float) -> Converter:
     """Makes a converter that clamps a number to Cohere's range, `low` to `high`, and notes a change."""
 
     def convert(value: float, name: str, notes: Notes) -> float:
+        # A number at the edge is not noted: nothing was changed. The comparison is by value, so 1 and 1.0 are the same.
         inside = min(max(value, low), high)
         if inside != value:
             notes.adjusted(name, value, inside)
@@ -106,6 +113,8 @@ class Reading(Struct):
     metadata: bytes = b""
 
 
+# One pass finds where each field begins and ends, and copies nothing. To decode the whole body at once would be one
+# pass less, but its errors name no field, and one unknown key would fail the request.
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _end_user = msgspec.json.Decoder(str)
@@ -126,9 +135,11 @@ SYNONYM_OBJECT = "extra_params"
 (docs/decisions.md#unknown-fields-are-ignored-and-noted)."""
 
 
+# A field such as `stop` or `tools` has some kilobytes in earnest, so this refuses no honest request.
 MAX_FIELD_BYTES = 2 * 1024 * 1024
 """The most bytes of a field without content. Decoding them blocks the event loop for some 30 ms."""
 
+# One list for all tables. A field with content that is missing here makes honest requests fail at MAX_FIELD_BYTES.
 LARGE_FIELDS = frozenset("messages input inputs documents images texts items instructions query".split())
 """Fields with content, which only the limit on the whole body bounds."""
 
@@ -143,11 +154,15 @@ class FieldTable:
     def __init__(self, rows: Iterable[Field], synonyms: Mapping[str, str] | None = None, strict: bool = True) -> None:
         self.rows = tuple(rows)
         self.synonyms = dict(synonyms or {})
+        # The decoders are made once for each table. To make one takes longer than to decode a field with it.
         self._rows = {row.name: (row, msgspec.json.Decoder(row.type, strict=strict)) for row in self.rows}
 
     def read(self, body: bytes, notes: Notes, policy: Policy) -> Reading:
         """Splits and decodes a request body. Raises InvalidField with the field's path as `param`."""
+        # In the order of the body, so notes and the first error are about the field that the caller wrote first.
         fields, spellings = self._fields(body)
+        # Before any verdict: `metadata` has a row of its own in some tables and none in others, and the ledger wants it
+        # in all of them.
         reading = Reading({}, {}, {}, metadata=_metadata(fields))
         first_names: dict[str, str] = {}  # Cohere's name -> the caller's
         for name, raw in fields.items():
@@ -155,16 +170,21 @@ class FieldTable:
             if entry is None:
                 if name in policy.extra_upstream_fields:
                     reading.extra[name] = raw
+                # Clients send null for what they do not set. A note for each would hide the ones that matter.
                 elif bytes(raw) != _NULL and name not in LOG_FIELDS:
                     notes.ignored(name, "not known to Cohere")
                 continue
             row, decoder = entry
             size = len(raw)
+            # The length first: it is known, and a comparison of bytes copies the field, which may be a megabyte of
+            # messages.
             if size == len(_NULL) and bytes(raw) == _NULL:
                 continue
             # Before the decoder runs, which builds objects many times as large as the text.
             if size > MAX_FIELD_BYTES and name not in LARGE_FIELDS:
                 raise InvalidField(name, f"'{name}' is larger than {MAX_FIELD_BYTES} bytes", "value_too_large")
+            # Notes and errors use the caller's word. One about another name makes people look for a field that they did
+            # not send.
             spelling = spellings.get(name, name) if spellings else name
             verdict = row.verdict
             if verdict is _READ:
@@ -172,6 +192,8 @@ class FieldTable:
             elif verdict is _SEND:
                 value = decode_field(spelling, decoder, raw, notes)
                 converted = row.convert(value, spelling, notes) if row.convert else value
+                # Two rows may lead to one of Cohere's fields, OpenAI's name and Cohere's. Equal values are not worth a
+                # note.
                 other = first_names.setdefault(row.to, name)
                 if other != name and reading.upstream_fields[row.to] != converted:
                     # The caller used OpenAI's and Cohere's name of one field with different values. Cohere's wins in
@@ -203,19 +225,25 @@ class FieldTable:
         """
         try:
             fields = _split(body)
+            # What stands at the top level wins over the same field inside: it is the more deliberate of the two.
             nested = fields.pop(SYNONYM_OBJECT, None)
             if nested is not None and bytes(nested) != _NULL:
                 fields = {**_split_nested(nested), **_present(fields)}
+        # msgspec tells a wrong type (a ValidationError) from text that is no JSON. Both are the caller's 400, but with
+        # another code, and only the first one has a path.
         except ValidationError as error:
             raise InvalidField(None, "The request body must be a JSON object", "invalid_type") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidField(None, f"The request body is not valid JSON: {error}", "invalid_json") from error
         spellings: dict[str, str] = {}
+        # Synonyms are rare, and this is one look for all of them.
         if self.synonyms.keys().isdisjoint(fields):
             return fields, spellings
         for synonym, name in self.synonyms.items():
             if synonym in fields:
                 raw = fields.pop(synonym)
+                # Under both names the field's own one counts, silently: such a request was written for a server that
+                # knows either.
                 if bytes(fields.get(name, _ABSENT)) == _NULL:
                     fields[name], spellings[name] = raw, synonym
         return fields, spellings
@@ -234,6 +262,7 @@ def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
     if not extra:
         return body
     # Spliced into the bytes: decoding and encoding could change a number's digits.
+    # Only names without a row come here, so none of them repeats a field that the operation sends.
     added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
     return body[:-1] + added + b"}"
 
@@ -260,6 +289,7 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidField(name, f"'{name}' is not valid JSON in UTF-8", "invalid_json") from error
     try:
+        # The slow way, taken only when a key was unknown: as plain objects, which can be pruned.
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidField(name, f"'{name}' is not valid JSON: {error}", "invalid_json") from error
@@ -269,6 +299,7 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
     for general, exact in dropped.items():
         notes.ignored(general, "not known to Cohere", param=exact)
     try:
+        # A value that is wrong besides is still refused: pruning forgives unknown keys, nothing else.
         return msgspec.convert(value, decoder.type)
     except ValidationError as error:
         raise invalid(name, error) from error
@@ -276,6 +307,7 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
 
 # --- errors with a path -----------------------------------------------------------------------------------
 
+# The wording of msgspec's messages is no API. `tests/test_field_table.py` fails when a new version changes it.
 _LOCATED = re.compile(r"(?s)(.*) - at `(?:key in )?\$([^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(.+?)`")
 
@@ -289,6 +321,7 @@ def invalid(name: str, error: ValidationError) -> InvalidField:
     if missing:
         param = f"{param}.{missing[1]}"
         return InvalidField(param, f"Missing required parameter: '{param}'", "missing_required_parameter")
+    # "Expected `int` >= 1" is about a value, "Expected `str`, got `int`" about a type.
     of_type = text.startswith("Expected") and not any(bound in text for bound in (">=", "<=", "length"))
     code = "invalid_type" if of_type else "invalid_value"
     return InvalidField(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}", code)
@@ -313,6 +346,7 @@ def _prune(value: Any, kind: msgspec.inspect.Type, general: str, exact: str, dro
     general path of each removed key -> the exact path of the first.
     """
     if isinstance(value, list):
+        # A union such as `str | list[Part]` has one list at most; of several nobody could say which one was meant.
         element = next((part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.ListType)), None)
         if element is not None:
             for index, item in enumerate(value):
@@ -325,6 +359,7 @@ def _prune(value: Any, kind: msgspec.inspect.Type, general: str, exact: str, dro
         for key in list(value):
             if key in fields:
                 _prune(value[key], fields[key], f"{general}.{key}", f"{exact}.{key}", dropped)
+            # The tag is no field of the Struct, but without it the value could not be decoded again.
             elif key != struct.tag_field:
                 if value.pop(key) is not None:
                     dropped.setdefault(key if key in NOTED_ONCE else f"{general}.{key}", f"{exact}.{key}")
@@ -339,10 +374,13 @@ def _struct_for(value: dict[str, Any], kind: msgspec.inspect.Type) -> msgspec.in
     structs = [part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.StructType)]
     for struct in structs:
         if struct.tag_field is None or value.get(struct.tag_field) == struct.tag:
+            # Also with an unknown tag in a union of one: the decoder then names what it expected.
             return struct
     return None
 
 
 def _metadata(fields: Mapping[str, Raw]) -> bytes:
     raw = fields.get(METADATA_FIELD)
+    # Too large is left out and not cut: half of a JSON object is none. The call itself is served; OpenAI's limit is not
+    # ours to enforce.
     return bytes(raw) if raw is not None and len(raw) <= MAX_METADATA_BYTES else b""
