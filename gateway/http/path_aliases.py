@@ -14,7 +14,9 @@ from gateway.http.error_responses import ALIAS_PREFIX
 from gateway.observability.record import RequestRecord
 from translators.core.notes import Notes
 
-_PLAIN = re.compile(r"/v1/(?!v[12]/|openai/|deployments/)(?:[^/]+/)*[^/]+\Z")
+_DOUBLED = r"(?P<operation>chat/completions|responses|embeddings|rerank)/(?P=operation)\Z"
+
+_PLAIN = re.compile(rf"/v1/(?!v[12]/|openai/|deployments/|{_DOUBLED})(?:[^/]+/)*[^/]+\Z")
 """Paths as OpenAI writes them, which no row is about."""
 
 # The paths that Azure's SDK puts below a deployment; a deployment's name may itself contain slashes.
@@ -49,13 +51,26 @@ SPELLINGS: tuple[Spelling, ...] = (
         re.compile(r"\A/client/v4/accounts/[^/]+/ai/v1/"),
         "/v1/",
     ),
+    # A program whose base URL is fixed but for the host.
+    Spelling(
+        "OpenRouter's, and those of others",
+        "/api/v1/chat/completions",
+        re.compile(r"\A/(?:api/v1|inference/v1|compatibility/v1|v1beta/openai)/"),
+        "/v1/",
+    ),
     Spelling("a doubled version", "/v1/v1/chat/completions", re.compile(r"\A/(?:v1/){2,}"), "/v1/"),
+    Spelling(
+        "a whole path as the base URL",
+        "/v1/chat/completions/chat/completions",
+        re.compile(rf"(?<=/){_DOUBLED}"),
+        r"\g<operation>",
+    ),
     Spelling("Cohere's of rerank", "/v2/rerank", re.compile(r"\A/(?:v1/)?v2/rerank\Z"), "/v1/rerank"),
     Spelling("no version", "/chat/completions", re.compile(r"\A/(?!v[12]/)"), "/v1/"),
 )
 """In the order in which they are applied."""
 
-PREFIXES = frozenset({"v1", "v2", "openai", "deployments", "client"})
+PREFIXES = frozenset({"v1", "v2", "openai", "deployments", "client", "api", "inference", "compatibility", "v1beta"})
 
 
 class PathAliases:
