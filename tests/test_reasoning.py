@@ -111,7 +111,6 @@ def test_native_thinking_is_the_callers_business() -> None:
     ("requested", "param"),
     [
         ({"reasoning_effort": "lots"}, "reasoning_effort"),
-        ({"reasoning_effort": ""}, "reasoning_effort"),
         ({"reasoning_effort": 5}, "reasoning_effort"),
         ({"reasoning": {"effort": "lots"}}, "reasoning.effort"),
         ({"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens"),

@@ -105,17 +105,17 @@ class ToolCall(Struct, forbid_unknown_fields=True):
 
 
 class SystemMessage(Struct, tag_field="role", tag="system", forbid_unknown_fields=True):
-    content: str | list[AnyText] | None
+    content: str | list[AnyText] | None = None
     name: str | None = None
 
 
 class DeveloperMessage(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True):
-    content: str | list[AnyText] | None
+    content: str | list[AnyText] | None = None
     name: str | None = None
 
 
 class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=True):
-    content: str | list[AnyText | AnyImage | AudioPart | FilePart] | None
+    content: str | list[AnyText | AnyImage | AudioPart | FilePart] | None = None
     name: str | None = None
 
 

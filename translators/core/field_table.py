@@ -11,11 +11,11 @@ are sent. null means absent everywhere.
 
 Each field has a decoder of its own, so that an error knows its `param`. The Structs of structured fields forbid unknown
 keys. If one is found, the unknown keys are removed and noted, and the field is decoded again: ordinary requests do not
-pay for that.
+pay for that. Likewise a whole number that is written as 100.0, and what a row's `reshape` knows of other APIs' shapes.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -50,6 +50,7 @@ class Field(Struct, frozen=True):
 
     why: for the reference documents and the notes. to: Cohere's name of the field. neutral: JSON texts that mean the
     same as absence, so that they are neither noted nor refused (docs/decisions.md#values-out-of-range-are-adjusted).
+    reshape: gets a value that has not the type's shape as plain JSON, and returns it in that shape where it can.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Field(Struct, frozen=True):
     to: str = ""
     convert: Converter | None = None
     neutral: tuple[bytes, ...] = ()
+    reshape: Converter | None = None
 
 
 # Four constructors instead of one with a verdict: a table reads as a list of verbs, and a row cannot have a converter
@@ -68,9 +70,9 @@ def send(name: str, type: Any, to: str = "", why: str = "", convert: Converter |
     return Field(name, Verdict.SEND, type, why, to or name, convert)
 
 
-def read(name: str, type: Any, why: str = "") -> Field:
+def read(name: str, type: Any, why: str = "", reshape: Converter | None = None) -> Field:
     """Makes the row of a field that the operation reads."""
-    return Field(name, Verdict.READ, type, why)
+    return Field(name, Verdict.READ, type, why, reshape=reshape)
 
 
 # `Any` as type: what has no effect cannot be wrong, and a client must not fail over the shape of a field that is thrown
@@ -118,6 +120,7 @@ class Reading(Struct):
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _end_user = msgspec.json.Decoder(str)
+_DIGITS = re.compile(rb"-?[0-9]{1,30}\Z")
 _NULL = b"null"
 _ABSENT = Raw(_NULL)
 
@@ -188,7 +191,7 @@ class FieldTable:
             spelling = spellings.get(name, name) if spellings else name
             verdict = row.verdict
             if verdict is _READ:
-                reading.fields[name] = decode_field(spelling, decoder, raw, notes)
+                reading.fields[name] = decode_field(spelling, decoder, raw, notes, row.reshape)
             elif verdict is _SEND:
                 value = decode_field(spelling, decoder, raw, notes)
                 converted = row.convert(value, spelling, notes) if row.convert else value
@@ -214,8 +217,11 @@ class FieldTable:
         if row.verdict is Verdict.REFUSE:
             raise InvalidField(row.name, f"'{row.name}' is not supported: {row.why}", "unsupported_value")
         first = row.name == END_USER_FIELDS[0] or not reading.end_user
-        if row.name in END_USER_FIELDS and first and bytes(raw)[:1] == b'"':
-            reading.end_user = decode_field(row.name, _end_user, raw, notes)
+        if row.name in END_USER_FIELDS and first:
+            if bytes(raw)[:1] == b'"':
+                reading.end_user = decode_field(row.name, _end_user, raw, notes)
+            elif _DIGITS.match(bytes(raw)):  # as programs send it whose users are numbers
+                reading.end_user = bytes(raw).decode()
         notes.ignored(row.name, row.why)
 
     def _fields(self, body: bytes) -> tuple[dict[str, Raw], Mapping[str, str]]:
@@ -278,21 +284,26 @@ def _split_nested(raw: Raw) -> dict[str, Raw]:
         raise InvalidField(SYNONYM_OBJECT, f"'{SYNONYM_OBJECT}' must be a JSON object", "invalid_type") from error
 
 
-def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, notes: Notes) -> Any:
-    """Decodes one field. Unknown keys are removed and noted. Raises InvalidField with the exact path."""
+def decode_field(
+    name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, notes: Notes, reshape: Converter | None = None
+) -> Any:
+    """Decodes one field. Unknown keys are removed and noted. Raises InvalidField with the exact path.
+
+    reshape: as in a row.
+    """
     try:
         return decoder.decode(raw)
-    except ValidationError as error:
-        # msgspec has no error class of its own for this, only the message.
-        if "unknown field" not in str(error):
-            raise invalid(name, error) from error
+    except ValidationError:
+        pass
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidField(name, f"'{name}' is not valid JSON in UTF-8", "invalid_json") from error
     try:
-        # The slow way, taken only when a key was unknown: as plain objects, which can be pruned.
+        # The slow way, taken only when something is not as it is declared: as plain objects, which can be changed.
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidField(name, f"'{name}' is not valid JSON: {error}", "invalid_json") from error
+    if reshape is not None:
+        value = reshape(value, name, notes)
     dropped: dict[str, str] = {}
     kind: Any = decoder.type
     _prune(value, _type_info(kind), name, name, dropped)
@@ -300,9 +311,32 @@ def decode_field(name: str, decoder: "msgspec.json.Decoder[Any]", raw: Raw, note
         notes.ignored(general, "not known to Cohere", param=exact)
     try:
         # A value that is wrong besides is still refused: pruning forgives unknown keys, nothing else.
-        return msgspec.convert(value, decoder.type)
+        return _convert(value, kind)
     except ValidationError as error:
-        raise invalid(name, error) from error
+        raise invalid(name, error, _accepted(value, _type_info(kind), str(error))) from error
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """Converts plain JSON. A number such as 100.0 is taken as the whole number that it is. Raises ValidationError."""
+    try:
+        return msgspec.convert(value, kind)
+    except ValidationError as error:
+        # msgspec has no error class of its own for this, only the message.
+        if "got `float`" not in str(error):
+            raise
+        return msgspec.convert(_whole_numbers(value), kind)
+
+
+EXACT_FLOATS = 2**53
+"""Up to this size a float holds every whole number."""
+
+
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= EXACT_FLOATS else value
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return {key: _whole_numbers(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 # --- errors with a path -----------------------------------------------------------------------------------
@@ -312,8 +346,11 @@ _LOCATED = re.compile(r"(?s)(.*) - at `(?:key in )?\$([^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(.+?)`")
 
 
-def invalid(name: str, error: ValidationError) -> InvalidField:
-    """Converts an error of msgspec's. Its `$[2].content` becomes a path below the field. name: of the field."""
+def invalid(name: str, error: ValidationError, accepted: Iterable[str] = ()) -> InvalidField:
+    """Converts an error of msgspec's. Its `$[2].content` becomes a path below the field. name: of the field.
+
+    accepted: the values that would have been right, where they can be listed.
+    """
     located = _LOCATED.match(str(error))
     text, below = (located[1], located[2]) if located else (str(error), "")
     param = name + below.replace("[...]", "[]")
@@ -324,7 +361,39 @@ def invalid(name: str, error: ValidationError) -> InvalidField:
     # "Expected `int` >= 1" is about a value, "Expected `str`, got `int`" about a type.
     of_type = text.startswith("Expected") and not any(bound in text for bound in (">=", "<=", "length"))
     code = "invalid_type" if of_type else "invalid_value"
-    return InvalidField(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}", code)
+    instead = f"; accepted are {', '.join(accepted)}" if accepted else ""
+    return InvalidField(param, f"Invalid '{param}': {text[:1].lower()}{text[1:]}{instead}", code)
+
+
+_STEP = re.compile(r"\[(\d+)\]|\.(\w+)")
+
+
+def _accepted(value: Any, kind: msgspec.inspect.Type, error: str) -> Sequence[str]:
+    """Returns the values that an error of msgspec's would have accepted: of a tag, or of a closed list."""
+    if not error.startswith("Invalid "):
+        return ()
+    located = _LOCATED.match(error)
+    for index, key in _STEP.findall(located[2] if located else ""):
+        if index:
+            lists = [part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.ListType)]
+            if not lists or not isinstance(value, list):
+                return ()
+            kind, value = lists[0].item_type, value[int(index)]
+            continue
+        structs = [part for part in _alternatives(kind) if isinstance(part, msgspec.inspect.StructType)]
+        if any(struct.tag_field == key for struct in structs):
+            return [str(struct.tag) for struct in structs if struct.fields]  # the others are refused by name
+        struct = _struct_for(value, kind)
+        field = next((one for one in struct.fields if one.encode_name == key), None) if struct is not None else None
+        if field is None:
+            return ()
+        kind, value = field.type, value.get(key)
+    return [
+        str(choice)
+        for part in _alternatives(kind)
+        if isinstance(part, msgspec.inspect.LiteralType)
+        for choice in part.values
+    ]
 
 
 # --- unknown keys -------------------------------------------------------------------------------

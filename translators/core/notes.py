@@ -48,9 +48,12 @@ class Notes(Struct):
         """
         self._add(Kind.IGNORED, param or field, f"{field} ignored" + (f" ({why})" if why else ""))
 
-    def adjusted(self, field: str, was: object, now: object) -> None:
-        """Notes that another value was used than the caller's. Raises InvalidField in strict mode."""
-        self._add(Kind.ADJUSTED, field, f"{field} adjusted {_short(was)} -> {_short(now)}")
+    def adjusted(self, field: str, was: object, now: object, param: str | None = None) -> None:
+        """Notes that another value was used than the caller's. Raises InvalidField in strict mode.
+
+        param: as in `ignored`.
+        """
+        self._add(Kind.ADJUSTED, param or field, f"{field} adjusted {_short(was)} -> {_short(now)}")
 
     def emulated(self, field: str, how: str) -> None:
         """Notes that the gateway does what Cohere cannot. how: by which means."""

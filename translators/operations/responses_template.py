@@ -32,7 +32,7 @@ def initial_response(reading: Reading, context: Context) -> openai.Response:
         parallel_tool_calls=fields.get("parallel_tool_calls", True),
         text={"format": _echoed_format(fields.get("text")), "verbosity": "medium"},
         reasoning={
-            "effort": reasoning.effort if reasoning else None,
+            "effort": (reasoning.effort or None) if reasoning else None,
             "summary": reasoning.summary if reasoning else None,
         },
         # The values that were sent, after clamping: a caller sees what the model got.

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta
 
 from schemas.cohere import chat as cohere
-from translators.core.errors import InvalidField
 from translators.core.field_table import Field, Reading, clamped, ignore, read, send
 from translators.core.notes import Notes
 from translators.request import reasoning
@@ -43,9 +42,9 @@ def _penalty(value: float, name: str, notes: Notes) -> Any:
 
 def _stops(value: str | list[str], name: str, notes: Notes) -> Any:
     stops = [value] if isinstance(value, str) else value
-    for index, stop in enumerate(stops):
-        if not stop:
-            raise InvalidField(f"{name}[{index}]", f"'{name}[{index}]' must not be empty", "empty_string")
+    if "" in stops:
+        notes.ignored(name, "an empty sequence")
+        stops = [stop for stop in stops if stop]
     if len(stops) > MOST_STOPS:
         notes.adjusted(name, f"{len(stops)} sequences", f"the first {MOST_STOPS}")
     return stops[:MOST_STOPS] or UNSET
@@ -107,12 +106,12 @@ COHERES_OWN: tuple[Field, ...] = (
     send("logprobs", bool, convert=true_only),
 )
 
-USER = ignore("user", "Cohere keeps no end-user ids")
+USER = ignore("user", "Cohere keeps no end-user ids", b'""')
 
 WITHOUT_EFFECT: tuple[Field, ...] = (
     USER,
-    ignore("safety_identifier", "Cohere keeps no end-user ids"),
-    ignore("prompt_cache_key", "Cohere caches prompts itself"),
+    ignore("safety_identifier", "Cohere keeps no end-user ids", b'""'),
+    ignore("prompt_cache_key", "Cohere caches prompts itself", b'""'),
     ignore("prompt_cache_retention", "Cohere caches prompts itself"),
     ignore("moderation", "Cohere's `safety_mode` is its own"),
 )

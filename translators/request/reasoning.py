@@ -27,6 +27,13 @@ BUDGETS: Mapping[str, int | None] = {
 }
 """Reasoning tokens for each effort. None is no limit, which Cohere recommends; 0 switches reasoning off."""
 
+SAME_EFFORT: Mapping[str, str] = {
+    **dict.fromkeys(("", "default", "auto"), ""),
+    **dict.fromkeys(("off", "disable", "disabled"), "none"),
+}
+"""Other words for an effort, in small letters -> ours, empty for none at all: forms whose choice is empty, and other
+providers' words."""
+
 ANSWER_RESERVE = 1_024
 """Tokens to leave for the answer within max_tokens. Cohere's guide says at least 1,000."""
 
@@ -95,6 +102,9 @@ def thinking(
     native: the caller's `thinking`. effort: `reasoning_effort`. max_tokens: the limit to send, None without one.
     """
     field, requested = _requested(reasoning, effort)
+    if isinstance(requested, str):
+        word = requested.lower()
+        requested = SAME_EFFORT.get(word, word) or None
     if field != "reasoning_effort" and effort not in (None, requested):
         notes.ignored("reasoning_effort", f"{field} is given, too")
     if native is not None:
