@@ -382,11 +382,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two calls of one id": (ask(input=[HELLO, call_item(), call_item(arguments='{"a":1}')]), "input[1]"),
     "an item that is not stored": (ask(input=[{"type": "item_reference", "id": "msg_1"}]), "input[0].id"),
     "a tool without a name": (ask(tools=[{"type": "function"}]), "tools[0].name"),
-    "a tool without a type": (ask(tools=[WEATHER, {"name": "f"}]), "tools[1].type"),
+    "a tool without a type": (ask(tools=[WEATHER, {"description": "f"}]), "tools[1].type"),
     "a tool's schema": (ask(tools=[WEATHER, {**TIME, "parameters": {"type": "string"}}]), "tools[1].parameters"),
     "a namespace without a name": (ask(tools=[{"type": "namespace", "tools": [WEATHER]}]), "tools[0].name"),
     "a nested tool without a type": (
-        ask(tools=[{"type": "namespace", "name": "n", "tools": [{"name": "f"}]}]),
+        ask(tools=[{"type": "namespace", "name": "n", "tools": [{"description": "f"}]}]),
         "tools[0].tools[0].type",
     ),
     "a nested tool's schema": (
@@ -403,7 +403,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "tool_choice",
     ),
     "a choice without a name": (ask(tools=[WEATHER], tool_choice={"type": "function"}), "tool_choice.name"),
-    "a choice without a type": (ask(tools=[WEATHER], tool_choice={"name": "f"}), "tool_choice.type"),
+    "a choice without a type": (ask(tools=[WEATHER], tool_choice={"mode": "auto"}), "tool_choice.type"),
     "a choice among no tools": (ask(tool_choice="required"), "tool_choice"),
     "a format that is none": (ask(text={"format": {"type": "grammar"}}), "text.format.type"),
     "a format without a schema": (
@@ -418,7 +418,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no tokens at all": (ask(max_output_tokens=0), "max_output_tokens"),
     "no calls at all": (ask(max_tool_calls=0), "max_tool_calls"),
     "a prompt template": (ask(prompt={"id": "p"}), "prompt"),
-    "metadata that is no text": (ask(metadata={"a": 1}), "metadata[]"),
+    "metadata that is no object": (ask(metadata=[1]), "metadata"),
     "too much metadata": (ask(metadata={str(number): "" for number in range(17)}), "metadata"),
     "metadata with a long key": (ask(metadata={"k" * 65: ""}), "metadata"),
     "metadata with a long value": (ask(metadata={"k": "v" * 513}), "metadata[]"),

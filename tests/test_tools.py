@@ -108,7 +108,7 @@ def test_a_definition_has_three_fields_and_no_other() -> None:
         ({"type": "custom", "custom": {"name": ""}}, "tools[1].custom.name"),
         ({"type": "function"}, "tools[1].function"),
         ({"type": "function", "function": {}}, "tools[1].function.name"),
-        ({"function": {"name": "f"}}, "tools[1].type"),
+        ({"description": "no name"}, "tools[1].type"),
     ],
     ids=json.dumps,
 )
@@ -293,7 +293,7 @@ def test_an_instruction_joins_the_callers_own() -> None:
         (named("nope"), "tool_choice"),
         (allowed("auto", "f", "nope"), "tool_choice"),
         ("sometimes", "tool_choice"),
-        ("f", "tool_choice"),
+        ("nope", "tool_choice"),
         ({"type": "custom", "custom": {"name": "nope"}}, "tool_choice"),
         ({"type": "custom"}, "tool_choice.custom"),
         ({"type": "mcp"}, "tool_choice.type"),

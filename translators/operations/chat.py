@@ -20,7 +20,7 @@ from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
 from translators.core.notes import Notes
 from translators.operations.chat_answer import ChatStream, ChatView, completion
-from translators.request import tools
+from translators.request import other_shapes, tools
 from translators.request.builder import ChatOptions, build
 from translators.request.client_tools import ClientTool, ClientTools, custom_arguments
 from translators.request.parameters import (
@@ -44,12 +44,27 @@ MOST_CHOICES = 128
 FIELDS: tuple[Field, ...] = (
     # The conversation
     read("model", str, "prefix, aliases and successors are resolved; the answer repeats the caller's name"),
-    read("messages", list[openai.Message], "roles, parts, calls and results as Cohere takes them"),
+    read(
+        "messages",
+        list[openai.Message],
+        "roles, parts, calls and results as Cohere takes them",
+        other_shapes.messages,
+    ),
     read("stream", bool),
     read("stream_options", openai.StreamOptions, "`include_usage` works; `include_obfuscation` has no effect"),
     # Tools
-    read("tools", list[openai.Tool], "functions and custom tools; names that Cohere refuses are replaced and restored"),
-    read("tool_choice", str | openai.ToolChoice, "a named tool is the only one sent; refused choices are emulated"),
+    read(
+        "tools",
+        list[openai.Tool],
+        "functions and custom tools; names that Cohere refuses are replaced and restored",
+        other_shapes.tools,
+    ),
+    read(
+        "tool_choice",
+        str | openai.ToolChoice,
+        "a named tool is the only one sent; refused choices are emulated",
+        other_shapes.choice,
+    ),
     read("functions", list[openai.Function], "the old form of `tools`"),
     read("function_call", str | openai.ChosenName, "the old form of `tool_choice`"),
     read("parallel_tool_calls", bool, "false: one call is passed on"),
@@ -78,6 +93,7 @@ FIELDS: tuple[Field, ...] = (
     ignore("web_search_options", "Cohere has no hosted web search"),
     # Refused: it would change the kind of the answer
     refuse("audio", "Cohere answers with text only"),
+    refuse("system", "send the instructions as a message whose role is 'system'"),
 )
 
 TABLE = FieldTable(FIELDS, SYNONYMS)

@@ -14,6 +14,7 @@ from translators.core.contracts import Context, ResponseIdentity
 from translators.core.errors import InvalidField
 from translators.core.notes import Kind, Notes
 from translators.operations import responses
+from translators.request import other_shapes
 
 WITH_STATUS = frozenset(
     {
@@ -104,7 +105,11 @@ def decode_items(array: bytes) -> list[dict[str, Any]]:
 
 
 def _complete(item: dict[str, Any]) -> dict[str, Any]:
-    """Adds the fields that items of OpenAI's responses always have and those of requests may lack."""
+    """Adds the fields that items of OpenAI's responses always have and those of requests may lack.
+
+    An item in the shape of another API gets OpenAI's.
+    """
+    item = other_shapes.input_item(item, "", Notes())
     kind = item.get("type")
     if kind == "reasoning":
         return {**item, "summary": item.get("summary") or []}

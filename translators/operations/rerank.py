@@ -17,7 +17,7 @@ from schemas.openai import rerank as openai
 from translators.answer.usage import dollars
 from translators.core.contracts import Context, Stream, TranslatedResponse, UsageBase, UsageTotals, Workload
 from translators.core.errors import InvalidField, UpstreamProtocolError
-from translators.core.field_table import Field, FieldTable, clamped, ignore, read, required, send, with_extra
+from translators.core.field_table import Field, FieldTable, clamped, ignore, read, refuse, required, send, with_extra
 from translators.core.model_names import resolve_and_note
 from translators.core.notes import Notes
 from translators.operations.rerank_text import text_of
@@ -35,6 +35,7 @@ FIELDS: tuple[Field, ...] = (
     send("max_tokens_per_doc", Positive),
     send("relevant_spans", dict[str, Any], why="on models that support them"),
     send("priority", int, convert=clamped(0, 999)),
+    refuse("texts", "send the texts as 'documents'; their ranking comes as `results`, not as a bare list"),
     ignore("max_chunks_per_doc", "`max_tokens_per_doc` truncates documents"),
     ignore("truncation", "Cohere truncates long documents itself", b"true"),
     ignore("user", "Cohere keeps no end-user ids"),

@@ -48,6 +48,7 @@ from translators.operations.responses_input import SUMMARY_INTRODUCTION, InputRe
 from translators.operations.responses_summary import read_summary, summary_request
 from translators.operations.responses_template import initial_response
 from translators.operations.responses_tools import ResponsesTools, tool_choice
+from translators.request import other_shapes
 from translators.request.builder import ChatOptions, build
 from translators.request.parameters import (
     COHERES_OWN,
@@ -100,7 +101,7 @@ FIELDS: tuple[Field, ...] = (
     read("previous_response_id", str),
     read("conversation", str | openai.ConversationReference),
     read("background", bool, "answered at once, generated afterwards; needs `store`"),
-    read("metadata", openai.Metadata, "stored with the response, not sent"),
+    read("metadata", openai.Metadata, "stored with the response, not sent", other_shapes.texts),
     read("background_options", openai.BackgroundOptions, "every background response begins as soon as it can"),
     read(
         "prompt_cache_options", openai.PromptCacheOptions, "`prewarm` is answered at once; Cohere caches prompts itself"
@@ -204,9 +205,7 @@ def request(
     cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
     if prewarms and cache is not None and cache.prewarm:
         return _prewarmed(reading, context, notes)
-    tools = ResponsesTools(notes)
-    for index, tool in enumerate(fields.get("tools") or ()):
-        tools.add(tool, f"tools[{index}]")
+    tools = _tools(fields, notes)
     included: Sequence[str] = fields.get("include") or ()
     if fields.get("top_logprobs"):
         notes.adjusted("top_logprobs", fields["top_logprobs"], CHOSEN_TOKEN)
@@ -289,6 +288,18 @@ def request(
         preliminary,
         unparsed_files=upstream_chat.unparsed_files,
     )
+
+
+def _tools(fields: dict[str, Any], notes: Notes) -> ResponsesTools:
+    """Reads the tools. Those of other APIs and their choice are rewritten before, as the response shows them, too."""
+    tools = ResponsesTools(notes)
+    if fields.get("tools"):
+        fields["tools"] = [other_shapes.tool(tool) for tool in fields["tools"]]
+        for index, tool in enumerate(fields["tools"]):
+            tools.add(tool, f"tools[{index}]")
+    if "tool_choice" in fields:
+        fields["tool_choice"] = other_shapes.choice(fields["tool_choice"])
+    return tools
 
 
 # --- compaction ---------------------------------------------------------------------------------------------

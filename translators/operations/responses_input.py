@@ -19,6 +19,7 @@ from translators.core.notes import Notes
 from translators.operations.responses_answer import answer_id
 from translators.operations.responses_summary import REPLACES_ALL
 from translators.operations.responses_tools import ResponsesTools
+from translators.request import other_shapes
 from translators.request.client_tools import ClientTool, custom_arguments
 
 _kind = msgspec.json.Decoder(openai.ItemKind).decode
@@ -133,7 +134,7 @@ class InputReader:
             why = "Cohere has no such tool" if name in HOSTED_ITEMS else "not known to Cohere"
             self._notes.ignored(f"input[].type {name[:MAX_TYPE_LENGTH]}", why, f"{where}.type")
             return
-        item = decode_field(where, decoder, raw, self._notes)
+        item = decode_field(where, decoder, raw, self._notes, other_shapes.input_item)
         if item.id and name != "item_reference":
             # Only ids that were made here are unique. The output of a local shell has the id of its call.
             own = answer_id(item.id) and name != "local_shell_call_output"

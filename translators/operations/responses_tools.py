@@ -15,6 +15,7 @@ from schemas.openai import responses as openai
 from translators.core.errors import InvalidField
 from translators.core.field_table import NOTED_ONCE, invalid
 from translators.core.notes import Notes
+from translators.request import other_shapes
 from translators.request.client_tools import (
     BUILT_IN,
     ClientTool,
@@ -22,7 +23,7 @@ from translators.request.client_tools import (
     built_in_function,
     custom_function,
 )
-from translators.request.tools import MODES, Choice, mode_choice
+from translators.request.tools import MODES, Choice, mode_choice, mode_or_name
 
 WITHOUT_EFFECT = {
     "async": "calls are answered in turn",
@@ -49,6 +50,7 @@ class ResponsesTools:
 
     def add(self, definition: dict[str, Any], where: str, namespace: str = "") -> None:
         """Adds a tool; one that OpenAI hosts is ignored and noted. Raises InvalidField if it is malformed."""
+        definition = other_shapes.tool(definition)
         kind = _converted(definition, openai.NamedTool, where).type
         if kind is None:
             raise _missing(f"{where}.type")
@@ -139,9 +141,11 @@ def tool_choice(value: str | dict[str, Any] | None, names: ClientTools, notes: N
     """Reads the caller's `tool_choice`. Raises InvalidField if it is malformed."""
     if value is None or value == "auto":
         return Choice()
-    choice = value if isinstance(value, str) else _converted(value, openai.ToolChoice, "tool_choice")
-    if isinstance(choice, str) or choice.type in MODES:
-        return mode_choice(choice if isinstance(choice, str) else choice.type, "tool_choice")
+    if isinstance(value, str):
+        return mode_or_name(value, names)
+    choice = _converted(value, openai.ToolChoice, "tool_choice")
+    if choice.type in MODES:
+        return mode_choice(choice.type, "tool_choice")
     if choice.type == "allowed_tools":
         return _allowed(choice, names, notes)
     if choice.type in ("function", "custom") and not _name(choice):

@@ -295,7 +295,7 @@ class MessageTranslator:
                 return cohere.ToolMessage(call.upstream_id, parts)
         elif content:
             return cohere.ToolMessage(call.upstream_id, content)
-        where = f"{self._note_path(index)}.content"
+        where = f"{self._note_path(index)}.{'output' if self._paths else 'content'}"
         self._notes.inform(where, f"{where} is empty, sent as {EMPTY_RESULT}")
         return cohere.ToolMessage(call.upstream_id, EMPTY_RESULT)
 

@@ -131,11 +131,11 @@ def read_choice(
     if tool_choice is None:
         return Choice()
     if isinstance(tool_choice, str):
-        return mode_choice(tool_choice, "tool_choice")
+        return mode_or_name(tool_choice, names)
     if tool_choice.type in MODES:
         return mode_choice(tool_choice.type, "tool_choice")
     chosen = _chosen(tool_choice)
-    if tool_choice.type in ("function", "custom") and chosen:
+    if tool_choice.type in ("function", "custom", ANTHROPICS_TYPE) and chosen:
         return Choice("required", (names.chosen_name(tool_choice.type, chosen),))
     if tool_choice.type == "allowed_tools" and tool_choice.allowed_tools:
         return _allowed(tool_choice.allowed_tools, names)
@@ -171,11 +171,26 @@ MODES = {"auto": "auto", "none": "none", "required": "required", "any": "require
 """Modes of a choice. `any` is what several frameworks and Mistral call `required`."""
 
 
+ANTHROPICS_TYPE = "tool"
+"""The type of a choice of Anthropic's that names a tool of any kind."""
+
+
+def mode_or_name(value: str, names: ClientTools) -> Choice:
+    """Reads a `tool_choice` that is a text: a mode, or a tool's name, as Text Generation Inference takes it.
+
+    Raises InvalidField for another text.
+    """
+    if value not in MODES and any(value == tool.name for tool in names.by_name.values()):
+        return Choice("required", (names.chosen_name("function", value),))
+    return mode_choice(value or "auto", "tool_choice")
+
+
 def mode_choice(value: str, field: str) -> Choice:
     """Reads a mode. field: that it stands in. Raises InvalidField for an unknown one."""
     mode = MODES.get(value)
     if mode is None:
-        raise InvalidField(field, f"Invalid '{field}': '{value}' is none of auto, none, required", "invalid_value")
+        message = f"Invalid '{field}': '{value}' is none of auto, none, required, nor the name of a tool in 'tools'"
+        raise InvalidField(field, message, "invalid_value")
     return Choice(mode)
 
 

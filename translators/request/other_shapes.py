@@ -1,0 +1,294 @@
+"""Rewrites what programs of other APIs send into OpenAI's shapes: plain JSON in, plain JSON out.
+
+Programs that were ported from Anthropic's API, tools of MCP servers that are handed on as they came, and frameworks
+that keep the messages of several providers in one history. A value that has OpenAI's shape never comes here, so
+ordinary requests pay nothing. What means the same is not noted, what is lost or changed is.
+
+Sources: https://docs.anthropic.com/en/api/messages, https://modelcontextprotocol.io/specification/2025-06-18/server/tools,
+https://ai-sdk.dev/docs/reference/ai-sdk-core/model-message.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from translators.core.notes import Notes
+
+JSON_TEXT = "its JSON text"
+
+_SCHEMA_KEYS = ("input_schema", "inputSchema")
+"""Anthropic's and MCP's names of a tool's `parameters`."""
+
+_MAY_BE_MISSING: Mapping[str, str] = {
+    "message": "content",
+    "function_call": "arguments",
+    "function_call_output": "output",
+    "custom_tool_call_output": "output",
+}
+"""Items that may lack a key, which means that it is empty."""
+
+_RESULT_PARTS = frozenset(
+    "text input_text output_text image image_url input_image file input_file document resource".split()
+)
+"""Types of the parts that a tool's result may consist of. A list of anything else is data."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def messages(value: Any, name: str, notes: Notes) -> Any:
+    """Rewrites chat's messages. Results of tools that stand in a user turn become messages in front of it."""
+    if not isinstance(value, list):
+        return value
+    rewritten: list[Any] = []
+    for index, message in enumerate(value):
+        if isinstance(message, dict) and "content" in message:
+            rewritten += _message(message, f"{name}[{index}].content", f"{name}[].content", notes)
+        else:
+            rewritten.append(message)
+    return rewritten
+
+
+def input_item(value: Any, name: str, notes: Notes) -> Any:
+    """Rewrites an item of Responses: the parts of a message, the output of a tool. What is missing is empty."""
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("type") or ("message" if value.get("role") else "")
+    if isinstance(kind, str) and kind in _MAY_BE_MISSING:
+        value = {_MAY_BE_MISSING[kind]: "", **value}
+    if "output" in value:
+        output = _result(value["output"], f"{name}.output", "input[].output", notes)
+        return {**value, "output": _in_responses(output)}
+    if "content" in value and value.get("role"):
+        content = _parts(value["content"], f"{name}.content", "input[].content", notes)
+        return {**value, "content": _in_responses(content)}
+    return value
+
+
+def tools(value: Any, name: str, notes: Notes) -> Any:
+    """Rewrites chat's tools."""
+    return [tool(one) for one in value] if isinstance(value, list) else value
+
+
+def tool(value: Any) -> Any:
+    """Rewrites a tool of Anthropic's or MCP's, and a function without a type, into a function."""
+    if not isinstance(value, dict):
+        return value
+    kind, wrapped = value.get("type"), value.get("function")
+    if isinstance(wrapped, dict):
+        return {**value, "type": kind or "function", "function": _with_parameters(wrapped)}
+    described = any(isinstance(value.get(key), dict) for key in _SCHEMA_KEYS)
+    # Anthropic's type `custom` is a function with a schema, OpenAI's is a tool of one text.
+    if kind is None and isinstance(value.get("name"), str) or kind == "custom" and described:
+        kind = "function"
+    return {**_with_parameters(value), "type": kind} if kind == "function" else value
+
+
+def choice(value: Any, name: str = "", notes: Notes | None = None) -> Any:
+    """Rewrites a choice that names a tool without a type, or with Anthropic's type `tool`."""
+    if isinstance(value, dict) and value.get("type") in (None, "tool") and ("function" in value or "name" in value):
+        return {**value, "type": "function"}
+    return value
+
+
+def texts(value: Any, name: str, notes: Notes) -> Any:
+    """Rewrites metadata: values that are no texts become texts, null goes."""
+    if not isinstance(value, dict):
+        return value
+    rewritten: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, str):
+            rewritten[key] = item
+        elif item is not None:
+            notes.adjusted(f"{name}.{key}", _what(item), JSON_TEXT)
+            rewritten[key] = _encode(item).decode()
+    return rewritten
+
+
+def _with_parameters(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a definition with its schema under OpenAI's name."""
+    rewritten = dict(definition)
+    for key in _SCHEMA_KEYS:
+        if rewritten.get("parameters") is None and isinstance(rewritten.get(key), dict):
+            rewritten["parameters"] = rewritten.pop(key)
+    return rewritten
+
+
+def _message(message: dict[str, Any], where: str, general: str, notes: Notes) -> list[Any]:
+    role, content = message.get("role"), message["content"]
+    if role in ("tool", "function"):
+        content = _result(content, where, general, notes)
+        return [{**message, "content": _text_of(content) if role == "function" else content}]
+    parts = _parts(content, where, general, notes)
+    if role == "assistant" and isinstance(parts, list):
+        return [_with_calls(message, parts)]
+    if role == "user" and isinstance(parts, list):
+        results = [one for one in parts if _type(one) == "tool_result"]
+        others = [one for one in parts if _type(one) != "tool_result"]
+        if results:
+            before = [_tool_message(one, where, general, notes) for one in results]
+            return [*before, {**message, "content": others}] if others else before
+    return [{**message, "content": parts}]
+
+
+def _with_calls(message: dict[str, Any], parts: list[Any]) -> dict[str, Any]:
+    """Returns an assistant's message with the calls among its parts as `tool_calls`, each once."""
+    used = [one for one in parts if _type(one) == "tool_use"]
+    others = [one for one in parts if _type(one) != "tool_use"]
+    calls = message.get("tool_calls") or []
+    if not used or not isinstance(calls, list):
+        return {**message, "content": others}
+    ids = {str(call.get("id")) for call in calls if isinstance(call, dict)}
+    added = [
+        {
+            "id": one.get("id"),
+            "type": "function",
+            "function": {"name": one.get("name"), "arguments": one.get("input") or {}},
+        }
+        for one in used
+        if str(one.get("id")) not in ids
+    ]
+    return {**message, "content": others or None, "tool_calls": [*calls, *added]}
+
+
+def _tool_message(part: dict[str, Any], where: str, general: str, notes: Notes) -> dict[str, Any]:
+    if part.get("is_error"):
+        notes.ignored(f"{general}[].is_error", "Cohere sees the result alone", f"{where}[].is_error")
+    content = _result(part.get("content"), where, general, notes)
+    return {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": content}
+
+
+# --- the result of a tool -----------------------------------------------------------------------------------
+
+
+def _result(value: Any, where: str, general: str, notes: Notes) -> Any:
+    """Returns a tool's result as a text or as parts. Data becomes its JSON text, as Cohere takes texts only."""
+    if value is None or isinstance(value, str) or value == []:
+        return value
+    if isinstance(value, dict):
+        content = value.get("content")
+        if isinstance(content, list) and ("isError" in value or "structuredContent" in value):
+            return _result(content, where, general, notes)  # a whole result of an MCP server
+        if _is_result_part(value):
+            return [_part(value)]
+    if isinstance(value, list) and all(map(_is_result_part, value)):
+        return [_part(one) for one in value]
+    notes.adjusted(general, _what(value), JSON_TEXT, where)
+    return _encode(value).decode()
+
+
+def _is_result_part(value: Any) -> bool:
+    return isinstance(value, dict) and str(value.get("type")) in _RESULT_PARTS
+
+
+def _text_of(content: Any) -> Any:
+    """Returns the result of a function in the old form, which is one text."""
+    if isinstance(content, list) and all(_type(one) == "text" for one in content):
+        return "\n\n".join(str(one.get("text")) for one in content)
+    return content
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+def _parts(content: Any, where: str, general: str, notes: Notes) -> Any:
+    """Returns the content of a message as OpenAI's parts; a text as it is."""
+    if isinstance(content, dict) and ("type" in content or "text" in content):
+        content = [content]
+    if not isinstance(content, list):
+        return content
+    if any(_type(one) == "redacted_thinking" for one in content):
+        notes.ignored(f"{general}[].type redacted_thinking", "only its author can read it", where)
+    return [_part(one) for one in content if _type(one) != "redacted_thinking"]
+
+
+def _part(part: Any) -> Any:
+    """Returns a part in the form of chat, or as it is where it has no other form here."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    rewritten: dict[str, Any] | None = None
+    if kind is None and isinstance(part.get("text"), str):
+        return {**part, "type": "text"}
+    if kind == "image":
+        rewritten = _image(part)
+    elif kind == "document":
+        rewritten = _document(part)
+    elif kind == "resource":
+        rewritten = _resource(part)
+    elif kind == "input_file":
+        keys = ("file_data", "filename", "file_id", "file_url")
+        rewritten = {"type": "file", "file": {key: part[key] for key in keys if key in part}}
+    elif kind == "reasoning" and isinstance(part.get("text"), str):
+        rewritten = {"type": "thinking", "thinking": part["text"]}
+    if rewritten is None:
+        return part
+    if "cache_control" in part:
+        rewritten["cache_control"] = part["cache_control"]
+    return rewritten
+
+
+def _image(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads an image of Anthropic's (`source`), of the AI SDK's (`image`), of MCP's (`data`), or with a `url`."""
+    source = part.get("source")
+    if isinstance(source, dict):
+        url = _url_of(source)
+    else:
+        media_type = part.get("mimeType") or part.get("mediaType") or "image/png"
+        url = part.get("url") or _data_uri(part.get("image") or part.get("data"), media_type)
+    return {"type": "image_url", "image_url": {"url": url}} if isinstance(url, str) else None
+
+
+def _document(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads a document of Anthropic's. Cohere's part of this type has no `source`."""
+    source = part.get("source")
+    if not isinstance(source, dict):
+        return None
+    if source.get("type") == "text" and isinstance(source.get("data"), str):
+        return {"type": "text", "text": source["data"]}
+    url = _url_of(source)
+    if not isinstance(url, str):
+        return None
+    name = {"filename": part["title"]} if isinstance(part.get("title"), str) else {}
+    key = "file_data" if url.startswith("data:") else "file_url"
+    return {"type": "file", "file": {key: url, **name}}
+
+
+def _resource(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads the text of a resource of MCP's."""
+    resource = part.get("resource")
+    text = resource.get("text") if isinstance(resource, dict) else None
+    return {"type": "text", "text": text} if isinstance(text, str) else None
+
+
+def _url_of(source: Mapping[str, Any]) -> Any:
+    """Returns the URL of Anthropic's source of bytes."""
+    return source.get("url") or _data_uri(source.get("data"), source.get("media_type") or "image/png")
+
+
+def _data_uri(data: Any, media_type: Any) -> Any:
+    if not isinstance(data, str) or data.startswith(("data:", "https:", "http:")):
+        return data
+    return f"data:{media_type};base64,{data}"
+
+
+def _in_responses(content: Any) -> Any:
+    """Returns chat's parts in the form of Responses, where the two differ."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {**part["file"], "type": "input_file"} if _type(part) == "file" and isinstance(part.get("file"), dict) else part
+        for part in content
+    ]
+
+
+def _type(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    return "an array" if isinstance(value, list) else "a number" if not isinstance(value, bool) else "a boolean"
