@@ -343,7 +343,7 @@ def test_a_fallback_is_held_to_the_limits_of_its_model(falling_back: Limited) ->
     assert len(harness.upstream.requests) == 1
 
 
-def test_a_fallback_that_is_dearer_needs_room_in_the_budget(falling_back: Limited) -> None:
+def test_a_fallback_that_is_dearer_needs_that_much_of_the_budget(falling_back: Limited) -> None:
     harness, caller = falling_back
     go = Signal()
     paused = (Head(200, (("content-type", "application/json"),)), Pause(go), Chunk(json.dumps(whole()).encode()), End())
@@ -357,7 +357,7 @@ def test_a_fallback_that_is_dearer_needs_room_in_the_budget(falling_back: Limite
     assert [json.loads(request.body)["model"] for request in harness.upstream.requests] == [R7B, A, R7B]
 
 
-def test_a_second_attempt_needs_room_beside_what_the_first_has_cost(falling_back: Limited) -> None:
+def test_a_second_attempt_needs_as_much_budget_again(falling_back: Limited) -> None:
     harness, caller = falling_back
     for id, calls in (("once", 1), ("alone", 2), ("twice", 2)):
         harness.respond_with(answered("It is in Oslo."), answered('{"city": "Oslo"}'))

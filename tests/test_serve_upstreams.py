@@ -15,9 +15,10 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.app import controlled_app
+from gateway.cohere_methods import METHODS
 from gateway.observability.access_log import Log
 from gateway.settings.loading import load
-from gateway.settings.schema import BreakerSettings, NamedUpstream, Retries, SettingError, Settings
+from gateway.settings.schema import BreakerSettings, CacheSettings, NamedUpstream, Retries, SettingError, Settings
 from gateway.upstream import router
 from support.app import (
     CHAT,
@@ -157,23 +158,70 @@ def test_streams_and_embeddings_are_routed(served: Two) -> None:
     assert served.request_counts() == (0, 1) and last_request(served.vault).json()["model"] == "embed-v4.0"
 
 
-FORM = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n--x--\r\n'
+RECORDED = (
+    b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n'
+    b'--x\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
+    b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    b'RIFF; name="model"\r\n\r\n\r\n--x--\r\n'
+)
+TRANSCRIBE = "cohere-transcribe-03-2026"
 
 
 def test_recordings_are_routed_at_both_doors() -> None:
     transcribed = json_answer(200, {"text": "Hi"})
-    with two({"models": ["cohere-transcribe-*"]}) as harness:
+    with two({"models": ["cohere-transcribe-*"], "names": {TRANSCRIBE: "our-ears"}}) as harness:
         for path in ("/cohere/v2/audio/transcriptions", "/v1/audio/transcriptions"):
-            for model, counts in ((b"cohere-transcribe-03-2026", (0, 1)), (b"another", (1, 0))):
+            for model, counts in ((TRANSCRIBE, (0, 1)), ("another", (1, 0))):
                 harness.respond_with(transcribed, transcribed)
-                file = (
-                    b'--x\r\ncontent-disposition: form-data; name="language"\r\n\r\nen\r\n'
-                    b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
-                )
-                form = file + FORM % model if path.startswith("/cohere") else FORM.removesuffix(b"--x--\r\n") % model
-                form = form if path.startswith("/cohere") else form + file + b"--x--\r\n"
-                response = harness.ask(path, form, **{"content-type": "multipart/form-data; boundary=x"})
+                kind = {"content-type": "multipart/form-data; boundary=x"}
+                response = harness.ask(path, RECORDED % model.encode(), **kind)
                 assert response.status == 200 and harness.request_counts() == counts, (path, model, response)
+                body = last_request(harness.vault if counts[1] else harness.default).body
+                named, rest = (b"our-ears" if counts[1] else b"another"), RECORDED.split(b"%b")
+                if path.startswith("/cohere"):
+                    assert body == named.join(rest), "nothing else is changed"
+                else:
+                    assert b'name="model"\r\n\r\n%b\r\n' % named in body and b"RIFF" in body
+
+
+def native_bodies() -> Iterator[tuple[str, Any]]:
+    """What a caller may send to each of Cohere's methods whose body is JSON and names a model."""
+    for method in METHODS:
+        if method.takes == "json" and method.names_model and method.acts_on == "model":
+            yield f"/cohere{method.path}", {"model": A, "texts": ["Hi"], "future": 1.50}
+            yield f"/litellm/cohere{method.path}", {"model": f"cohere/{A}", "texts": ["Hi"]}
+    yield "/v1/rerank", {"model": A, "query": "q", "documents": ["d"]}
+    yield "/v1/embeddings", {"model": A, "input": ["Hi"]}
+    yield "/v1/responses/compact", {"model": A, "input": [{"role": "user", "content": "Hi"}]}
+
+
+def test_every_method_says_the_vaults_name_of_a_model() -> None:
+    with two({"names": {A: "our-deployment-7"}, "stored_resources": True}) as harness:
+        for path, body in native_bodies():
+            harness.respond_with()
+            harness.ask(path, body)
+            assert harness.request_counts() == (0, 1), path
+            request = last_request(harness.vault).json()
+            assert request["model"] == "our-deployment-7" and request.get("future") == body.get("future"), path
+
+
+def test_answers_in_the_cache_are_told_apart_by_upstream() -> None:
+    cache = CacheSettings("memory")
+    body_of_chat = {**BODY, "temperature": 0}
+    with two(cache=cache) as harness:
+        for path, body in ((CHAT, body_of_chat), (CHAT, {**body_of_chat, "stream": True}), ("/v1/embeddings", EMBED)):
+            answer = streamed() if body.get("stream") else answered()
+            if path != CHAT:
+                answer = json_answer(200, {"id": "e", "embeddings": {"float": [[0.5]]}, "texts": ["Hi"]})
+            harness.respond_with(answer, json_answer(503, {"message": "down"}))
+            assert harness.ask(path, body).headers["x-gateway-upstream"] == "default"
+            harness.respond_with(answer, answer)
+            again = harness.ask(path, body)
+            assert (again.headers["x-gateway-cache"], harness.request_counts()) == ("miss", (0, 1)), (
+                "the vault's is another"
+            )
+            assert harness.ask(path, body).headers["x-gateway-cache"] == "hit"
+            assert harness.request_counts() == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -372,6 +420,29 @@ def test_the_list_has_the_models_of_all() -> None:
         listed = harness.ask("/v1/models", None, "GET")
         assert ids(listed) == [R, "only-here", "renamed"]
         assert "upstreams without a list of models: vault" in listed.headers["x-gateway-notes"]
+
+
+def names_of(response: Response) -> list[str]:
+    return [model["name"] for model in response.body["models"]]
+
+
+def test_the_native_list_has_the_models_of_all() -> None:
+    table = {"models": ["command-*", "only-here", "renamed"], "names": {"renamed": "deployment"}}
+    with two(table) as harness:
+        harness.respond_with(listing(R, A), listing(A, "command-x", "deployment", "not-served"))
+        listed = harness.ask("/cohere/v1/models?page_size=1000", None, "GET")
+        assert names_of(listed) == [R, A, "command-x", "renamed", "only-here"]
+        assert names_of(harness.ask("/cohere/v1/models?endpoint=chat", None, "GET")) == [R, A, "command-x", "renamed"]
+        page = json_answer(200, {"models": [{"name": R}], "next_page_token": "t"})
+        harness.respond_with(page, listing(A))
+        assert harness.ask("/cohere/v1/models?page_size=1", None, "GET").body == {
+            "models": [{"name": R}],
+            "next_page_token": "t",
+        }
+        harness.respond_with(json_answer(404, {"message": "none"}), listing(A))
+        for name, status in (("renamed", 200), ("not-served", 404)):
+            response = harness.ask(f"/cohere/v1/models/{name}", None, "GET")
+            assert response.status == status and (status == 404 or response.body["name"] == name), response
 
 
 # --- settings ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ key, which is not the caller's affair; both have Cohere's shape.
 """
 
 import time
+from collections.abc import Sequence
 from functools import partial
+from urllib.parse import parse_qsl, unquote
 
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
@@ -34,6 +36,7 @@ from gateway.endpoints.usage_tail import UsageTail
 from gateway.errors import CallerError, UpstreamError, failure
 from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
+from gateway.http.multipart import replace_text
 from gateway.http.responses import note_headers
 from gateway.http.validation import JOINED
 from gateway.limits.limiter import BudgetSpent
@@ -50,14 +53,15 @@ from gateway.upstream.response import ProxyRequest, UpstreamResponse
 from translators.answer.raw_usage import usage_totals
 from translators.answer.turn import FAILED_REASONS
 from translators.core.contracts import Workload
+from translators.core.errors import TranslationError
 from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
 from translators.operations import passthrough
-from translators.operations.models import only_models
+from translators.operations.models import find_model, next_page, only_models, with_further
 
 STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndjson")
 
-LIST = "models.list"
+LIST, GET = "models.list", "models.get"
 
 OWN_KEY_REFUSED = (401, 402, 403)
 """Statuses that are about a key."""
@@ -105,29 +109,46 @@ class PassthroughEndpoint:
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:
             upload = body.Pieces(receive, limit, timeouts, watcher) if uploading else None
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
-            if access.models and method.name == LIST:
+            if edits := verb == "GET" and self._edits(method, record):
                 headers = [header for header in headers if header[0] != "accept-encoding"]
             workload = workload or passthrough.workload(record.model, b"")
             json_body, admitted = await self._admit(record, method, workload, json_body, notes)
-            request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload)
+            rename = partial(replace_text, record.headers, json_body or b"", "model") if with_form else None
+            request = ProxyRequest(verb, address.target, headers, json_body if upload is None else upload, rename)
             with admitted as admission:
+                if verb == "GET" and await self._send_model(method, admission, send, watcher):
+                    return
                 weight = workload.inputs if method.rate.counts == "inputs" else 1
                 options = CallOptions.of(record, record.model, weight)
                 async with services.upstream.forward(
                     request, record.principal, address.path, method.repeatable, options
                 ) as response:
-                    admission.see(response)
-                    about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
-                    if about_key or response.repeats_key:
-                        raise UpstreamError(await response.failure(own_key=False))
-                    if response.status >= 400:
-                        record.fail(await response.failure(record.principal.own_key))
-                    if address.alias and response.status >= 400:
-                        await self._send_alias_error(response, admission, send, watcher, notes)
-                    elif access.models and method.name == LIST and response.status == 200:
-                        await self._send_models(response, admission, send, watcher)
-                    else:
-                        await self._relay(response, admission, send, watcher, notes)
+                    await self._respond(response, admission, address, edits, send, watcher, notes)
+
+    async def _respond(
+        self,
+        response: UpstreamResponse,
+        admission: Admission,
+        address: Address,
+        edits: bool,
+        send: Send,
+        watcher: DisconnectWatcher,
+        notes: Notes,
+    ) -> None:
+        """Sends Cohere's response, or raises UpstreamError. edits: it is a list of models of which others are sent."""
+        record = admission.record
+        admission.see(response)
+        about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
+        if about_key or response.repeats_key:
+            raise UpstreamError(await response.failure(own_key=False))
+        if response.status >= 400:
+            record.fail(await response.failure(record.principal.own_key))
+        if address.alias and response.status >= 400:
+            await self._send_alias_error(response, admission, send, watcher, notes)
+        elif edits and response.status == 200:
+            await self._send_models(response, admission, address.target, send, watcher)
+        else:
+            await self._relay(response, admission, send, watcher, notes)
 
     async def _admit(
         self, record: RequestRecord, method: Method, workload: Workload, json_body: bytes | None, notes: Notes
@@ -241,23 +262,62 @@ class PassthroughEndpoint:
             admission.record.model = admission.record.model or seen[id].model
             admission.bill_usage(seen[id].model, seen[id].usage)
 
+    def _edits(self, method: Method, record: RequestRecord) -> bool:
+        """Tells whether the answer is Cohere's list of models, and the caller gets another one."""
+        return method.name == LIST and (bool(record.principal.access.models) or self._services.upstream.routes_by_model)
+
+    async def _send_model(self, method: Method, admission: Admission, send: Send, watcher: DisconnectWatcher) -> bool:
+        """Sends what is known of the model that a path names, if it is a named upstream alone that has it.
+
+        Returns whether that is so.
+        """
+        if method.name != GET or not self._services.upstream.routes_by_model:
+            return False
+        notes, record = Notes(), admission.record
+        model = find_model(await self._further_models(record, notes), unquote(record.model))
+        if model is None:
+            return False
+        kind = (b"content-type", b"application/json")
+        await self._send_document(record, model, [kind, *note_headers(notes)], send, watcher)
+        return True
+
     async def _send_models(
-        self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher
+        self, response: UpstreamResponse, admission: Admission, target: str, send: Send, watcher: DisconnectWatcher
     ) -> None:
-        """Sends the models of Cohere's list that the caller may use."""
-        permitted = partial(may_use, admission.principal.access)
-        (page,) = only_models([await response.read_body()], permitted)
+        """Sends the models of Cohere's list that the caller may use; after the last, those of the named upstreams."""
+        notes, page = Notes(), await response.read_body()
+        if self._services.upstream.routes_by_model and not next_page(page):
+            criteria = dict(parse_qsl(target.partition("?")[2]))
+            page = with_further(page, await self._further_models(admission.record, notes), criteria)
+        (page,) = only_models([page], partial(may_use, admission.principal.access))
         headers = [pair for pair in response_headers(response.headers) if pair[0] != b"content-length"]
-        admission.record.first_byte = time.monotonic()
+        await self._send_document(admission.record, page, [*headers, *note_headers(notes)], send, watcher)
+
+    async def _send_document(
+        self,
+        record: RequestRecord,
+        document: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        send: Send,
+        watcher: DisconnectWatcher,
+    ) -> None:
+        record.first_byte = time.monotonic()
         watcher.over()
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [*headers, (b"content-length", b"%d" % len(page))],
-            }
-        )
-        await send({"type": "http.response.body", "body": page})
+        length = (b"content-length", b"%d" % len(document))
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
+        await send({"type": "http.response.body", "body": document})
+
+    async def _further_models(self, record: RequestRecord, notes: Notes) -> Sequence[bytes]:
+        """Returns pages of models that the named upstreams serve, if there are any."""
+        if not self._services.upstream.routes_by_model:
+            return []
+        try:
+            listed = await self._services.catalog.list_models(record.principal)
+        except (UpstreamError, TranslationError):
+            return []
+        if listed.stale_note:
+            notes.inform("upstream", listed.stale_note)
+        return listed.further
 
     async def _send_alias_error(
         self, response: UpstreamResponse, admission: Admission, send: Send, watcher: DisconnectWatcher, notes: Notes

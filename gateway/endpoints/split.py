@@ -12,6 +12,7 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
 from gateway.observability.record import CACHE_HIT, record_of
 from gateway.pipeline.admission import Admission
+from gateway.pipeline.cached_response import Source
 from gateway.pipeline.fan_out import post_all
 from gateway.pipeline.handler import context_of
 from gateway.pipeline.operations import SplitOperation
@@ -47,16 +48,17 @@ class SplitEndpoint:
         async with DisconnectWatcher(receive) as watcher:
             if lookup is not None:
                 alone = request.input_bodies()
-                request = request.without_cached(await lookup.load_each(operation.upstream, alone))
+                source = Source.of(services.upstream, operation.upstream, request.model, record)
+                request = request.without_cached(await lookup.load_each(source.path, alone))
                 record.cache = MISS if request.bodies else CACHE_HIT
             with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
                 if request.workload != workload:
                     admission.credit_inputs(workload, request.workload)
                 request, bodies, response = await self._respond(request, admission)
             await send_json(send, response.body, request.notes, watcher)
-            if lookup is not None and bodies:
+            if lookup is not None and bodies and source.answered(record):
                 pieces = [(alone[index], piece) for index, piece in request.cache_entries(bodies)]
-                await lookup.save_each(operation.upstream, pieces)
+                await lookup.save_each(source.path, pieces)
 
     async def _respond(
         self, request: SplitRequest, admission: Admission

@@ -110,7 +110,8 @@ class UploadEndpoint:
         """Returns Cohere's response to the form with its file. Raises GatewayError, TranslationError."""
         path = self._operation.upstream
         upload = Upload(form, translation.fields, file, self._operation.file, contents)
-        request = ProxyRequest("POST", path, (("content-type", upload.content_type), *SENT_HEADERS), upload)
+        headers = (("content-type", upload.content_type), *SENT_HEADERS)
+        request = ProxyRequest("POST", path, headers, upload, upload.with_model)
         principal = admission.record.principal
         options = CallOptions.of(admission.record, translation.model)
         async with self._services.upstream.forward(
@@ -158,6 +159,11 @@ class Upload:
         self._boundary = secrets.token_hex(16)
         self._complete = False
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
+
+    def with_model(self, model: str) -> "Upload":
+        """Returns this form, which is not sent yet, with another name of the model."""
+        self._fields = [(name, model if name == "model" else value) for name, value in self._fields]
+        return self
 
     @property
     def complete(self) -> bool:

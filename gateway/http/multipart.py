@@ -159,6 +159,27 @@ class Form:
         self._complete = True
 
 
+def replace_text(headers: Mapping[bytes, bytes], content: bytes, name: str, text: str) -> bytes:
+    """Returns a whole form with another text in its part of this name. content: has been read by `Form`.
+
+    Raises CallerError for a form without that part.
+    """
+    delimiter = b"--" + _boundary(headers)
+    start = content.find(delimiter)
+    while start >= 0:
+        head_end = content.find(b"\r\n\r\n", start)
+        end = content.find(b"\r\n" + delimiter, head_end)
+        if min(head_end, end) < 0:
+            break
+        for line in content[start:head_end].split(b"\r\n")[1:]:
+            header, _, value = line.partition(b":")
+            if header.strip().lower() == b"content-disposition":
+                if parse_options_header(value.strip())[1].get(b"name") == name.encode():
+                    return content[: head_end + 4] + text.encode() + content[end:]
+        start = end + 2
+    raise _bad(f"The form has no '{name}'", name)
+
+
 def _boundary(headers: Mapping[bytes, bytes]) -> bytes:
     """Raises CallerError (415, 400) for a body that says it is no form."""
     kind, options = parse_options_header(headers.get(b"content-type", b""))

@@ -3,18 +3,38 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from gateway.observability.record import CACHE_HIT
+from msgspec import Struct
+
+from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.response_cache import Lookup, split_recording
+from gateway.upstream.calls import UpstreamCalls
 from translators.core.contracts import Stream, Translation, UsageTotals
 from translators.core.errors import AnswerFailed, TranslationError, UpstreamProtocolError
 
 T = TypeVar("T")
 
 
+class Source(Struct, frozen=True):
+    """Whose answers are looked for: those of one path of one upstream. name: the upstream's, empty for the only one."""
+
+    name: str
+    path: str
+
+    @staticmethod
+    def of(upstream: UpstreamCalls, path: str, model: str, record: RequestRecord) -> "Source":
+        """Returns the source that a request to this path is sent to first."""
+        name, address = upstream.first_upstream(model, record.principal)
+        return Source(name, address + path)
+
+    def answered(self, record: RequestRecord) -> bool:
+        """Tells whether all answers to a request came from here."""
+        return not self.name or all(one.upstream == self.name for one in record.attempts if one.status == 200)
+
+
 async def find(
     lookup: Lookup,
-    path: str,
+    source: Source,
     translation: Translation,
     admission: Admission,
     respond: Callable[[Sequence[bytes]], Awaitable[T]],
@@ -24,7 +44,7 @@ async def find(
     None where there are none, and where they do not pass this request's checks: another request, which checks less,
     may have made the same call.
     """
-    bodies = await lookup.load(path, translation.bodies)
+    bodies = await lookup.load(source.path, translation.bodies)
     if bodies is None:
         return None
     try:
@@ -37,11 +57,20 @@ async def find(
 
 
 async def store(
-    lookup: Lookup, path: str, translation: Translation, responses: Sequence[bytes] | None, usage: UsageTotals
+    lookup: Lookup,
+    source: Source,
+    translation: Translation,
+    record: RequestRecord,
+    responses: Sequence[bytes] | None,
+    usage: UsageTotals,
 ) -> None:
-    """Stores Cohere's responses, if it was called at all. The caller has theirs already and does not wait for this."""
+    """Stores Cohere's responses, if it was called at all and no other upstream has answered in its place.
+
+    The caller has theirs already and does not wait for this.
+    """
     if responses is not None and usage.cacheable and len(responses) == len(translation.bodies):
-        await lookup.save(path, translation.bodies, responses)
+        if source.answered(record):
+            await lookup.save(source.path, translation.bodies, responses)
 
 
 def replayed(translation: Translation, recordings: Sequence[bytes]) -> tuple[Stream, list[bytes]]:

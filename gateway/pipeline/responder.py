@@ -43,6 +43,10 @@ class Responder:
         bodies = await self._bodies(preliminary, admission)
         return await self._read(admission, bodies, preliminary.continue_with, bodies)
 
+    def _source(self, translation: Translation, admission: Admission) -> cached_response.Source:
+        path, model = self.operation.upstream, translation.model
+        return cached_response.Source.of(self.services.upstream, path, model, admission.record)
+
     def _read(
         self, admission: Admission, bodies: Sequence[bytes], function: Callable[..., T], *arguments: Any
     ) -> Awaitable[T]:
@@ -69,7 +73,7 @@ class Responder:
         if self.lookup is not None:
             response = await cached_response.find(
                 self.lookup,
-                self.operation.upstream,
+                self._source(translation, admission),
                 translation,
                 admission,
                 partial(self._translate_response, translation, admission),
@@ -87,7 +91,8 @@ class Responder:
             await self.save(response.body)
         await sink.whole(translation, response.body)
         if self.lookup is not None:
-            await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, response.usage)
+            source = self._source(translation, admission)
+            await cached_response.store(self.lookup, source, translation, admission.record, bodies, response.usage)
 
     def _translate_response(
         self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
@@ -117,7 +122,7 @@ class Responder:
         if self.lookup is not None:
             cached = await cached_response.find(
                 self.lookup,
-                self.operation.upstream,
+                self._source(translation, admission),
                 translation,
                 admission,
                 partial(self._cached_stream, translation, admission),
@@ -138,7 +143,8 @@ class Responder:
         await sink.begin(translation)
         await sink.end(documents, stream)
         if self.lookup is not None:
-            await cached_response.store(self.lookup, self.operation.upstream, translation, bodies, stream.usage)
+            source = self._source(translation, admission)
+            await cached_response.store(self.lookup, source, translation, admission.record, bodies, stream.usage)
 
     async def _as_stream(
         self, translation: Translation, admission: Admission, bodies: Sequence[bytes]
@@ -188,13 +194,14 @@ class Responder:
         if self.lookup is not None and stream.failure is None:
             events = [recording.to_json() for recording in recordings if recording is not None]
             complete = [one for one in events if one is not None]
-            await cached_response.store(self.lookup, path, translation, complete, stream.usage)
+            origin = self._source(translation, admission)
+            await cached_response.store(self.lookup, origin, translation, record, complete, stream.usage)
 
     async def _replay(self, translation: Translation, admission: Admission, sink: ResponseSink, lookup: Lookup) -> bool:
         """Sends the events of the same streams from the cache. Returns whether there were any."""
         cached = await cached_response.find(
             lookup,
-            self.operation.upstream,
+            self._source(translation, admission),
             translation,
             admission,
             partial(self._replayed, translation, admission),

@@ -119,6 +119,10 @@ class UpstreamClient:
         repeatable = repeatable and isinstance(request.body, bytes | None)
         return Attempts(self.resources, send, caller, path, options, streamed=True, repeatable=repeatable)
 
+    def first_upstream(self, model: str, caller: Principal) -> tuple[str, str]:
+        """Returns two empty texts: there is no other upstream."""
+        return "", ""
+
     async def further_models(self, caller: Principal, pages: Sequence[bytes]) -> tuple[list[bytes], str]:
         """Returns pages of models that other upstreams have beside these, and a note: there are none."""
         return [], ""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -32,14 +32,16 @@ REFRESH_INTERVAL = 10.0
 class ModelList(Struct):
     """A list of models.
 
-    pages: Cohere's JSON. fetched_at, failed_at: monotonic seconds of the list, and of the last vain attempt to get a
-    newer one. stale_note: for callers who get it although it is old; empty if it is not.
+    pages: Cohere's JSON. further: those of the pages that are the named upstreams'. fetched_at, failed_at: monotonic
+    seconds of the list, and of the last vain attempt to get a newer one. stale_note: for callers who get it although it
+    is old; empty if it is not.
     """
 
     pages: list[bytes]
     fetched_at: float
     failed_at: float
     stale_note: str = ""
+    further: Sequence[bytes] = ()
 
 
 class ModelCatalog:
@@ -159,7 +161,7 @@ class ModelCatalog:
         pages += further
         self.features, self.deprecated = models.features(pages), models.deprecated(pages)
         now = time.monotonic()
-        result = ModelList(pages, now, now, note)
+        result = ModelList(pages, now, now, note, further)
         if self._max_age:
             self._lists.pop(owner, None)
             self._lists[owner] = result

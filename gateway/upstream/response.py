@@ -102,13 +102,15 @@ class Upload(Protocol):
 class ProxyRequest(Struct, frozen=True):
     """A request that is forwarded as it came. target: path and query string, encoded; headers: all but the key.
 
-    A body of bytes can be sent again, an upload cannot.
+    A body of bytes can be sent again, an upload cannot. rename: returns the body with another name of its model, where
+    it is no JSON.
     """
 
     method: str
     target: str
     headers: Sequence[tuple[str, str]]
     body: bytes | Upload | None
+    rename: Callable[[str], bytes | Upload] | None = None
 
 
 class Interrupted(Exception):

@@ -186,6 +186,13 @@ class UpstreamRouter:
             named.append(self._default)
         return named
 
+    def first_upstream(self, model: str, caller: Principal) -> tuple[str, str]:
+        """Returns the name of the upstream that is asked first for a model, and its address with its model's name."""
+        upstream = self._default if caller.own_key else self.route(model)[0]
+        if upstream is self._default:
+            return DEFAULT_UPSTREAM, ""
+        return upstream.name, f"{self._settings[upstream.name].base_url} {upstream.name_of(model)} "
+
     async def further_models(self, caller: Principal, pages: Sequence[bytes]) -> tuple[list[bytes], str]:
         """Returns pages of models that the named upstreams have beside those of the default one, and a note on those
         that do not say what they have. Models that the settings name are in them all the same.
@@ -350,10 +357,14 @@ def is_elsewhere(status: int) -> bool:
 
 
 def renamed(request: ProxyRequest, model: str, name: str) -> ProxyRequest:
-    """Returns a request with another name of its model; one that is no JSON as it is."""
-    if name == model or not isinstance(request.body, bytes) or not request.body.lstrip().startswith(b"{"):
+    """Returns a request with another name of its model; one that has none as it is."""
+    if name == model:
         return request
-    return ProxyRequest(request.method, request.target, request.headers, replace_model(request.body, name))
+    if request.rename is not None:
+        return replace(request, body=request.rename(name))
+    if not isinstance(request.body, bytes) or not request.body.lstrip().startswith(b"{"):
+        return request
+    return replace(request, body=replace_model(request.body, name))
 
 
 def _left(controls: CallControls, attempts: int, elapsed: float) -> CallControls | None:

@@ -108,6 +108,38 @@ def further_models(
     return _encode({"models": list(further.values())})
 
 
+def with_further(page: bytes, further: Sequence[bytes], criteria: Mapping[str, str]) -> bytes:
+    """Returns the last page of Cohere's list with the models of other upstreams behind its own, as its query filters.
+
+    criteria: the query. Raises UpstreamProtocolError.
+    """
+    endpoint, default_only = criteria.get("endpoint"), criteria.get("default_only", "").lower() in ("true", "1")
+    others = [
+        raw
+        for other in further
+        for raw in _decode_models(_decode_fields(other)["models"])
+        if endpoint is None or endpoint in (_endpoints(_decode_model(raw), default_only) or ())
+    ]
+    try:
+        fields = _decode_fields(page)
+        return _encode({**fields, "models": [*_decode_models(fields["models"]), *others]})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
+
+
+def find_model(pages: Sequence[bytes], name: str) -> bytes | None:
+    """Returns the object of the model of this name; None if there is none."""
+    for page in pages:
+        for raw in _decode_models(_decode_fields(page)["models"]):
+            if _name(raw) == name:
+                return bytes(raw)
+    return None
+
+
+def _endpoints(model: Model, default_only: bool) -> Sequence[str] | None:
+    return model.default_endpoints if default_only else model.endpoints
+
+
 def named_models(pages: Sequence[bytes], names: Iterable[str]) -> bytes:
     """Returns a page with those of these models that are not in the pages: of which nothing but the name is known."""
     listed = {model.name for model in _models(pages)}
@@ -189,9 +221,7 @@ def _matching(models: list[Model], criteria: Mapping[str, Any]) -> list[Model]:
     if endpoint not in ENDPOINTS and not any(endpoint in (model.endpoints or ()) for model in models):
         endpoint_names = ", ".join(ENDPOINTS)
         raise InvalidField("endpoint", f"Invalid 'endpoint': Cohere has none called '{endpoint}', but {endpoint_names}")
-    return [
-        model for model in models if endpoint in ((model.default_endpoints if default_only else model.endpoints) or ())
-    ]
+    return [model for model in models if endpoint in (_endpoints(model, default_only) or ())]
 
 
 def _models(pages: Sequence[bytes]) -> list[Model]:
