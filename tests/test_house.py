@@ -111,11 +111,13 @@ FIELD_NAMES = frozenset(
 # Words that name no thing an engineer of this field would look for. Nothing of ours is called so, alone or as a part of
 # a name: metaphors,
 METAPHORS = frozenset(
-    "patience departure upkeep tally lane shelf drawing damage journal rung floor room house"
-    " theatre theatres scene scenes staged play plays played playing lesson lessons loud".split()
+    "patience departure upkeep tally lane shelf drawing journal rung"
+    " theatre theatres scene scenes staged play plays played playing lesson lessons".split()
 )
-# and participles in the place of nouns. A test's name is a sentence, which may have them as verbs.
-BANNED_WORDS = METAPHORS | frozenset("told asked retold telling kept shown said remembered recalled whoever".split())
+# and words that a test's name may have, which is a sentence: participles in the place of nouns, and more metaphors.
+BANNED_WORDS = METAPHORS | frozenset(
+    "told asked retold telling kept shown said remembered recalled whoever loud damage floor room house".split()
+)
 # These are banned as whole names only: `not_found` is a word of the field, `found` is not.
 BANNED_NAMES = BANNED_WORDS | frozenset("known found given able made taken sent way place places course".split())
 # Names that callers of the management API read: fields of a row of the ledger.
@@ -162,12 +164,13 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A module's dotted name, its syntax tree, all nodes of it, and what it imports."""
+    """A module's dotted name, its syntax tree, all nodes of it, what it imports, and the lines that are comments."""
 
     name: str
     tree: ast.Module
     nodes: tuple[ast.AST, ...]
     imports: tuple[Import, ...]
+    comment_lines: frozenset[int]
 
     @property
     def package(self) -> str:
@@ -188,7 +191,8 @@ def parsed(name: str, source: str) -> Module:
     """Return the module of this dotted name."""
     tree = ast.parse(source)
     nodes = tuple(ast.walk(tree))
-    return Module(name, tree, nodes, tuple(imports(nodes)))
+    comment_lines = {number for number, line in enumerate(source.splitlines(), 1) if line.lstrip().startswith("#")}
+    return Module(name, tree, nodes, tuple(imports(nodes)), frozenset(comment_lines))
 
 
 def violations(module: Module) -> list[str]:
@@ -334,12 +338,13 @@ def begins_with_a_verb(module: Module) -> Iterator[str]:
 
 
 def has_short_functions(module: Module) -> Iterator[str]:
-    """MAX_FUNCTION_LINES, LONG_FUNCTIONS."""
+    """MAX_FUNCTION_LINES, LONG_FUNCTIONS: lines of code and docstrings. No comment makes a function too long."""
     if module.package not in PACKAGES:
         return
     for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            numbers = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            lines = len(numbers) - len(module.comment_lines.intersection(numbers))
             limit = LONG_FUNCTIONS.get(f"{module.name}.{node.name}", MAX_FUNCTION_LINES)
             if lines > limit:
                 yield f"line {node.lineno}: {node.name!r} has {lines} lines, and may have {limit}"

@@ -130,6 +130,7 @@ class ChatTranslation(Struct, frozen=True):
     def translate_response(self, bodies: Sequence[bytes]) -> TranslatedResponse:
         """Converts Cohere's whole answers, one for each choice. Raises UpstreamProtocolError, AnswerFailed."""
         answers = [self.view.decoder().whole(body) for body in bodies]
+        # As long as there is a second attempt, a missed schema leads to it. Only the last attempt may become a refusal.
         refuse = self.second is None and self.view.context.policy.refuse_missed_schema
         result, usage = completion(answers, self.view, refuse)
         return TranslatedResponse(_encode(result), usage)
@@ -152,11 +153,13 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
+    # The answer has the form of the request: old programs look for `function_call`, and would miss a list of calls.
     legacy = bool(fields.get("functions")) and not fields.get("tools")
     model = required(reading, "model")
     if "service_tier" in fields:
         apply_service_tier(reading, notes)
     names = ClientTools()
+    # These tests by a set of names keep the usual request, which has none of the fields, off four calls.
     functions: list[openai.Function] = []
     paths: tuple[str, ...] = ()
     if not fields.keys().isdisjoint(_TOOL_FIELDS):
@@ -248,6 +251,7 @@ def _max_tokens(fields: dict[str, Any], notes: Notes) -> tuple[str, int] | None:
 def _check_kind(reading: Reading, notes: Notes) -> None:
     """Checks that the answer can have the kind that the request asks for: text, with or without log probabilities."""
     fields = reading.fields
+    # A refusal and not a note: who asks for audio would get a text where a sound is expected.
     for index, modality in enumerate(fields.get("modalities") or ()):
         if modality != "text":
             where = f"modalities[{index}]"
@@ -262,6 +266,7 @@ def _include_usage(fields: dict[str, Any], streamed: bool) -> bool:
     options: openai.StreamOptions | None = fields.get("stream_options")
     if options is None:
         return False
+    # As OpenAI answers, so that a program meets the mistake here as well.
     if not streamed:
         raise InvalidField("stream_options", "'stream_options' needs 'stream' to be true", "invalid_value")
     return bool(options.include_usage)

@@ -90,6 +90,7 @@ class _ChoiceStream:
         self.failure: Failure | None = None
         self._view, self._index = view, index
         self._decoder = view.decoder()
+        # A stream that fails before it has started still needs an id for its chunks.
         self.id = view.completion_id("")
         self._calls: dict[int, int] = {}  # item -> index among the calls
         self._custom: set[int] = set()  # items of custom tools' calls
@@ -103,6 +104,7 @@ class _ChoiceStream:
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         events = self._decoder.feed(data)
+        # The usual case, without a list and a generator around it.
         if len(events) == 1:
             event = events[0]
             return self._delta(event) if type(event) is Delta else _RENDER[type(event)](self, event)
@@ -124,11 +126,14 @@ class _ChoiceStream:
 
     def _started(self, event: Started) -> list[bytes]:
         self.id = self._view.completion_id(event.id)
+        # Only now, because the id is part of each chunk, and it comes with the first event.
         self._before, self._after = self._piece(openai.Delta(content=_PLACEHOLDER))[0].rsplit(_ENCODED_PLACEHOLDER, 1)
+        # The role alone, as OpenAI begins a stream: clients make their message of this chunk.
         return self._piece(openai.Delta("assistant", ""))
 
     def _opened(self, event: Opened) -> list[bytes]:
         if event.kind is Kind.CALL:
+            # OpenAI counts the calls from 0; an item's number counts texts and thoughts as well.
             number = self._calls[event.item] = len(self._calls)
             call_id = self._view.call_id(event.call_id, number)
             if event.name in self._view.custom:
@@ -142,6 +147,7 @@ class _ChoiceStream:
                 return self._piece(openai.Delta(function_call=function))
             return self._piece(openai.Delta(tool_calls=[openai.ToolCallDelta(number, function, call_id, "function")]))
         reasoning = event.kind in REASONING
+        # Not sent yet: an item without any text would leave a blank line behind.
         self._separator = BLANK_LINE if reasoning and self._lengths[True] else ""
         self._bases[event.item] = self._lengths[reasoning] + len(self._separator)
         return []
@@ -150,6 +156,7 @@ class _ChoiceStream:
         kind, text = event.kind, event.text
         if kind is TEXT:
             if not event.logprobs:
+                # Three pieces of bytes and no object. This line is what a stream costs.
                 return [self._before + _encode(text) + self._after]
             tokens = openai.Logprobs(logprobs.token_logprobs(event.logprobs, self._view.top_logprobs))
             return self._piece(openai.Delta(content=text), tokens)
@@ -186,12 +193,15 @@ class _ChoiceStream:
         self.finish, native = _finish(event, len(self._calls), self._view)
         choice = openai.ChunkChoice(openai.Delta(), self._index, self.finish, None, native or UNSET)
         cited: list[bytes] = []
+        # Before the chunk with the finish reason, after which some clients stop reading.
         if self._citations:
             cited = self._piece(openai.Delta(annotations=self._annotations or UNSET, citations=self._citations))
         return [*cited, _chunk(self.id, self._view, [choice], self._usage)]
 
     def _failed(self, event: Failed) -> list[bytes]:
         self.counts = counts(event.usage, self._view.context.policy.usage_base)
+        # No `[DONE]` follows, or SDKs would take the answer for complete
+        # (docs/decisions.md#a-failure-never-looks-like-a-success).
         self.finish, self.failure = "error", event.failure
         return [_encode(error_body(event.failure))]
 
@@ -240,10 +250,12 @@ class ChatStream:
 
     def _closed(self, ended: _ChoiceStream, chunks: Sequence[bytes]) -> Sequence[bytes]:
         """Ends a choice whose answer is over, and the whole stream if it failed or no other choice is open."""
+        # Choices run in parallel, and one of them may have failed the whole stream while another one still sends.
         if self.finished:
             return ()
         self.failure = ended.failure
         self.finished = self.failure is not None or all(choice.finish for choice in self._choices)
+        # Of all choices so far, also after a failure: each of them was billed.
         tokens = total(choice.counts for choice in self._choices)
         self.usage = tokens.outcome(_ending(choice.finish for choice in self._choices))
         # OpenAI sends the usage in a chunk of its own, without choices. A failed stream has ended with its error.

@@ -95,6 +95,7 @@ class EmbeddingsRequest(Struct, frozen=True):
         total = len(cached_vectors)
         if len(missing) < total:
             self.notes.inform("input", f"{total - len(missing)} of {total} inputs from the cache")
+        # Split anew: the parts of the whole request would be half empty, and each is a call.
         missing_parts = parts(missing, [self.inputs[index] for index in missing], self.model_row)
         bodies = tuple(map(self.encode_part, missing_parts))
         # Limits and budgets are charged for what is still to be sent, not for what the cache had.
@@ -116,6 +117,7 @@ class EmbeddingsRequest(Struct, frozen=True):
     def second_attempt(self, failure: Failure) -> "EmbeddingsRequest | None":
         """Returns the request for floats where Cohere refused base64 or sent base64 that cannot be read."""
         # Not every model has base64, and the table of models may be behind: Cohere's error says it, by either name.
+        # By its words, because Cohere's errors have no code for it (docs/cohere-api.md#errors).
         refused = failure.status in (400, 422) and any(
             name in failure.message for name in ("base64", "embedding_types")
         )
@@ -163,6 +165,7 @@ def request(body: bytes, context: Context, as_floats: bool = False) -> Embedding
     )
     request_parts = parts(range(len(inputs)), inputs, model_row)
     upstream_fields = dict.fromkeys(part.field for part in request_parts)
+    # Once for each field and not for each part: a note for every 96 inputs would say the same.
     input_types = {field: _input_type(field, input_type, context, notes) for field in upstream_fields}
     shared_fields = {"output_dimension": output_dimension, **reading.upstream_fields}
 
@@ -206,6 +209,7 @@ def _requested_types(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
 
     Source: docs/decisions.md#embeddings-keep-coheres-numbers.
     """
+    # Without repetitions, in the caller's order.
     types = tuple(dict.fromkeys(fields.get("embedding_types") or ()))
     # A caller who named a single type reads `embedding` and expects that type there.
     if len(types) == 1 and types != ("float",):
@@ -232,6 +236,7 @@ def _size(fields: dict[str, Any], model_row: EmbeddingModel, notes: Notes) -> tu
     requested: int | None = fields.get(name)
     if name == "output_dimension" and fields.get("dimensions", requested) != requested:
         notes.ignored("dimensions", "output_dimension is given, too")
+    # Unknown models have no sizes here, and nothing of theirs is checked by one.
     default = model_row.sizes[0] if model_row.sizes else 0
     if requested is None:
         return default, UNSET

@@ -71,9 +71,11 @@ def merge_vectors(
     usages: list[Counts] = []
     for part, body in zip(parts, answers, strict=True):
         answer = _decode_answer(body)
+        # Each part is an own call that Cohere bills; what came from the cache costs nothing and is not counted.
         usages.append(embedding_counts(answer.meta, view.usage_base))
         for name in view.upstream_types:
             rows = answer.embeddings.get(name) or []
+            # A vector too few would put all that follow at the wrong text, and no client could notice.
             if len(rows) != len(part.positions):
                 raise _invalid_answer(f"{len(rows)} vectors of type {name} for {len(part.positions)} inputs", name)
             _check_shape(rows, name, view.size)
@@ -82,6 +84,7 @@ def merge_vectors(
     if view.packs:
         for vector in merged:
             if "base64" not in vector:
+                # Once for each vector, also for those of the cache: entries made from floats hold floats.
                 vector["base64"] = _pack_floats(vector["float"])
     return merged, total(usages)
 

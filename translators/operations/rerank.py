@@ -89,11 +89,14 @@ class RerankTranslation(Struct, frozen=True):
         """Translates Cohere's ranking into a body that all dialects can read. Raises UpstreamProtocolError."""
         try:
             ranking = cohere.decode_answer(bodies[0])
+            # Kept as Cohere sent it for the answer, and read a second time for the usage: native clients look for
+            # fields that nobody here knows.
             meta = cohere.decode_meta(ranking.meta) or cohere.Meta()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UpstreamProtocolError("Cohere sent a ranking that cannot be read") from error
         usage = _usage(meta, self.context.policy.usage_base)
         ranking_body = openai.Ranking(
+            # Cohere's own, by which its support finds the call.
             id=ranking.id or f"rerank-{self.context.identity.unique}",
             model=self.requested_model,
             results=[self._ranked(result) for result in ranking.results],

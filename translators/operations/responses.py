@@ -203,6 +203,7 @@ def request(
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
     cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
+    # Before the input is read: a request that only warms a cache may have none.
     if prewarms and cache is not None and cache.prewarm:
         return _prewarmed(reading, context, notes)
     tools = _tools(fields, notes)
@@ -212,6 +213,7 @@ def request(
     if fields.get("top_logprobs") or LOGPROBS in included:
         reading.upstream_fields["logprobs"] = True
     model = required(reading, "model")
+    # Before the fields below are used: items of the input may change them (`configuration_update`).
     reader = _reader(required(reading, "input"), fields.get("instructions"), context, notes, tools)
     _configure(fields, reader.configurations)
     reasoning: Reasoning | None = fields.get("reasoning")
@@ -219,12 +221,15 @@ def request(
     _note_ignored_parts(fields, text, included, notes)
     apply_service_tier(reading, notes)
     messages = apply_context(reader.messages, reasoning, notes)
+    # Such a request has no answer of its own, so tools, formats and everything below are not looked at.
     if reader.compaction:
         return _compaction(body, reading, messages, context, notes, halvings)
     threshold = _compaction_threshold(fields, notes)
     if compacted is not None:
         messages = _compacted_messages(messages, compacted.summary)
         notes.emulated("context_management", "the model summarised the conversation")
+    # A conversation that was just summarised is short. If it is too long still, halving it would throw away the
+    # summary.
     truncates = fields.get("truncation") == "auto" and compacted is None
     next_halvings = next_halving(messages, halvings) if truncates else None
     if halvings:
@@ -250,6 +255,7 @@ def request(
     )
     try:
         upstream_chat = build(options, context, notes, attempt)
+    # The code that is shared with chat speaks of `messages`, which the caller never sent.
     except InvalidField as error:
         raise _with_path(error, options.message_paths) from error
     second = partial(request, body, context, 2, halvings, compacted) if attempt == 1 and upstream_chat.checked else None
@@ -258,6 +264,8 @@ def request(
     view = ResponsesView(
         initial_response(reading, context),
         context,
+        # Callers who ask for a summary get one, whatever the setting says
+        # (docs/decisions.md#thinking-is-a-summary-in-the-responses-api).
         summaries=not context.policy.raw_thoughts
         or reasoning is not None
         and bool(reasoning.summary or reasoning.generate_summary),
@@ -271,6 +279,7 @@ def request(
     )
     workload = upstream_chat.workload(reading)
     preliminary = None
+    # By the estimate of what would really be sent, instructions and tools included.
     if threshold and compacted is None and workload.prompt_bytes // BYTES_PER_TOKEN >= threshold:
         preliminary = _preliminary(body, reading, messages, context, halvings)
     shorter = partial(request, body, context, 1, next_halvings) if next_halvings is not None else None
@@ -417,6 +426,8 @@ def _configure(fields: dict[str, Any], configurations: Sequence[tuple[str, opena
     explicit_effort = reasoning is not None and reasoning.effort is not None
     explicit_format = text is not None and text.format is not None
     for where, item in configurations:
+        # An item of the history was said before this request's fields were written, one of its input together with
+        # them.
         in_input = where.startswith("input")
         if item.reasoning is not None and item.reasoning.effort and (in_input or not explicit_effort):
             fields["reasoning"] = replace(fields.get("reasoning") or Reasoning(), effort=item.reasoning.effort)
@@ -455,6 +466,8 @@ def prepare(body: bytes, context: Context) -> PreparedResponse:
     reading = TABLE.read(body, notes, context.policy)
     required(reading, "model")
     items = reading.fields.get("input")
+    # Read only to find mistakes now: the turn that continues the response would meet them, and could not tell whose
+    # they are.
     if items or context.conversation.history:
         _reader(items or [], reading.fields.get("instructions"), context, notes, ResponsesTools(notes))
     stream = PreparedStream(ResponsesView(initial_response(reading, context), context))
@@ -475,6 +488,8 @@ def _reader(
     if isinstance(items, str):
         if not items and not instructed:
             raise InvalidField("input", "'input' must not be empty", "empty_string")
+        # A text becomes the item that it stands for, so that there is one way to read input, and stored input has one
+        # form.
         items = [Raw(_encode({"role": "user", "content": items}))]
     if not items and not instructed and not context.conversation.history:
         raise InvalidField("input", "'input' must not be empty", "empty_array")
@@ -496,6 +511,7 @@ def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
 
     paths: of each chat message, the path of the item it was made of.
     """
+    # The message repeats the path in its sentence, so both are replaced, or they would contradict each other.
     failure = error.failure
     chat_path = param = failure.param or ""
     match = _CHAT_MESSAGE.fullmatch(chat_path)

@@ -111,6 +111,8 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
     """
     model = resolve_and_note(options.model, context.policy, notes)
     capabilities = model_capabilities(model, context.learned.features, context.learned.corrections)
+    # `options` is changed by the rules below, so nothing may read a field of it for the request before its rule has
+    # run.
     rules = CrossFieldRules(options, capabilities, notes)
     plan, names = rules.tool_plan()
     format_plan, plan = rules.format_plan(plan, attempt)
@@ -135,8 +137,12 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         thinking=rules.thinking(max_tokens),
         **options.upstream_fields,
     )
+    # Noted only after everything that could refuse the request, so that a 400 has no note of calls that were never
+    # made.
     if options.choices > 1:
         notes.emulated("n", f"{options.choices} parallel calls to Cohere")
+    # A second attempt that calls nothing either is passed on with a note: a third would most likely do the same, and
+    # somebody pays for it.
     retries_missing_call = plan.must_call and attempt == 1
     transforms = (
         *rules.must_call(plan, retries_missing_call),
@@ -152,6 +158,8 @@ def build(options: ChatOptions, context: Context, notes: Notes, attempt: int) ->
         buffered,
         checked,
         repeatable=options.upstream_fields.get("temperature") == 0,
+        # Limits and budgets are held by this estimate. An image's bytes say nothing about its tokens; they are counted
+        # one by one.
         prompt_bytes=sum(map(len, bodies)) - conversation.image_bytes * len(bodies),
         max_tokens=None if max_tokens is UNSET else max_tokens * len(bodies),
         images=conversation.images * len(bodies),
@@ -166,6 +174,7 @@ def _bodies(request: cohere.ChatRequest, choices: int, extra: Mapping[str, Raw])
     if choices == 1:
         return (body,)
     if request.seed is UNSET:
+        # The same bytes object `n` times: choices differ by chance alone.
         return (body,) * choices
     # With the same seed all choices would be the same text. These seeds are as reproducible as the caller's.
     seeds = [(request.seed + index) % UINT64 for index in range(choices)]
@@ -208,6 +217,7 @@ class CrossFieldRules:
         requested, choice = self._options.response_format, self._options.choice
         if requested is None:
             return response_format.NOTHING, plan
+        # By what is sent and not by what the caller sent: tools may have been left out, or added for the history.
         with_tools = bool(plan.tools)
         # Cohere refuses a response format beside tools, even beside tools that must not be called.
         not_callable = with_tools and (choice.mode == "none" or plan.tool_choice == "NONE")
@@ -249,6 +259,7 @@ class CrossFieldRules:
             requested, self._capabilities, self._notes, beside_tools=False, must_call=False, refused=False, again=True
         )
         documents = self._options.upstream_fields.pop("documents", UNSET)
+        # It says how to cite documents, of which there are none any more.
         self._options.upstream_fields.pop("citation_options", None)
         if not documents or documents is UNSET:
             return format_plan
@@ -270,6 +281,9 @@ class CrossFieldRules:
         names: of the tools, at Cohere and at the caller's. call_ids: Cohere's ids of calls -> the caller's.
         """
         built: list[Any] = []
+        # The order matters. Names are checked as Cohere has them, so the caller's names are restored after that; calls
+        # are limited before they are renamed, which is cheaper; and reasoning goes last, when nothing needs it any
+        # more.
         if plan.only:
             built.append(partial(OnlyTools, plan.only))
         if plan.stray_calls:
@@ -304,6 +318,7 @@ class CrossFieldRules:
         requested = self._options
         if (requested.thinking, requested.reasoning, requested.reasoning_effort) == (None, None, None):
             return UNSET
+        # What is really sent: a budget that fits the caller's limit may not fit the model's.
         limit = None if max_tokens is UNSET else max_tokens
         return thinking_for(
             requested.thinking, requested.reasoning, requested.reasoning_effort, limit, self._capabilities, self._notes

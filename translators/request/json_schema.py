@@ -114,6 +114,7 @@ def check_satisfiable(schema: Mapping[str, Any], param: str) -> None:
     encoded = msgspec.json.encode(schema)
     # Schemas come again with every turn of a conversation; large ones would fill the cache.
     small = len(encoded) <= schema_validation.LARGEST_CACHED_SCHEMA
+    # By its bytes: equal schemas of different requests share one search.
     reason = _cached_contradiction(encoded) if small else satisfiability.contradiction(schema)
     if reason:
         message = f"Invalid schema for '{param}': no value can satisfy it: {reason}"
@@ -204,6 +205,7 @@ def compilable_subset(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
 def _clean(schema: dict[str, Any], removed: set[str]) -> dict[str, Any]:
     clean: dict[str, Any] = {}
     for key, value in schema.items():
+        # Silent ones are annotations, such as a title. That they go changes nothing that could be checked.
         if key in UNSUPPORTED_KEYWORDS or key in SILENT_KEYWORDS:
             if key in UNSUPPORTED_KEYWORDS:
                 removed.add(key)
@@ -213,6 +215,7 @@ def _clean(schema: dict[str, Any], removed: set[str]) -> dict[str, Any]:
             clean[key] = _clean_any(value, removed)
         elif key == "anyOf" and isinstance(value, list):
             clean[key] = [_clean_any(sub, removed) for sub in value]
+        # Cohere would refuse the whole schema over one format. Without it the text is merely unchecked.
         elif key == "format" and value not in FORMATS:
             removed.add("format")
         elif key == "pattern" and any(token in str(value) for token in _UNSUPPORTED_IN_PATTERNS):
@@ -237,6 +240,7 @@ def _merge_composites(schema: dict[str, Any], clean: dict[str, Any], removed: se
         clean["anyOf"] = [_clean_any(sub, removed) for sub in one_of]
     all_of = schema.get("allOf")
     if isinstance(all_of, list) and len(all_of) == 1 and isinstance(all_of[0], dict):
+        # It was not lost after all, but merged.
         removed.discard("allOf")
         clean.update(_clean(all_of[0], removed))
 
@@ -247,6 +251,7 @@ def _require_something(clean: dict[str, Any], removed: set[str]) -> None:
     if isinstance(properties, dict) and properties:
         schema_required = clean.get("required") or []
         required = [name for name in schema_required if name in properties]
+        # Any of them would do for Cohere. The first, so that equal schemas stay equal.
         clean["required"] = required or [next(iter(properties))]
         if not required or len(required) != len(schema_required):
             removed.add("required")
@@ -320,6 +325,7 @@ def compilable(clean: Any) -> bool:
     if not isinstance(clean, dict):
         return True
     properties = clean.get("properties") or {}
+    # Such an object would be refused, and in the prompt or as a tool it works.
     if clean.get("type") == "object" and not properties:
         return False
     if not all(isinstance(one, dict) and any(word in one for word in _TYPE_KEYWORDS) for one in properties.values()):
@@ -423,6 +429,7 @@ def inline_root_reference(schema: dict[str, Any]) -> dict[str, Any]:
         for table in ("$defs", "definitions"):
             target = schema.get(table, {}).get(reference.removeprefix(f"#/{table}/"))
             if isinstance(target, dict):
+                # The definitions stay: others may be referred to from inside, the target itself included.
                 return {**target, table: schema[table]}
     return schema
 

@@ -78,7 +78,10 @@ class MessageTranslator:
         """
         if not messages:
             raise InvalidField("messages", "'messages' must not be empty", "empty_array")
+        # Calls and results are paired over the whole conversation before any message is translated: a result may stand
+        # far behind its call, and an id may come again.
         pairs = NO_CALLS
+        # Most conversations have no calls, and need not be looked through for pairs.
         if not all(isinstance(message, _WITHOUT_CALLS) for message in messages):
             pairs = pair(messages)
             self.call_ids = pairs.renamed()
@@ -97,9 +100,13 @@ class MessageTranslator:
                 elif text:
                     system.append(text)
             elif isinstance(message, openai.UserMessage):
+                # An empty turn stays pending until something follows it. Clients send one to make the model go on; as
+                # the last turn there would be nothing to answer, so that is refused.
                 if user := self._user(message, path, index):
                     self._leave_out_empty_turn()
                     turns += user
+            # A tool message is not handled where it stands: results are placed right behind the turn that made their
+            # calls.
             elif isinstance(message, openai.AssistantMessage):
                 turns += self._assistant(message, path, index, pairs.calls.get(index, ()))
                 if results := self._results(messages, pairs.results_of(index)):
@@ -119,6 +126,7 @@ class MessageTranslator:
             return [cohere.SystemMessage(prompt), *turns] if prompt else turns
         if not prompt:
             raise InvalidField("messages", "'messages' holds nothing to answer", "empty_array")
+        # Cohere wants something to answer. The text is the same, so nothing that the caller wrote is lost.
         self._notes.adjusted("input" if self._paths else "messages", "system messages only", "a user turn")
         return [cohere.UserMessage(prompt)]
 
@@ -211,12 +219,16 @@ class MessageTranslator:
     def _assistant(
         self, message: openai.AssistantMessage, path: str, index: int, pairs: Sequence[Call]
     ) -> list[cohere.Message]:
+        # Three spellings of one thing: vLLM's and DeepSeek's field, OpenRouter's field, and a thinking part as Cohere
+        # and Anthropic have it. A client that switches servers sends any of them.
         text, thought = _text(message), message.reasoning_content or message.reasoning or _thought(message)
         text = self._speaker(message, index) + text if text else ""
         calls = self._tool_calls(pairs, index)
         if message.audio is not None:
             self._notes.ignored(self._note_field("audio"), "Cohere hears nothing", f"{path}.audio")
         if calls:
+            # What the assistant said beside its calls goes in with its thoughts: Cohere has no other place for it, and
+            # without it the model would not know what it told the user.
             plan = _joined((thought, text))
             if not plan:
                 return [cohere.AssistantMessage(tool_calls=calls)]
@@ -260,6 +272,7 @@ class MessageTranslator:
 
         Cohere takes one result for each call, so several are joined, and none of them may have an image.
         """
+        # By Cohere's id, not the caller's: an id that the caller used twice is two calls at Cohere.
         turns: dict[str, cohere.ToolMessage] = {}
         images: list[cohere.TextContent | cohere.ImageContent] = []
         for index, call in results:
@@ -296,6 +309,7 @@ class MessageTranslator:
         elif content:
             return cohere.ToolMessage(call.upstream_id, content)
         where = f"{self._note_path(index)}.{'output' if self._paths else 'content'}"
+        # Cohere refuses an empty message, and many tools return nothing. A session would never get past such a call.
         self._notes.inform(where, f"{where} is empty, sent as {EMPTY_RESULT}")
         return cohere.ToolMessage(call.upstream_id, EMPTY_RESULT)
 
@@ -380,10 +394,14 @@ def _arguments(arguments: str | dict[str, Any] | list[Any] | None) -> str | None
         return None if arguments else "{}"
     if not arguments or arguments.strip() in ("", "null"):
         return "{}"
+    # Counted before it is parsed: a model may have written megabytes of brackets, and they come back with every
+    # request.
     if has_more_values(arguments, MAX_ARGUMENT_VALUES):
         return None
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
+    # As the model wrote them, not encoded again: the prompt stays the same to the byte, so that Cohere's prompt cache
+    # finds it.
     return arguments if isinstance(value, dict) else None

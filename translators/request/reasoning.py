@@ -21,6 +21,7 @@ BUDGETS: Mapping[str, int | None] = {
     "minimal": 512,
     "low": 2_048,
     "medium": 8_192,
+    # OpenAI's efforts above `high` mean the same: there is nothing above no limit.
     "high": None,
     "xhigh": None,
     "max": None,
@@ -48,6 +49,7 @@ class ThinkingOptions(Struct, forbid_unknown_fields=True):
     def upstream(self) -> Thinking:
         """Returns Cohere's form."""
         budget = self.token_budget if self.token_budget is not None else self.budget_tokens
+        # A budget beside it is left out: the two would contradict each other.
         if self.type == "disabled":
             return Thinking("disabled")
         return Thinking("enabled", UNSET if budget is None else budget)
@@ -76,6 +78,8 @@ def apply_context(messages: list[Message], reasoning: Reasoning | None, notes: N
         if reasoning.context not in (None, "auto", "all_turns"):
             notes.ignored("reasoning.context", "not known to Cohere")
         return messages
+    # Thoughts after it belong to the chain of calls that is going on, and without them the model would begin to think
+    # anew.
     last = max((index for index, one in enumerate(messages) if isinstance(one, UserMessage)), default=0)
     return [_without_thoughts(one) if index < last else one for index, one in enumerate(messages)]
 
@@ -120,6 +124,7 @@ def thinking(
         budget = BUDGETS[requested]
     else:
         budget = requested
+    # Not refused: programs set an effort once for all models. `none` on a model that never reasons is simply fulfilled.
     if not capabilities.reasoning:
         if budget != 0:
             notes.ignored(field, "this model does not reason")

@@ -89,14 +89,18 @@ def plan_response_format(
     if answer_format is None:
         return NOTHING
     # The turn ends with a call, so it has no answer that could have a format.
+    # In agents the format is set once for a whole session, in which most turns end in calls.
     if must_call:
         notes.emulated("response_format", "left out: a tool must be called in this turn")
         return NOTHING
     schema = json_schema.inline_root_reference(answer_format.schema) if answer_format.schema is not None else None
     clean, removed, unwrap = _compiled(schema)
     compiles = capabilities.json_schema and json_schema.compilable(clean)
+    # Three reasons, one way out. What is noted is the first one.
     elsewhere = beside_tools or refused or not compiles
     # An answer tool requires a model that can be made to call it.
+    # A tool comes before an instruction: arguments of calls are JSON in nearly every answer, an instruction is only a
+    # request.
     if elsewhere and schema is not None and capabilities.tools and capabilities.tool_choice and not refused:
         why = "beside tools" if beside_tools else "as Cohere cannot compile the schema"
         notes.emulated("response_format", f"a tool stands for the answer {why}")
@@ -120,12 +124,16 @@ def plan_response_format(
             instructed=True,
             enforceable=compiles,
         )
+    # JSON mode without a schema. Cohere wants the prompt to ask for JSON then (docs/cohere-api.md#json-schemas), as
+    # OpenAI does, so clients already do.
     if clean is None:
         return FormatPlan(cohere.ResponseFormat("json_object"))
     if removed:
         _note_removed(removed, answer_format.strict, notes)
     return FormatPlan(
         cohere.ResponseFormat("json_object", clean),
+        # Only the second time: a schema in the prompt costs tokens with every call, and the check finds the answers
+        # that miss a removed keyword.
         instructions=(_instruction(answer_format.schema),) if again and removed else (),
         transforms=(*unwrap, *_checks(answer_format)),
         checked=answer_format.strict,
@@ -205,6 +213,7 @@ def guided_json(
     """
     if guided is None:
         return requested
+    # `guided_json` is vLLM's; whoever sends both means the field that every server has.
     if requested is not None:
         notes.ignored("guided_json", "response_format is given, too")
         return requested
@@ -240,6 +249,7 @@ def _wrapped(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[Callable[[],
 
 def _tool_plan(schema: dict[str, Any], answer_format: _RequestedFormat, reserved_names: Collection[str]) -> FormatPlan:
     name = ANSWER_TOOL
+    # A caller's tool of this name would otherwise be taken for the answer.
     while name in reserved_names:
         name += "_"
     parameters, unwrap = _wrapped(schema)

@@ -108,10 +108,13 @@ class _Pairing:
                 raise InvalidField(path, "Only calls of type 'function' can be sent to Cohere", "unsupported_value")
             call = _call(index, tool_call.id or "", tool_call.function, f"{path}.function")
             if not call.caller_id:
+                # Made of its place, so that it is the same in the next request of the session, and Cohere's prompt
+                # cache still finds the prompt.
                 call.upstream_id = f"call_{index}_{number}"  # results without ids answer such calls in order
             elif self._is_repeated(call):
                 continue
             elif call.caller_id in ids:
+                # Within one turn there is no telling which of the two a result belongs to.
                 raise InvalidField(f"{path}.id", f"Duplicate tool call id '{call.caller_id}'", "duplicate_id")
             ids.add(call.caller_id)
             self._add(call)
@@ -131,6 +134,7 @@ class _Pairing:
     def _add(self, call: Call) -> None:
         """Adds a call, renamed at Cohere if its id is taken by a call of an earlier turn."""
         while call.upstream_id in self._upstream_ids:
+            # A loop: the new name may be taken by another id that the caller made.
             self._renamings[call.caller_id] += 1
             call.upstream_id = f"{call.caller_id}_{self._renamings[call.caller_id] + 1}"
         self._upstream_ids.add(call.upstream_id)
@@ -141,6 +145,7 @@ class _Pairing:
 
     def add_result(self, index: int, message: openai.ToolMessage) -> None:
         call_id = message.tool_call_id
+        # Refused by Cohere as well (docs/cohere-api.md#messages). Here the error names the message.
         if call_id not in self._last:
             raise InvalidField(
                 f"messages[{index}].tool_call_id",

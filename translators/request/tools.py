@@ -66,6 +66,8 @@ def collect_functions(
     paths: list[str] = []
     for index, tool in enumerate(tools):
         where = f"tools[{index}].{tool.type}"
+        # A refusal would shut out clients that list hosted tools (web search, code) with every request; what is
+        # missing, the note says.
         if tool.type not in ("function", "custom"):
             notes.ignored(f"tools[].type {tool.type}", "Cohere has no such tool", f"tools[{index}].type")
             continue
@@ -78,6 +80,7 @@ def collect_functions(
         if definition is None:
             raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
         _check_name(definition.name, where)
+        # Cohere has functions only, so two tools of different kinds may not share a name there, which OpenAI allows.
         name = names.internal_name(ClientTool(tool.type, definition.name))
         if isinstance(definition, openai.CustomTool):
             definition = custom_function(name, definition.description, definition.format, notes)
@@ -122,6 +125,7 @@ def read_choice(
 
     legacy: `function_call`, which counts where there is no `tool_choice`. names: of the request's tools.
     """
+    # The new field wins: programs set both while they move from one to the other.
     if tool_choice is None and legacy is not None:
         return (
             Choice("required", (legacy.name,))
@@ -164,6 +168,8 @@ def _allowed(allowed: openai.AllowedTools, names: ClientTools) -> Choice:
     ]
     if not chosen and allowed.mode == "required":
         raise InvalidField("tool_choice", "'tool_choice' requires a call and allows no tool", "invalid_value")
+    # Only hosted tools were allowed, of which Cohere has none. To fall back on all tools would call what the caller
+    # forbade.
     return Choice(allowed.mode, tuple(chosen)) if chosen else Choice("none")
 
 
@@ -209,6 +215,7 @@ def plan_tools(
     paths: of each function, its path in the request. called: the names of the tools that the history calls, as the
     caller has them. names: of the tools, the caller's and Cohere's.
     """
+    # A choice of `required` without tools cannot be met by any model, so no emulation is tried.
     if not functions:
         if choice.mode == "required":
             raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
@@ -221,6 +228,8 @@ def plan_tools(
         return ToolPlan()
     if not capabilities.tools:
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
+    # An unknown name is an error here and not a note: most likely a typing error, and the request would otherwise go
+    # out without any tool.
     callable_functions = functions if choice.only is None else _filtered(functions, choice.only)
     called_names, callable_names = frozenset(called), {function.name for function in callable_functions}
     # A named tool is honoured by sending no other. But models that need the tools of the history defined (422 without
@@ -234,6 +243,7 @@ def plan_tools(
     definitions = [
         _definition(function, where, bool(strict_tools or function.strict), names, capabilities, notes)
         for function, where in zip(functions, paths, strict=True)
+        # By identity: two tools may be equal, and each has a path of its own for errors.
         if id(function) in definition_ids
     ]
     definitions, strict = _strict([*callable_functions, *history_only], definitions, strict_tools, notes)
@@ -276,6 +286,8 @@ def _placeholder_tools(called: list[str], capabilities: Capabilities, names: Too
     # They are there to satisfy Cohere, so the model must not call them: the caller could not run them.
     if not called or not capabilities.keeps_tools or not capabilities.tools:
         return ToolPlan()
+    # Some agents drop their tools for the last turn, to make the model sum up. With Cohere that would be a 422 at the
+    # very end of a session.
     notes.emulated("tools", "those of the history are defined in outline, as Cohere wants them")
     definitions = [
         cohere.Tool(cohere.ToolFunction(names.upstream_name(name), NO_PARAMETERS)) for name in dict.fromkeys(called)
