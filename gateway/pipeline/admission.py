@@ -54,6 +54,7 @@ class AdmissionController:
 
     def configure(self, settings: Settings) -> None:
         """Takes the prices of these settings, for the requests that follow."""
+        # Replaced and never changed: requests under way keep the prices that they were admitted with.
         self.prices, self.usage_base = Prices(settings.prices), UsageBase(settings.usage_base)
         self._limiter.set_prices(self.prices)
 
@@ -65,6 +66,7 @@ class AdmissionController:
         try:
             permissions.require_method(record.principal.access, method)
         except CallerError as error:
+            # For the log line, where an operator looks for the reason of a 403 without the caller's copy of it.
             record.reason = error.failure.message
             raise
 
@@ -86,13 +88,17 @@ class AdmissionController:
         What it may take of its limits and budgets is reserved until the admission is left. Raises CallerError for one
         that may not come in.
         """
+        # The operator chose so (`ledger.on_failure`): no call whose cost could be lost.
         if self._ledger.refusing:
             raise CallerError(failure("no_ledger", "No call is served while the ledger cannot be written"))
         record.model, record.requested_model = workload.model, workload.requested_model or record.requested_model
         attribute_body(record, workload)
+        # A second time for endpoints that permitted before they read the body, and the first time for all that did not.
+        # It is a look into a set.
         self.permit(record, method)
         self.permit_model(record, method, workload.model)
         self._permit_end_user(record, record.end_user)
+        # Only requests that may come in count: others would make noise about models that nobody uses.
         self._deprecated_models.see(record)
         return await self._reserve(record, method, workload, notes)
 
@@ -175,12 +181,16 @@ class Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         record = self.record
+        # Both, because a caller who leaves may be noticed by the read of their socket, or end the task that serves
+        # them.
         if isinstance(error, CallerLeft | asyncio.CancelledError):
             self._abandon()
         if record.cache != CACHE_HIT:
             record.upstream_ended = time.monotonic()
         if self._limited is not None:
             failed = error is not None or bool(record.error) or record.status >= 400
+            # Here and nowhere else, on every way out: what is not settled stays reserved, and counts against the
+            # caller.
             self._limiter.settle(self._limited, record, failed)
         if len(self.notes):
             record.set_notes(self.notes)
@@ -198,6 +208,7 @@ class Admission:
         """
         self._controller.permit(self.record, method)
         self._controller.permit_model(self.record, method, workload.model)
+        # The same reservation grows. Two of them could each be let in where their sum is not.
         self._limited = await self._limiter.extend(self._limited, self.record, method, workload)
 
     async def repeat(self, workload: Workload) -> bool:
@@ -224,6 +235,7 @@ class Admission:
         self.see(response)
         principal = self.record.principal
         await response.raise_for_status(principal.own_key)
+        # An answer proves the key (`accepted_keys.py`); a refusal does not, so this comes after it.
         if principal.own_key:
             self._accepted_keys.add(principal)
         return response
@@ -247,6 +259,7 @@ class Admission:
         that Cohere sent with a success, whatever becomes of it here.
         """
         self.record.upstream_ended = time.monotonic()
+        # True means that nothing is missing from the bill: no estimate follows.
         if (method or self._method).group not in BILLED_GROUPS:
             return True
         usage = usage_of(answer, self._controller.usage_base)
@@ -274,6 +287,7 @@ class Admission:
 
         pieces: the deltas that came, about a token each. ended: it ended properly, and has been billed as unknown.
         """
+        # An ended stream has told all it will. What it did not count is unknown, and not what we guess.
         prompt_tokens = 0 if ended else -(-self.prompt_bytes // BYTES_PER_TOKEN)
         prices, cost = self._prices, None
         if not ended:
@@ -296,6 +310,8 @@ class Admission:
         """Makes the cost unknown where the caller left while an answer was on its way that Cohere charges for."""
         attempts = self.record.attempts
         if self.billed and attempts and attempts[-1].status in (0, 200):
+            # The last attempt has no status while it waits for its head: Cohere may be working on it all the same, and
+            # charge for it.
             answers = sum(attempt.status == 200 for attempt in attempts) + (attempts[-1].status == 0)
             if self._answers < answers:
                 self.record.add_usage(UsageTotals(), None, self._prices.version)

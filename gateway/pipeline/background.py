@@ -115,7 +115,9 @@ class Background:
         Raises CallerError (403, 429, 503), before Cohere is paid, and UpstreamError for a key that Cohere does not
         accept.
         """
+        # First, because it costs nothing: a caller over their share should not cause work.
         self._ensure_capacity(handler.record.principal.owner)
+        # Nobody waits for the response, so a wrong key would fail unseen, and its request would be stored until then.
         await self.services.accepted_keys.ensure(handler.record.principal)
         assert handler.operation.queued_response is not None, "operations with state can run in the background"
         call = await handler.admit_ahead(call)
@@ -130,6 +132,7 @@ class Background:
         except BaseException:
             handler.give_back()
             raise
+        # Only now: until the response is stored, the request's own record tells what happened to it.
         run.begin_record()
         self._runs[run.id] = run
         run.task = asyncio.get_running_loop().create_task(run.work())
@@ -435,8 +438,11 @@ class Run:
         self.record.first_byte = time.monotonic()
 
     async def documents(self, documents: Sequence[bytes]) -> None:
+        # Not sent to any reader before it is stored
+        # (docs/decisions.md#no-event-of-a-background-response-before-it-is-stored).
         self._pending += documents
         self._background.wake_writer()
+        # Cohere is held up by not being read. Otherwise a storage that is down would fill the memory.
         while len(self._pending) > MAX_PENDING_EVENTS:
             await self.changed.wait()
 
@@ -476,6 +482,7 @@ class Run:
         number = self._first + len(self._stored)
         try:
             stored = await self._background.retry(partial(self._store.update, row, items, number, events))
+        # Deleting a conversation is no reason to lose an answer that was paid for.
         except ConversationMissing:
             # It was deleted meanwhile. The response stays, as do the earlier responses of that conversation.
             stored = await self._background.retry(partial(self._store.update, row, (), number, events))
@@ -492,6 +499,8 @@ class Run:
             self.publish(number, events)
 
     def _notify(self) -> None:
+        # Replaced before it is set: a reader that wakes up finds the next event to wait for, and cannot miss one
+        # between the two.
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
         if self.ended:

@@ -44,6 +44,8 @@ async def replay(
     """
     ended = False
     while not ended:
+        # None of memory means that older events are needed, or that the run is over and forgotten: the storage has
+        # both.
         events = await _from_memory(local_run, after, keep_alive) if local_run is not None else None
         if events is None:
             events, ended = await _from_store(store, owner, id, after, keep_alive)
@@ -56,6 +58,7 @@ async def replay(
 async def _from_memory(run: LocalRun, after: int, keep_alive: float) -> Sequence[bytes] | None:
     """Returns the next events in this process, none after `keep_alive` seconds; None if the storage must be asked."""
     while True:
+        # Taken before the look at the events, or one that comes between the two would be waited for in vain.
         changed = run.changed
         events = run.since(after)
         if events:
@@ -89,6 +92,7 @@ async def _last_events(store: Store, owner: str, id: str, after: int) -> Sequenc
     response = await store.get(owner, id)
     if response is None:
         return [responses_answer.gone_event(after + 1)]
+    # Its worker may be alive and only be slow. Whether its lease is over is not decided here (`maintenance.py`).
     if response.status in LIVE:
         return None
     number, newest = await store.last_event(owner, id) or (-1, b"")

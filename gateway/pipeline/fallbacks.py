@@ -17,6 +17,7 @@ SPENT = frozenset({"rate_limit_exceeded", "insufficient_quota"})
 
 def may_help(failed: Failure, own_key: bool) -> bool:
     """Returns whether another model may answer where this one failed so."""
+    # With a key of their own, the caller's budget at Cohere is one for all models, and it is theirs to spend.
     if failed.code in SPENT:
         return not own_key
     return failed.code == "model_not_found" or (failed.status >= 500 and failed.code not in UNMENDED)
@@ -33,6 +34,7 @@ def after(
     The setting may call models by any name that a caller might use. permitted: whether the caller may use a model.
     """
     for model, others in fallbacks.items():
+        # Resolved on both sides: the setting may have an alias, and the request another one for the same model.
         if resolve(model, policy) == failed[0]:
             names = (resolve(other, policy) for other in others)
             return next((name for name in names if name not in failed and permitted(name)), None)

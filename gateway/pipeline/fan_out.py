@@ -38,6 +38,7 @@ async def post_all(
         admission.bill(record.model, answer)
         return answer
 
+    # The usual request, without a semaphore and a task.
     if len(bodies) == 1:
         return [await post(0)]
     slots = asyncio.Semaphore(MAX_CONCURRENT_PARTS)
@@ -48,6 +49,7 @@ async def post_all(
             try:
                 return await post(index)
             except BaseException:
+                # Those before it go on: if one of them fails as well, its error is the one to raise.
                 for later in tasks[index + 1 :]:
                     later.cancel()
                 raise
@@ -58,6 +60,7 @@ async def post_all(
     finally:
         for task in tasks:
             task.cancel()
+        # Awaited, so that each connection is closed and each slot given back when the error reaches the caller.
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -67,5 +70,6 @@ async def gather_or_first_error(coroutines: Sequence[Coroutine[Any, Any, T]]) ->
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as errors:
+        # The first alone: an endpoint makes an error body of one failure, and a group is none.
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]

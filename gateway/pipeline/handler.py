@@ -67,6 +67,7 @@ class RequestHandler(Responder):
         self.loaded: LoadedState | None = None
         self._request_body = b""
         self._retry_budget: RetryBudget | None = None
+        # The first of them is the one that was asked for: each override replaces that one, however many followed it.
         self._failed_models: list[str] = []
         self._file_texts: Mapping[str, str] = {}
         self._admission: Admission | None = None
@@ -81,10 +82,13 @@ class RequestHandler(Responder):
         self._request_body = body
         operation, record = self.operation, self.record
         if operation.state_options is not None:
+            # Made before anything is loaded: the ids of the request's items contain it, and a conversation is saved
+            # under it.
             response_id = new_response_id()
             offload = self.services.offload
             options = await offload.run(record.principal, len(body), operation.state_options, body, response_id)
             self.loaded = await self.state.load(options, response_id, record.principal)
+            # The history counts against the caller's share of memory until the request ends, like the body itself.
             record.memory.reserve(self.loaded.size)
             self.save = self._save if self.loaded.save else None
         try:
@@ -93,6 +97,8 @@ class RequestHandler(Responder):
             # What cannot be translated says nothing of its model; it is looked for only then.
             record.requested_model, _ = passthrough.requested_model(body)
             raise
+        # Already here, and again with the admission: nothing is to be asked or stored about a model that the key may
+        # not use.
         self.services.admission.permit_model(record, self.method, translation.model)
         if translation.model not in self.services.catalog.table_models:
             self.services.catalog.look_up(translation.model, record.principal)
@@ -101,6 +107,8 @@ class RequestHandler(Responder):
 
     def _look_up_cache(self, translation: Translation) -> None:
         cache, record = self.services.cache, self.record
+        # The headers are checked also where the cache is off: a wrong value is an error either way, and a caller who
+        # relies on the cache learns that there is none.
         if self.operation.cached and (cache.store is not None or not CACHE_HEADERS.isdisjoint(record.headers)):
             record.cache, self.lookup = cache.lookup(
                 translation.notes, translation.repeatable, record.principal, record.headers
@@ -114,6 +122,7 @@ class RequestHandler(Responder):
         TranslationError when none of these is left.
         """
         commit_after = self.services.settings.stream_commit_after
+        # A background response was admitted before it was queued. It must not be charged twice.
         if (admitted := self._admission) is None:
             translation, admitted = await self._admit(translation)
         else:
@@ -126,6 +135,7 @@ class RequestHandler(Responder):
                     translation = await self._with_files(translation, admission)
                 await self._respond(translation, admission, sink)
             except (CallerError, TranslationError, UpstreamError) as error:
+                # Nothing has left yet: the middleware makes an ordinary error of it, with a status.
                 if not sink.committed:
                     raise
                 await self._end_in_band(translation, error.failure, sink)
@@ -154,6 +164,7 @@ class RequestHandler(Responder):
                 translation.notes,
             )
             try:
+                # One admission for both calls: the summary belongs to the request, and is charged with it.
                 if translation.preliminary is not None:
                     translation = await self.complete(translation.preliminary, admission)
                     admission.notes = translation.notes
@@ -165,6 +176,8 @@ class RequestHandler(Responder):
                     await self.respond_streaming(translation, admission, sink)
                 return
             except UpstreamError as error:
+                # In this order. Another wording answers with the model that was asked for; the same call once more
+                # costs a pause; another model is what the caller asked for least.
                 replacement = await self._reworded(translation, error.failure)
                 replacement = replacement or await self._retried(translation, error, admission)
                 replacement = replacement or await self._fallback(translation, error, admission)
@@ -193,6 +206,8 @@ class RequestHandler(Responder):
                 model = cheaper_model(record.principal, self._failed_models, policy)
                 if model is None:
                     raise
+                # The reason was written by the refusal. The request goes on with a cheaper model, so the log must not
+                # explain what did not happen.
                 record.reason = ""
                 translation = await self._translate(self._model_overrides(model))
                 self._look_up_cache(translation)
@@ -236,6 +251,7 @@ class RequestHandler(Responder):
         if self.services.catalog.learn(translation.model, failure.learned_capability):
             # The model cannot do what the capability table says, so the request is put in another way.
             return await self._translate(self._model_overrides(translation.model))
+        # Only a history can be made shorter. That is work on a large body, so it is done where large bodies are read.
         if failure.code != CONTEXT_LENGTH:
             return None
         caller, size = self.record.principal, translation.workload.prompt_bytes
@@ -250,11 +266,13 @@ class RequestHandler(Responder):
         """
         rule = RESPONSE_RULES.get(error.failure.code) if isinstance(error, AnswerRefused) else None
         controls = self.record.controls
+        # A caller who limits attempts means all calls to Cohere, these included.
         if rule is None or len(self.record.attempts) >= (controls.attempts or math.inf):
             return None
         upstream = self.services.upstream
         self._retry_budget = self._retry_budget or upstream.retry_budget()
         pause = self._retry_budget.next_delay(rule)
+        # The answer that failed was billed. A second one has to fit into the budget as well.
         if pause is None or not await admission.repeat(translation.workload):
             return None
         await upstream.sleep(pause)
@@ -272,6 +290,7 @@ class RequestHandler(Responder):
         if not fallbacks.may_help(error.failure, self.record.principal.own_key):
             return None
         services = self.services
+        # Before the next one is chosen, so that a circle of fallbacks ends.
         self._failed_models.append(translation.model)
         chain, access = services.settings.models.fallbacks, self.record.principal.access
         while (

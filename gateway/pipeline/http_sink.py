@@ -43,6 +43,7 @@ class HttpSink(Struct):
         return self._committing is not None
 
     def commit_after(self, seconds: float, translation: Translation) -> None:
+        # Only the first of several attempts starts it: the time is the caller's, counted from the request.
         if self._commit_timer is None:
             self._commit_timer = asyncio.get_running_loop().call_later(seconds, self._commit, translation)
 
@@ -55,6 +56,7 @@ class HttpSink(Struct):
     async def begin(self, translation: Translation) -> None:
         if self._commit_timer is not None:
             self._commit_timer.cancel()
+        # A head that is being sent is waited for and not sent twice.
         await (self._committing or self._send_head(translation))
 
     async def _send_head(self, translation: Translation) -> None:
@@ -65,6 +67,8 @@ class HttpSink(Struct):
             self._set_timer()
 
     async def documents(self, documents: Sequence[bytes]) -> None:
+        # Odd while a send is under way, even between two. The timer reads it without a lock, because all of this is one
+        # thread.
         self._sends += 1
         if self._comment is not None:
             await self._comment_sent()
@@ -76,6 +80,7 @@ class HttpSink(Struct):
         self.close()
         if self._comment is not None:
             await self._comment_sent()
+        # Before the last send: a caller who closes right behind the last byte has not left.
         self._watcher.over()
         body = self._framing.documents(documents) + self._framing.closing(stream)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -92,6 +97,8 @@ class HttpSink(Struct):
             self._comment.cancel()
 
     def _set_timer(self) -> None:
+        # At half the time, so that no silence is longer than all of it, without a timer that is set anew for each
+        # event.
         self._timer = asyncio.get_running_loop().call_later(self._comment_seconds / 2, self._send_comment_if_silent)
 
     def _send_comment_if_silent(self) -> None:

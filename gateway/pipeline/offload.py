@@ -45,6 +45,8 @@ class Threads:
 
     async def run(self, owner: str, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         """Waits for the caller's turn, and returns what the function returns. Raises UpstreamError after too long."""
+        # By turns of the callers and not of the requests: fifty large ones of somebody do not hold up the first of
+        # anybody else.
         await self._limiter.acquire(owner)
         future = self._executor.submit(_generously, function, arguments)
         # The thread is free when the function has returned, even if nobody waits for it any more.
@@ -53,9 +55,11 @@ class Threads:
 
     def _release(self, loop: asyncio.AbstractEventLoop, owner: str, _: "Future[Any]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            # The limiter belongs to the loop and has no lock; a thread may not touch it.
             loop.call_soon_threadsafe(self._limiter.release, owner)
 
     def stop(self) -> None:
+        # Not waited for: a check may take seconds.
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -81,7 +85,9 @@ class Offload:
         """
         threads = self._large
         if size <= self.min_bytes:
+            # A small body that turns out to be expensive has a schema or a pattern: those are checks.
             threads = self._checks
+            # A yield and no lock: each turn of the loop that passes serves the streams that wait.
             while self._turn >= TURN_SECONDS:
                 await asyncio.sleep(0)
             began = time.perf_counter()
@@ -94,6 +100,8 @@ class Offload:
                 seconds = time.perf_counter() - began
                 if seconds >= LONG_SECONDS:
                     if not self._turn:
+                        # Once for each turn that had such work, and never while there is none: an idle loop has no
+                        # timer of ours.
                         asyncio.get_running_loop().call_soon(self._next_turn)
                     self._turn += seconds
         return await self._run_in_thread(caller, threads, function, arguments)

@@ -51,17 +51,22 @@ class Lookup(Struct):
 
     def key(self, path: str, index: int, body: bytes) -> bytes:
         """Returns the key of a request to Cohere. index: among equal bodies of a call, whose answers should differ."""
+        # Zero bytes between the parts: neither a path nor a number contains one, so no two requests can be joined to
+        # the same bytes.
         return hashlib.sha256(b"%b\0%b\0%d\0%b" % (self.owner, path.encode(), index, body)).digest()
 
     async def load(self, path: str, bodies: Sequence[bytes]) -> list[bytes] | None:
         """Returns the answers to all of these requests of one call; None if one is missing."""
         values = await self._get([self.key(path, index, body) for index, body in enumerate(bodies)])
         answers = [answer for answer in values if answer is not None]
+        # All or nothing: with `n` choices, some cached and some new ones would cost a call and save none.
         return answers if len(answers) == len(bodies) else None
 
     async def save(self, path: str, bodies: Sequence[bytes], answers: Sequence[bytes]) -> None:
         """Stores the answers to all requests of one call, if none is too large."""
         if all(len(answer) <= MAX_ENTRY_BYTES for answer in answers):
+            # Choices of one request are equal bodies. Without the number each would overwrite the last, and all answers
+            # would be the same.
             numbered = enumerate(zip(bodies, answers, strict=True))
             await self._put([(self.key(path, index, body), answer) for index, (body, answer) in numbered])
 
@@ -84,9 +89,12 @@ class Lookup(Struct):
         if value is None:
             return None
         mac, answer = value[:MAC_BYTES], value[MAC_BYTES:]
+        # A forged entry is a miss and no error: whoever can write to the cache must not be able to fail requests
+        # either.
         return answer if hmac.compare_digest(mac, self._mac(key, answer)) else None
 
     def _mac(self, key: bytes, answer: bytes) -> bytes:
+        # Keyed BLAKE2 is a MAC by itself.
         mac = hashlib.blake2b(key, key=self.owner, digest_size=MAC_BYTES)
         mac.update(answer)
         return mac.digest()
@@ -105,6 +113,7 @@ class Recording:
             return
         self._size += sum(map(len, events))
         if self._size > MAX_ENTRY_BYTES:
+            # Its memory goes at once: a stream that is too large to cache may still run for minutes.
             self._events = None
         else:
             self._events += events
@@ -128,6 +137,7 @@ class ResponseCache:
         """Raises SettingError for a bad URL of Redis, or none."""
         cache = settings.cache
         self._seconds = cache.seconds
+        # The emulator's answers must never be served by a gateway at the real Cohere that shares its Redis.
         self._upstream = settings.cohere_base_url.encode() + (b" demo" if settings.demo else b"")
         self.store: Cache | None = None
         if cache.store == "memory":
@@ -135,6 +145,7 @@ class ResponseCache:
         elif cache.store == "redis":
             if not settings.redis_url:
                 raise SettingError("cache.store: 'redis' needs redis_url as well")
+            # Imported only where it is used: the client of Redis takes long to load.
             from gateway.store.redis_cache import RedisCache
 
             try:
@@ -185,6 +196,7 @@ class ResponseCache:
         """
         directive, seconds = self.parse_headers(headers)
         if self.store is None:
+            # Noted, not refused: a client that sets the header for all servers still gets its answer.
             if seconds:
                 notes.ignored("x-gateway-cache-ttl", "the cache is off")
             return "", None

@@ -97,10 +97,13 @@ class UpstreamStream:
     async def read(self) -> Sequence[bytes]:
         """Returns the documents of the next network read that makes any, and none after the last."""
         stream, choice = self._stream, self._choice
+        # Reads until something can be sent: a read may hold half an event, and an empty send would wake the caller for
+        # nothing.
         while not stream.done(choice):
             try:
                 block = await self._response.read_chunk()
                 self._size += len(block)
+                # Counted here, because a stream is never held as a whole: only its sum can be bounded.
                 if self._size > MAX_RESPONSE_BYTES:
                     return stream.end(ENDLESS, choice)
                 events = self._decoder.feed(block) if block else self._decoder.end()
@@ -114,11 +117,15 @@ class UpstreamStream:
                 events = [self._response.masked(events[0]), *events[1:]]
             documents: list[bytes] = []
             if self._recording is not None:
+                # As they came, before they are translated: an entry of the cache serves either API.
                 self._recording.add(events)
             try:
                 await self._feed(events, documents)
+            # The documents that were made before the event that failed are sent all the same: the caller paid for them.
             except (TranslationError, RecursionError) as error:
                 documents += stream.end(failure_of(error), choice)
+            # The end of the connection without a message-end. `stream.end` says nothing after a proper end, so no test
+            # is needed.
             if not block:
                 documents += stream.end(CUT, choice)
             if documents:
@@ -132,6 +139,8 @@ class UpstreamStream:
         """
         stream, choice = self._stream, self._choice
         for data in events:
+            # A search in bytes first: to parse each event only to learn that it is not the last one would cost more
+            # than to translate it.
             last = MESSAGE_END in data and not self.ended and is_message_end(data)
             if last:
                 self.ended = True
@@ -151,6 +160,7 @@ class MergedStream:
         self._error: Exception | None = None
         self._running = len(sources)
         self._available, self._emptied = asyncio.Event(), asyncio.Event()
+        # A task for each stream: whichever has something to send is not held up by one that thinks.
         self._tasks = [asyncio.ensure_future(self._relay(source)) for source in sources]
 
     async def _relay(self, source: UpstreamStream) -> None:
@@ -161,6 +171,7 @@ class MergedStream:
                 self._available.set()
                 self._emptied.clear()
                 await self._emptied.wait()
+        # Raised to the reader, in its order behind the documents that came before.
         except Exception as error:
             self._error = error
         finally:
@@ -176,6 +187,7 @@ class MergedStream:
         while not self._pending and self._error is None and self._running:
             self._available.clear()
             await self._available.wait()
+        # What is there goes first, also when another stream has failed meanwhile.
         if self._pending:
             documents, self._pending = self._pending, []
             self._emptied.set()
@@ -201,11 +213,14 @@ async def pump(
     before_the_last: awaited when the stream is complete, before its last documents are sent.
     """
     documents = await source.read()
+    # Only the error itself would be sent, so it can still be a status. With anything before it a 200 is due.
     if stream.failure is not None and len(documents) == 1:
         raise AnswerRefused(stream.failure)
     await sink.begin(translation)
     while not source.over:
         await sink.documents(documents)
         documents = await source.read()
+    # A caller who has the last document may use the response's id at once, in another process: it has to be stored by
+    # then.
     await before_the_last(stream)
     await sink.end(documents, stream)

@@ -182,17 +182,23 @@ class Attempts:
         self._deadline = self._started + min(resources.total, self._controls.total or math.inf)
         with resources.in_flight.interruptible():
             while True:
+                # Without a coroutine as long as a slot is free, which is nearly always.
                 if not limiter.try_acquire(self._share):
                     await self._wait_for_turn()
                 try:
+                    # After the slot: a key that is lent while the call waits in the queue would be counted as used, and
+                    # rest unused.
                     lease = None if own_key else self._take_key()
                     response = None if isinstance(lease, float) else await self._attempt(lease)
+                # A cancelled call, too, gives its slot back, or the gateway would lose one with every caller who
+                # leaves.
                 except BaseException:
                     limiter.release(self._share)
                     raise
                 if response is not None:
                     self._response = response
                     return response
+                # The slot is free during the pause: somebody else can use it, and a pause may be long.
                 limiter.release(self._share)
                 if not await self._wait_for_next(lease):
                     return self._final()
@@ -213,6 +219,7 @@ class Attempts:
         if self._refused_by_breaker():
             return None
         now = self._resources.clock()
+        # Recorded before the call is made: an attempt that never comes back shows in the log, too.
         attempt = TimedAttempt(lease.key.number if lease is not None else 0, began=now)
         self._recorded.append(attempt)
         self._last = attempt
@@ -225,11 +232,17 @@ class Attempts:
                 response = await self._send(key, self._deadline, self._controls.headers)
                 response.memory = self._options.memory
                 response.key_mask = lease.key.mask if lease is not None else None
+                # As soon as the head is there. If the body breaks, Cohere's id of the call is what its support asks
+                # for.
                 attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
                 try:
                     if 200 <= response.status < 300:
+                        # Inside of the attempt, so that what breaks before can still be tried again
+                        # (docs/decisions.md#one-way-to-cohere-for-all-endpoints).
                         await (response.read_first_chunk() if self._streamed else response.read_body())
                     else:
+                        # Read before the connection is given back: the text decides what the status means
+                        # (docs/cohere-api.md#retries).
                         refusal = await response.failure(lease is None)
                         response.close()
                         self._record_refusal(response, refusal, lease)
@@ -273,6 +286,8 @@ class Attempts:
         resources, failed = self._resources, self._failed
         if seconds := resources.breakers.admit(self._model):
             if failed is not None:
+                # The failure that opened the breaker is what the caller learns: it says more than that calls are held
+                # back.
                 failed.rule, failed.retry_after = FINAL, None
                 return True
             message = "Cohere fails too often at the moment; it is tried again soon"
@@ -297,10 +312,12 @@ class Attempts:
         cause = cause_of(response.status, failure.code)
         seconds = parse_retry_after(response.header("retry-after"), time.time())
         self._failed = failed = FailedAttempt(response, str(cause), rule_for(cause, lease is None), seconds)
+        # An error that is the caller's own shows that Cohere is up, and closes a breaker like any answer.
         if failed.rule.breaks:
             resources.breakers.record_failure(self._model, connection=False)
         else:
             resources.breakers.record_success(self._model)
+        # A caller's own key is nobody's to cool down: it may be used elsewhere, and only its owner knows how.
         if lease is None or failed.rule.key is KeyAction.KEEP:
             return
         self._failed_keys.append(lease.key)
@@ -318,9 +335,11 @@ class Attempts:
             limit = response.header(TRIAL_LIMIT_HEADER)
             if resources.pool.record_success(lease, limit, response.header(TRIAL_REMAINING_HEADER) if limit else ""):
                 resources.observer.on_key_enabled(lease.key.name, resources.pool.disabled)
+            # A success with a key that was resting: those who wait for a key need not wait any longer.
             if lease.bucket.cooldown_until != cooldown_until:
                 resources.keys_freed.notify_all()
         response.retry_reasons = self._retry_reasons
+        # Only now is it interruptible by itself; before, the attempt was.
         resources.in_flight.responses.add(response)
         response.on_close = self._release
 

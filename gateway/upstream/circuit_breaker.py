@@ -72,6 +72,8 @@ class Breakers:
             return 0.0
         now = self._clock()
         is_open = [breaker for key in (CONNECTION, model) if (breaker := self._breakers.get(key)) and breaker.is_open]
+        # First all of them are asked, then all are marked: a probe that one allows and the other forbids would never be
+        # reported.
         for breaker in is_open:
             if breaker.probing or breaker.retry_at > now:
                 return max(breaker.retry_at - now, 1.0)
@@ -87,17 +89,21 @@ class Breakers:
 
     def record_failure(self, model: str, connection: bool) -> None:
         """Notes that a call failed. connection: Cohere could not be reached."""
+        # Zero switches breakers off.
         if not self._settings.failures:
             return
         key = CONNECTION if connection else model
         if key not in self._breakers:
             if len(self._breakers) >= MAX_BREAKERS:
+                # Those that count failures are forgotten and begin anew; open ones are kept, or Cohere would be called
+                # again at once.
                 self._breakers = {key: breaker for key, breaker in self._breakers.items() if breaker.is_open}
             self._breakers[key] = Breaker(self._clock())
         self._record(key, True)
         if connection:
             self.record_nothing(model)
         else:
+            # Cohere answered, if only with a failure: it can be reached.
             self._record(CONNECTION, False)
 
     def record_nothing(self, model: str) -> None:
@@ -122,12 +128,15 @@ class Breakers:
                 self._on_change(key, False)
             return
         if now - breaker.window_start >= settings.window:
+            # A whole window without trouble: nothing is remembered of what is well, so that `admit` has nothing to look
+            # through.
             if not failed:
                 del self._breakers[key]
                 return
             breaker.window_start, breaker.calls, breaker.failures = now, 0, 0
         breaker.calls += 1
         breaker.failures += failed
+        # Half of the calls at least: a busy model has some failures in each window without being down.
         if breaker.failures >= settings.failures and breaker.failures * 2 >= breaker.calls:
             breaker.is_open, breaker.retry_at = True, now + settings.open_seconds
             self._on_change(key, True)

@@ -26,6 +26,7 @@ class UpstreamClient:
 
     def __init__(self, settings: Settings, keys: list[str], observer: UpstreamObserver, name: str = "") -> None:
         """name: of a table in `upstreams`; without one it is the default. Raises SettingError."""
+        # The default upstream is made of settings at the top, as ever; a table has the same fields under its name.
         named = settings.upstreams[name] if name else None
         self._session = UpstreamSession(
             named.base_url if named is not None else settings.cohere_base_url,
@@ -116,6 +117,7 @@ class UpstreamClient:
         is still arriving is never repeated.
         """
         send = functools.partial(self._session.forward, request)
+        # What has been passed on is gone: nobody keeps a gigabyte to send it twice.
         repeatable = repeatable and isinstance(request.body, bytes | None)
         return Attempts(self.resources, send, caller, path, options, streamed=True, repeatable=repeatable)
 

@@ -29,6 +29,7 @@ class ConcurrencyLimiter:
 
     def _set_bounds(self, settings: ConcurrencySettings) -> None:
         self._settings = settings
+        # Rounded up, so that a share is never none at all.
         self._slot_share = math.ceil(settings.max_in_flight * settings.caller_share)
         self._queue_share = math.ceil(settings.queue_size * settings.caller_share)
 
@@ -48,6 +49,7 @@ class ConcurrencyLimiter:
         """Waits in the owner's queue for a slot. Raises UpstreamError when the queue is full or the wait too long."""
         if self.try_acquire(owner):
             return
+        # Refused at once instead of waiting: an answer that comes too late for its caller still costs a call.
         if self.waiting >= self._settings.queue_size or len(self._queues.get(owner, ())) >= self._queue_share:
             raise busy_error()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

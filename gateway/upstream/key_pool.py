@@ -45,6 +45,7 @@ class Budget(Struct, frozen=True):
 
 def endpoint(path: str) -> str:
     """Returns the name in BUDGETS of one of Cohere's paths: `chat` for `/v2/chat`."""
+    # Cohere's limits are by endpoint, whatever follows in the path (docs/cohere-api.md#rate-limits).
     return path.partition("?")[0].split("/", 3)[2] if path.count("/") > 1 else ""
 
 
@@ -127,6 +128,8 @@ class PoolKey:
         self.kind = kind
         self.trial = kind == "trial"
         self.enforced = kind != "learned"
+        # The hash tells two keys apart in a log without a part of either. Eight digits are too few to search for the
+        # key.
         self.name = f"key {position} of {count} (sha256 {hashlib.sha256(secret.encode()).hexdigest()[:8]})"
         self.buckets: dict[str, Bucket] = {}
         self.disabled_until = 0.0
@@ -136,6 +139,8 @@ class PoolKey:
         bucket = self.buckets.get(name)
         if bucket is None:
             if len(self.buckets) >= MAX_BUCKETS:
+                # Forgetting costs at worst a few calls that Cohere rejects. To keep the most used ones would need an
+                # order that nobody else wants.
                 self.buckets.clear()
             limit = budget.trial if self.trial or trial_budget else budget.production
             bucket = self.buckets[name] = Bucket(limit, self.enforced, now)
@@ -172,6 +177,8 @@ class KeyPool:
 
     def configure(self, secrets: Sequence[str], settings: PoolSettings) -> None:
         """Takes over other keys. What is known of those that stay, stays, but that they were disabled."""
+        # By the secret: a key that only moved in the setting keeps what is known of it, and one that was disabled gets
+        # another chance, as the operator has just looked at it.
         old_keys = {key.secret: key for key in self._keys if key.kind == settings.kind}
         secrets = list(dict.fromkeys(secrets))
         keys = [PoolKey(secret, position, len(secrets), settings.kind) for position, secret in enumerate(secrets, 1)]
@@ -231,12 +238,15 @@ class KeyPool:
             if key.disabled_until > now:
                 continue
             bucket = key.bucket(name, budget, trial_budget, now)
+            # Not by its cool-down alone: that may have ended meanwhile, and the request would try the same key twice
+            # without a pause.
             if excluded and key in excluded:
                 free_at = min(free_at, max(bucket.retry_at(longest), now))
             elif when := bucket.free_at(now, weight):
                 free_at = min(free_at, when)
                 if (when := bucket.probe_at(now)) < probe_at:
                     probe_at, probe = when, Lease(key, bucket, now)
+            # The largest share and not the largest number, so that trial and production keys run out together.
             elif (share := (bucket.limit - bucket.used) / bucket.limit) > best_share:
                 best_share, best = share, (key, bucket)
         if best is not None:
@@ -258,11 +268,14 @@ class KeyPool:
         limit, remaining: its trial headers, empty where there are none.
         """
         key, bucket = lease.key, lease.bucket
+        # Calls overlap: an answer to a call that began before the last 429 says nothing of what came after it.
         if lease.since >= bucket.last_rejection:
             # What was under way before the last 429 says nothing of what is left now.
             bucket.rejections = 0
             if bucket.estimated:
                 bucket.cooldown_until = 0.0
+        # Only trial keys get these headers (docs/cohere-api.md#retries), so they tell the kind of a key whose setting
+        # does not.
         if limit.isdecimal() and int(limit):
             key.trial = key.enforced = bucket.enforced = True
             bucket.limit = int(limit)
@@ -278,6 +291,7 @@ class KeyPool:
         bucket, now = lease.bucket, self._clock()
         if seconds is not None:
             bucket.cooldown_until, bucket.estimated = now + min(seconds, MAX_COOLDOWN), False
+        # Only the first of several; the pause grows with each wave of calls that is rejected, not with each call.
         elif bucket.cooldown_until <= now:
             # Calls that were under way together are rejected together: they count as one.
             bucket.cooldown_until = now + COOLDOWNS[min(bucket.rejections, len(COOLDOWNS) - 1)]

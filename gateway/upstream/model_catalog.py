@@ -132,6 +132,7 @@ class ModelCatalog:
         fetch = self._shared_fetch(owner, caller)
         fetch.waiters += 1
         try:
+            # Somebody else may wait for the same list: one caller who leaves must not end it.
             return await asyncio.shield(fetch.task)
         finally:
             fetch.waiters -= 1
@@ -141,6 +142,7 @@ class ModelCatalog:
     def _shared_fetch(self, owner: str, caller: Principal) -> "_Fetch":
         """Returns the fetch of this owner's list that is under way, or a new one."""
         fetch = self._fetches.get(owner)
+        # A cancelled fetch is still there until it has cleaned up. To join it would mean to be cancelled with it.
         if fetch is not None and not fetch.task.cancelling():
             return fetch
         fetch = _Fetch(asyncio.get_running_loop().create_task(self._fetch_once(owner, caller)))
@@ -180,6 +182,8 @@ class ModelCatalog:
                 await response.raise_for_status(caller.own_key)
                 body = await response.read_body()
             pages.append(body)
+            # Cohere could repeat a token; the set and MAX_PAGES keep a broken page from being asked for again and
+            # again.
             token = models.next_page(body)
             if token in tokens:
                 break

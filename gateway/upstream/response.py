@@ -155,6 +155,7 @@ class UpstreamResponse:
     def header(self, name: str) -> str:
         """Returns a header's value; empty if it is missing or not printable ASCII."""
         value = self._response.headers.get(name, "")
+        # Such a value goes into our log and into headers of ours. Line breaks in it could forge both.
         return value if value.isascii() and value.isprintable() else ""
 
     @property
@@ -173,6 +174,7 @@ class UpstreamResponse:
         """Waits for the first chunk, which `read_chunk` then returns. Raises UpstreamError if there is none, unless
         the response may have no body.
         """
+        # HEAD and 204 have no body; only what was forwarded can be such a response.
         self._next_chunk = await self.read_chunk()
         if not self._next_chunk and self._forwarded is None:
             raise UpstreamError(failure("cut", "Cohere's answer ended before it began"), cause="cut")
@@ -195,12 +197,15 @@ class UpstreamResponse:
             return b""
         content = self._response.content
         try:
+            # What has arrived is taken without a deadline: nobody waits for Cohere.
             if chunk := content.read_nowait(count):
                 self._first_deadline = 0.0
                 return chunk
             loop = asyncio.get_running_loop()
             # Until the first chunk the deadline is the first event's; between chunks it starts anew.
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
+            # A timer that fires too early looks at the deadline and sets itself again; only one that would fire too
+            # late is replaced.
             if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(self._deadline)
             chunk = await content.read(count)
@@ -240,6 +245,7 @@ class UpstreamResponse:
         if self._body is None:
             content = self._response.content
             if content.is_eof() and self._next_chunk is None:
+                # All of it is here already, so no deadline can pass.
                 self._body = self.masked(await content.read())
             else:
                 chunks: list[bytes] = []
@@ -256,6 +262,7 @@ class UpstreamResponse:
                 chunks.append(chunk)
                 gathering.add(len(chunk))
                 limit -= len(chunk)
+                # The body is thrown away, not cut: half of an answer is no answer.
                 if limit < 0:
                     raise UpstreamError(failure("cut", "Cohere's answer is too large"))
                 chunk = await self._read_chunk(WHOLE_READ_BYTES)
@@ -275,6 +282,7 @@ class UpstreamResponse:
                 self._error = error
             self._body = self.masked(b"".join(chunks))
             self._next_chunk = self._body or None
+        # An error whose body broke off is told by its status alone.
         if self._error is not None:
             return b""
         compressed = self._forwarded is not None and self.header("content-encoding").lower() == "gzip"

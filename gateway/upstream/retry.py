@@ -45,11 +45,14 @@ RULES: Mapping[int | str, Rule] = {
     "descriptors": Rule(retry=True),
     # A retry would slow down a model that is slow already.
     "silent": Rule(breaks=True),
+    # No retry by the table: the next attempt has another key, which is no repetition (`attempts.py`).
     401: Rule(key=KeyAction.DISABLE),
     402: Rule(key=KeyAction.DISABLE),
     429: Rule(retry=True, key=KeyAction.COOL_DOWN),
     "month": Rule(key=KeyAction.DISABLE),
     "generation": Rule(retry=True, once=True),
+    # 501 is missing: what is not implemented will not be a moment later. So are 498 and 499, which are about the
+    # request (docs/cohere-api.md#errors).
     500: _BROKEN,
     502: _BROKEN,
     503: _BROKEN,
