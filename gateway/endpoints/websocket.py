@@ -269,7 +269,9 @@ class Socket:
         loaded = await turn.load(options, response_id, request.principal)
         if loaded.options.store:
             await self._services.accepted_keys.ensure(request.principal)
-        prepared = self._operation.prepare(body, context_of(self._services, request, loaded))
+        context = context_of(self._services, request, loaded)
+        size = len(body) + loaded.size
+        prepared = await offload.run(request.principal, size, self._operation.prepare, body, context)
         request.set_notes(prepared.notes)
         await turn.save(loaded, request.principal, finished_response(prepared.final), prepared.final)
         sink.notes = prepared.notes.header()

@@ -9,10 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import Settings
-from translators.core.json_size import PIECE_BYTES, ValueCounter, rough_count
-
-MAX_ESCAPES = 2_000_000
-"""Escaped characters: to read or to write one takes up to 10 nanoseconds, in one call that nothing interrupts."""
+from translators.core.json_size import MAX_ESCAPES, PIECE_BYTES, ValueCounter, rough_count
 
 
 async def refuse_large(body: Sequence[bytes], settings: Settings) -> None:

@@ -310,7 +310,7 @@ class Run:
         request.operation, request.model = "response_background", call.model
         request.requested_model = call.workload.requested_model
         request.set_notes(call.notes)
-        handler.save = None  # the sink stores the response
+        handler.saves = False  # the sink stores the response
         self.ended = False
         self.changed = asyncio.Event()
         self._stop_reason: Failure | None = None

@@ -90,7 +90,7 @@ class RequestHandler(Responder):
             self.loaded = await self.state.load(options, response_id, record.principal)
             # The history counts against the caller's share of memory until the request ends, like the body itself.
             record.memory.reserve(self.loaded.size)
-            self.save = self._save if self.loaded.save else None
+            self.saves = self.loaded.save
         try:
             translation = await self._translate()
         except TranslationError:
@@ -238,7 +238,8 @@ class RequestHandler(Responder):
         """
         return public_cost(self.services, self.record)
 
-    async def _save(self, final: bytes) -> None:
+    async def save(self, final: bytes) -> None:
+        """Stores the whole response, and what it continues."""
         assert self.loaded is not None and self.operation.finished_response is not None, (
             "rows that load state also save it"
         )
@@ -320,8 +321,10 @@ def translate(
 
     Raises TranslationError, and CallerError where too many of the caller's requests are being translated.
     """
-    texts = context.conversation.file_texts
-    size = len(body) + sum(map(len, texts.values())) if texts else len(body)
+    before = context.conversation
+    size = len(body)
+    if before.history or before.items or before.file_texts:
+        size += sum(map(len, (*before.history, *before.items.values(), *before.file_texts.values())))
     return services.offload.run(record.principal, size, function, body, context)
 
 

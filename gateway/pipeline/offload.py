@@ -51,7 +51,12 @@ class Threads:
         future = self._executor.submit(_generously, function, arguments)
         # The thread is free when the function has returned, even if nobody waits for it any more.
         future.add_done_callback(partial(self._release, asyncio.get_running_loop(), owner))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            # An error that the function raised has this frame in its traceback, and the future has the error: the two
+            # would keep each other, and with them all that the request brought, until the next collection of garbage.
+            del future
 
     def _release(self, loop: asyncio.AbstractEventLoop, owner: str, _: "Future[Any]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile

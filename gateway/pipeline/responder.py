@@ -27,16 +27,20 @@ T = TypeVar("T")
 class Responder:
     """Responds to one request of a row of CALLS.
 
-    save    awaited with the whole response before its last byte leaves; None where it is not stored
+    saves   the response is stored, by `save`, before its last byte leaves
     stream  the stream that is being relayed, for whoever stops the request and wants to end it properly
     lookup  the request's use of the cache, if any
     """
 
     def __init__(self, operation: CallOperation, services: Services) -> None:
         self.operation, self.services = operation, services
-        self.save: Callable[[bytes], Awaitable[None]] | None = None
+        self.saves = False
         self.stream: Stream | None = None
         self.lookup: Lookup | None = None
+
+    async def save(self, final: bytes) -> None:
+        """Stores the whole response."""
+        raise NotImplementedError
 
     async def complete(self, preliminary: Preliminary, admission: Admission) -> Translation:
         """Makes the call that comes before a translation's own. Returns the complete translation."""
@@ -87,7 +91,7 @@ class Responder:
                 admission.notes = translation.notes
                 bodies = await self._bodies(translation, admission)
                 response = await self._translate_response(translation, admission, bodies)
-        if self.save is not None:
+        if self.saves:
             await self.save(response.body)
         await sink.whole(translation, response.body)
         if self.lookup is not None:
@@ -221,7 +225,7 @@ class Responder:
         return cached_response.unfailed(*replayed)
 
     async def _save_final(self, stream: Stream) -> None:
-        if self.save is not None:
+        if self.saves:
             await self.save(stream.final())
 
 

@@ -20,6 +20,7 @@ What a request that h11 can read must look like is in `validation.py`.
 """
 
 import asyncio
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ MAX_COALESCED_BYTES = 64 * 1024
 
 WRITE_TIMEOUT = "gateway_write_timeout"
 """The attribute of Hypercorn's configuration with the seconds that a write may take; without it there is no limit."""
+
+MAX_DISCARDED_FRAMES = 200
+"""Frames in one piece of what is discarded, among which the close frame is looked for. To read one takes 10 µs."""
 
 VERSIONS = (b"1.1", b"1.0")
 
@@ -330,7 +334,10 @@ class Connection(H11Protocol):
         elif self._websocket is not None:
             websocket = self._websocket
             websocket.receive_data(data)
-            if any(isinstance(event, CloseConnection) for event in websocket.events()):
+            events = [*itertools.islice(websocket.events(), MAX_DISCARDED_FRAMES)]
+            if len(events) == MAX_DISCARDED_FRAMES:
+                self._websocket = None  # a flood: its end is the connection's
+            elif any(isinstance(event, CloseConnection) for event in events):
                 self._websocket = None
                 if websocket.state is wsproto.ConnectionState.CLOSED:  # else it was none, but bytes that are no frame
                     self.close()

@@ -27,6 +27,8 @@ Each says what it stands for, and which test fails without it; a new version of 
                    application that has returned. tests/test_serve_lingering_close.py
                    It counts messages while they come.
                    tests/attacks/test_memory.py: test_messages_on_websockets_are_counted_while_they_come
+                   And it reads all frames that have come before anybody else is served, for seconds in a flood.
+                   tests/attacks/test_event_loop.py: test_a_flood_of_frames
                    HandshakeWithoutExtensions. `Handshake.accept` always offers permessage-deflate, whose decompression
                    has no bound: a megabyte of it becomes a gigabyte before anything counts it. Not reported.
                    tests/test_serve_websocket.py: test_no_compression_is_negotiated
@@ -66,6 +68,9 @@ TOO_LARGE = failure("body_too_large", "the message is too large")
 
 MAX_EMPTY_FRAGMENTS = 100
 """Of one message. A caller has no reason to send one."""
+
+FRAMES_IN_A_TURN = 50
+"""Frames of a WebSocket that are read in one turn of the event loop: one takes 20 µs, and 64 KiB may have 10,000."""
 
 
 class BoundedWebsocketBuffer(ws_stream.WebsocketBuffer):
@@ -122,7 +127,11 @@ class ClosingWSStream(ws_stream.WSStream):
 
     async def _handle_events(self) -> None:
         gathering = self._gathering = self._gathering or Gathering(_memory_of(self.scope))
-        for event in self.connection.events():
+        for number, event in enumerate(self.connection.events(), 1):
+            if number % FRAMES_IN_A_TURN == 0:
+                await asyncio.sleep(0)
+                if self._over or self.closed:
+                    return
             if isinstance(event, Message):
                 try:
                     self.buffer.extend(event)

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError
 from gateway.memory_budget import UNLIMITED, RequestMemory
-from gateway.state.conversation_state import ConversationState, LoadedState
+from gateway.state.conversation_state import ConversationState, LoadedState, find_items, resolve
 from translators.core.contracts import FinishedResponse, StateOptions
-from translators.operations.stored_responses import items_by_id, join_items, resolve_references, split_items
+from translators.operations.stored_responses import join_items, split_items
 
 MAX_RESPONSES = 16
 """Responses that one socket holds; the oldest goes first."""
@@ -83,7 +83,7 @@ class SocketTurn:
         """Raises CallerError as `ConversationState.load`, for what is not held here."""
         self._previous_id = options.previous_response_id
         self._local_history = self._connection.get(self._previous_id)
-        items = self._local_items(options)
+        items = await self._local_items(options)
         stored = replace(
             options, references=tuple(reference for reference in options.references if reference.id not in items)
         )
@@ -93,11 +93,11 @@ class SocketTurn:
         history, items = self._local_history or history, {**stored_items, **items}
         if self._local_history is not None:
             options = replace(options, previous_response_id="")  # the storage has no such response
-        return LoadedState(response_id, resolve_references(options, history, items), history, True, items)
+        return LoadedState(response_id, await resolve(options, history, items), history, True, items)
 
-    def _local_items(self, options: StateOptions) -> Mapping[str, bytes]:
+    async def _local_items(self, options: StateOptions) -> Mapping[str, bytes]:
         ids = {reference.id for reference in options.references}
-        return items_by_id(self._connection.arrays(), ids) if ids else {}
+        return await find_items([*self._connection.arrays()], ids) if ids else {}
 
     async def save(self, loaded: LoadedState, caller: Principal, response: FinishedResponse, body: bytes) -> None:
         """Keeps a response in the storage where `store` says so, else here. A failed one is not held here."""

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,6 +23,7 @@ from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing,
 from gateway.store.responses import LIVE, InterruptedRun, StoredResponse
 from gateway.store.store import MAX_CHAIN_BYTES, MAX_CHAIN_LINKS, MAX_ITEMS, Store
 from translators.core.contracts import FinishedResponse, StateOptions
+from translators.core.json_size import MAX_ESCAPES
 from translators.operations.stored_responses import (
     end_interrupted,
     items_by_id,
@@ -66,6 +67,21 @@ CONVERSATION_TOO_LONG = failure(
     "bad_request",
     f"The conversation has more than {MAX_ITEMS} items, or {MAX_CHAIN_BYTES} bytes: compact it, and begin a new one",
 ).at("conversation")
+
+TOO_MANY_ESCAPES = failure(
+    "bad_request",
+    f"What this request continues or refers to has more than {MAX_ESCAPES} escaped characters: "
+    "start a new conversation",
+)
+
+COUNTED_AT_ONCE = 1024 * 1024
+"""Bytes in which escapes are counted in one turn of the event loop: a millisecond at most."""
+
+READ_AT_ONCE = 128 * 1024
+"""Bytes of stored items in which references are looked up on the event loop; more are read in a thread."""
+
+JOINED_BYTES = 4 * 1024 * 1024
+"""Bytes of items that are one array of a conversation's history: a parser reads an array without a pause."""
 
 
 class LoadedState(Struct, frozen=True):
@@ -179,7 +195,7 @@ class ConversationState:
     async def load(self, options: StateOptions, response_id: str, caller: Principal) -> LoadedState:
         """Loads what a request continues and refers to. Raises CallerError as `fetch`."""
         history, items = await self.fetch(options, caller)
-        resolved = resolve_references(options, history, items)
+        resolved = await resolve(options, history, items)
         return LoadedState(response_id, resolved, history, options.store, items)
 
     async def fetch(self, options: StateOptions, caller: Principal) -> tuple[tuple[bytes, ...], Mapping[str, bytes]]:
@@ -194,7 +210,7 @@ class ConversationState:
             await self.ensure_capacity(caller.owner, sum(len(item) for _, item in options.items))
         store = await self.open()
         try:
-            return await self._history(store, options, caller), await self._items(store, options, caller)
+            history, items = await self._history(store, options, caller), await self._items(store, options, caller)
         except StoreUnavailable as error:
             self.log_failure(error)
             raise CallerError(UNAVAILABLE) from error
@@ -209,6 +225,8 @@ class ConversationState:
         except ConversationMissing as error:
             refusal = failure("no_conversation", f"Conversation with id '{options.conversation}' not found.")
             raise CallerError(refusal.at("conversation")) from error
+        await _refuse_escapes((*history, *items.values()))
+        return history, items
 
     async def _history(self, store: Store, options: StateOptions, caller: Principal) -> tuple[bytes, ...]:
         previous_id = options.previous_response_id
@@ -219,7 +237,7 @@ class ConversationState:
                 raise CallerError(refusal.at("previous_response_id"))
             return tuple(array for link in chain for array in (link.items, link.output))
         if options.conversation:
-            return (join_items(await store.history(caller.owner, options.conversation)),)
+            return tuple(_joined(await store.history(caller.owner, options.conversation)))
         return ()
 
     async def _items(self, store: Store, options: StateOptions, caller: Principal) -> Mapping[str, bytes]:
@@ -232,7 +250,7 @@ class ConversationState:
         arrays: list[bytes] = []
         if answer_ids or response_ids:
             arrays = await store.item_arrays(caller.owner, answer_ids, response_ids)
-        items = items_by_id(arrays, ids)
+        items = await find_items(arrays, ids)
         if missing := ids - items.keys():
             bodies = await store.conversation_items(caller.owner, missing)
             items |= items_by_id((join_items([body]) for body in bodies), missing)
@@ -304,6 +322,46 @@ class ConversationState:
             answer_id=response.answer_id or None,
         )
         return row, items_to_add(options, response)
+
+
+async def find_items(arrays: Sequence[bytes], ids: Collection[str]) -> dict[str, bytes]:
+    """Returns what `items_by_id` does: from a thread, where it reads much."""
+    if sum(map(len, arrays)) <= READ_AT_ONCE:
+        return items_by_id(arrays, ids)
+    return await asyncio.to_thread(items_by_id, arrays, ids)
+
+
+async def resolve(options: StateOptions, history: Sequence[bytes], items: Mapping[str, bytes]) -> StateOptions:
+    """Returns what `resolve_references` does: from a thread, where it reads much."""
+    if not options.references or sum(map(len, history)) <= READ_AT_ONCE:
+        return resolve_references(options, history, items)
+    return await asyncio.to_thread(resolve_references, options, history, items)
+
+
+async def _refuse_escapes(texts: Collection[bytes]) -> None:
+    """Raises CallerError (400) for more escaped characters than may be parsed. So few bytes cost nothing."""
+    if sum(map(len, texts)) <= MAX_ESCAPES:
+        return
+    escapes = 0
+    for text in texts:
+        for start in range(0, len(text), COUNTED_AT_ONCE):
+            escapes += text.count(b"\\", start, start + COUNTED_AT_ONCE)
+            if escapes > MAX_ESCAPES:
+                raise CallerError(TOO_MANY_ESCAPES)
+            await asyncio.sleep(0)
+
+
+def _joined(items: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields a conversation's items as JSON arrays, each of JOINED_BYTES or one item."""
+    group: list[bytes] = []
+    size = 0
+    for item in items:
+        if group and size + len(item) > JOINED_BYTES:
+            yield join_items(group)
+            group, size = [], 0
+        group.append(item)
+        size += len(item)
+    yield join_items(group)
 
 
 def new_response_id() -> str:

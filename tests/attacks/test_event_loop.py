@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio.events
 import gc
 import json
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-
-from gateway.http.json_bounds import MAX_ESCAPES
 from gateway.server import worker
 from support.app import CHAT, A, Gateway, answered, gateway_over
 from support.scripted_upstream import ScriptedUpstream, json_answer
+from translators.core.json_size import MAX_ESCAPES
 
 MOST_SECONDS = 0.05
 """Of one step, some three times what it takes. Without the bounds it is up to three seconds."""
@@ -288,11 +288,111 @@ def test_millions_of_values_are_refused_before_anything_parses_them(
     assert 0 < longest["step"] < MOST_SECONDS
 
 
+def measured(longest: dict[str, float], act: Callable[[], None]) -> None:
+    """Acts until no step of the loop takes long; AssertionError if one always does."""
+    for _ in range(TRIES):
+        longest["step"] = 0.0
+        act()
+        if longest["step"] < MOST_SECONDS:
+            break
+    assert 0 < longest["step"] < MOST_SECONDS
+
+
+def test_what_a_small_request_continues_is_read_in_a_thread(on: Gateway, longest: dict[str, float]) -> None:
+    items = [user(n) for n in range(20_000)]
+    first = on.ask("POST", RESPONSES, {"model": A, "input": items}).body["id"]
+
+    def act() -> None:
+        assert on.ask("POST", RESPONSES, response(previous_response_id=first)).status == 200
+
+    measured(longest, act)
+
+
+def frame(opcode: int, payload: bytes = b"", first: int = 0x80) -> bytes:
+    return bytes([first | opcode, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+UPGRADE = (
+    f"GET {RESPONSES} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer x\r\nupgrade: websocket\r\n"
+    "connection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [(frame(9) * 30_000 + frame(8, b"\x03\xe8"), 1000), (frame(1, first=0) + frame(0, first=0) * 60_000, 1009)],
+    ids=["pings", "empty fragments"],
+)
+def test_a_flood_of_frames(on: Gateway, longest: dict[str, float], frames: bytes, code: int) -> None:
+    """Each takes a moment, and one read brings thousands; those that come after the end are not worth reading."""
+
+    def act() -> None:
+        with socket.create_connection(on.address, 30) as connection:
+            connection.sendall(UPGRADE)
+            received = connection.recv(4_096)
+            assert received.startswith(b"HTTP/1.1 101")
+            sender = threading.Thread(target=connection.sendall, args=(frames,))
+            sender.start()
+            while some := connection.recv(65_536):
+                received += some
+            sender.join()
+            assert b"\x88" in received and code.to_bytes(2) in received
+
+    measured(longest, act)
+
+
+def test_nothing_of_a_request_is_left_to_the_collection_of_garbage(on: Gateway) -> None:
+    """It would be there for minutes, and counted nowhere: the collector looks at old objects seldom."""
+    text = "x" * 500_000
+    keyed = [{"role": "user", "content": [{"type": "input_text", "text": text}], "bad": {}}]
+    bodies: list[tuple[str, dict[str, Any], int]] = [
+        (RESPONSES, response(user(1, content=text), store=True), 200),
+        (CHAT, chat(messages=[user(0, content=text)], temperature="hot"), 400),
+        (RESPONSES, {"model": A, "store": False, "input": keyed}, 200),
+        (CHAT, {**strict(an_object({"q": {"type": "string"}}, "q")), "messages": [user(0, content=text)]}, 502),
+    ]
+
+    def ask() -> None:
+        for path, body, status in bodies:
+            assert on.ask("POST", path, body).status == status, path
+
+    ask()
+    gc.collect()
+    gc.disable()
+    try:
+        ask()
+        on.settle()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        large = [
+            f"{type(holder).__qualname__} holds {len(one)} bytes"
+            for holder in gc.garbage
+            for one in gc.get_referents(holder)
+            if isinstance(one, bytes | str | bytearray) and len(one) >= len(text)
+        ]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not large
+
+
 def test_escaped_characters_are_bounded(on: Gateway) -> None:
     message = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}'
     http_response = on.ask("POST", CHAT, message % (b"\\n" * (MAX_ESCAPES + 1)))
     assert http_response.status == 400
     assert b"escaped" in http_response.data
+
+
+def test_escaped_characters_of_what_a_request_continues_are_bounded(on: Gateway) -> None:
+    """One call for all of them would hold up the process, however small the request is."""
+    text = "\n" * (MAX_ESCAPES // 2)
+    first = on.ask("POST", RESPONSES, response(store=True, input=text)).body["id"]
+    seen = on.ask("POST", RESPONSES, response(store=True, input=text, previous_response_id=first))
+    assert seen.status == 200
+    second = seen.body["id"]
+    seen = on.ask("POST", RESPONSES, response(input="Hi", previous_response_id=second))
+    assert seen.status == 400 and b"escaped" in seen.data
 
 
 def test_values_inside_of_texts_are_not_counted(on: Gateway) -> None:
