@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
 from gateway.server import worker
 from support.app import CHAT, A, Gateway, answered, gateway_over
 from support.scripted_upstream import ScriptedUpstream, json_answer
