@@ -120,7 +120,7 @@ class Script:
     keys: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
 
-    async def send(self, key: str, last_deadline: float, headers: Any) -> Any:
+    async def send(self, key: str, last_deadline: float, headers: Any, attempt: Any) -> Any:
         self.keys.append(key)
         names = [frame.f_code for frame, _ in traceback.walk_stack(sys._getframe())]
         self.frames = [name.co_name for name in names if "/gateway/upstream/" in name.co_filename]

@@ -10,7 +10,6 @@ What a refusal's sentence becomes, and which param it names, is in test_serve_er
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import http.client
@@ -18,20 +17,17 @@ import json
 import os
 import socket
 import stat
-import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.settings.schema import LedgerSettings, Timeouts
-from gateway.store.database import Database
-from support import databases, transcripts
+from gateway.settings.schema import Timeouts
+from support import transcripts
 from support.app import (
     CALLER_KEY,
     CHAT,
@@ -47,13 +43,11 @@ from support.app import (
     gateway_over,
     opened,
     piece,
-    run_harness,
     start,
     story,
     whole,
 )
-from support.ledger import ledger_file, sums_are_of_rows, wait_for_rows, write_rows
-from support.ledger import rows as ledger_rows
+from support.row_law import Calls, harness_with_ledger
 from support.scripted_upstream import (
     Chunk,
     Cut,
@@ -478,7 +472,9 @@ def harnesses() -> Iterator[dict[tuple[str, bool], Harness]]:
     """A harness for each server, and one with short time-outs."""
     with contextlib.ExitStack() as stack:
         yield {
-            (server, hasty): stack.enter_context(ledgered(SHORT if hasty else LONG, server))
+            (server, hasty): stack.enter_context(
+                harness_with_ledger(CALLS, good_answer, timeouts=SHORT if hasty else LONG, server=server, **SETTINGS)
+            )
             for server in SERVERS
             for hasty in (False, True)
         }
@@ -492,77 +488,18 @@ def harness(harnesses: dict[tuple[str, bool], Harness]) -> Harness:
 BILLED: dict[str, Any] = {"v2.chat": USAGE["billed_units"], "v2.embed": EMBEDDED["meta"]["billed_units"]}
 """Each answer is billed once, however it comes."""
 
-PRICES: dict[str, dict[str, int]] = {
-    "v2.chat": {"input_tokens": 2_500, "output_tokens": 10_000},
-    "v2.embed": {"input_tokens": 120},
-}
-"""Nano-dollars of a unit, of the models that are asked here."""
+
+def billed(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What a row may say that Cohere billed. An answer that failed may have no count, or that of another method."""
+    return [BILLED[row["method"]]] if row["outcome"] == "ok" else [{}, *BILLED.values()]
 
 
-def cost_is_exact(row: dict[str, Any]) -> bool:
-    """Whether a row costs what its units do, or where Cohere did not come to say them, the tokens that were counted.
-
-    Nothing is owed for a refusal. What an answer that cannot be read was billed is unknown, and so is a unit without a
-    price.
-    """
-    prices, units, cost = PRICES[row["method"]], row.get("units", {}), row.get("cost_nanodollars", 0)
-    if units:
-        return bool(
-            cost == (sum(prices[name] * units[name] for name in units) if units.keys() <= prices.keys() else None)
-        )
-    tokens = row.get("tokens", {})
-    if row.get("estimated"):
-        counted = tokens.get("input", 0) * prices["input_tokens"] + tokens.get("output", 0) * prices["output_tokens"]
-        return cost is None or bool(cost == counted > 0)
-    return not any(tokens.values()) and (cost == 0 or (cost is None and row["error"] == "upstream_protocol_error"))
+CALLS = Calls(billed)
 
 
-async def same_on_postgresql(url: str) -> None:
-    """Assert that the rows of SQLite, written to PostgreSQL, are the same there, once each, and so are their sums."""
-    source = Database(f"sqlite:///{ledger_file(url)}", 30, 1)
-    entries = await sums_are_of_rows(source)
-    await source.close()
-    with contextlib.suppress(pytest.skip.Exception):  # there is no PostgreSQL
-        async with databases.throwaway("postgresql", Path(tempfile.gettempdir())) as other:
-            database = Database(other, 30, 1)
-            assert await write_rows(database, entries) == len(entries)
-            assert await write_rows(database, entries, repeated=True) == 0
-            assert await sums_are_of_rows(database) == entries
-            await database.close()
-
-
-SEEN: dict[str, int] = {}
-"""The statuses that callers saw, by request."""
-
-
-@contextlib.contextmanager
-def ledgered(timeouts: Timeouts, server: str) -> Iterator[Harness]:
-    """A harness on which, whatever happened, each call has one row in the ledger: with the status that its caller saw,
-    the fault that the log names, the units that Cohere billed, and their cost. It is the same on both databases.
-    """
-    with run_harness(
-        timeouts=timeouts, ledger=LedgerSettings(flush_seconds=0.01), server=server, **SETTINGS
-    ) as harness:
-        url = harness.gateway.database_url
-        harness.respond_with(document(BODY))
-        harness.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
-        wait_for_rows(url, lambda row: True)  # from now on its thread and its tasks are there
-        yield harness
-        harness.gateway.settle()
-        lines = {line["request"]: line for line in harness.gateway.log.lines if "request" in line}
-        wait_for_rows(url, lambda row: True, len(lines))
-        rows = {row["request_id"]: row for row in ledger_rows(url)}
-        assert len(rows) == len(ledger_rows(url)) and rows.keys() == lines.keys()
-        for id, row in rows.items():
-            line = lines[id]
-            assert row["status"] == SEEN.get(id, line["status"]) == line["status"]
-            assert (row["outcome"], row.get("fault", "")) == (line["outcome"], line.get("fault", ""))
-            # Of an answer that failed there may be no count, or that of another method.
-            billed = [BILLED[row["method"]]] if row["outcome"] == "ok" else [{}, *BILLED.values()]
-            assert row.get("units", {}) in billed, row
-            assert cost_is_exact(row), row
-            assert len(row["attempts"]) == 1  # nothing is repeated here
-        asyncio.run(same_on_postgresql(url))
+def good_answer(harness: Harness) -> None:
+    harness.respond_with(document(BODY))
+    harness.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body)
 
 
 SILENCES = frozenset(
@@ -627,7 +564,7 @@ def over(exchange: RequestRecord) -> None:
 def respond(harness: Harness, surface: Surface, script: Script) -> Response:
     harness.respond_with(script)
     response = harness.gateway.ask("POST", surface.path, surface.body)
-    SEEN[response.headers["x-request-id"]] = response.status
+    CALLS.statuses[response.headers["x-request-id"]] = response.status
     return response
 
 
@@ -862,8 +799,10 @@ def test_addresses(name: str, address: Any, expected: Error, surface: Surface) -
         gateway.ask("GET", "/v1/responses/none")  # when this is answered, the storage has been opened
         before = gateway.tasks()
         for _ in range(2):
-            response = outcome(gateway.ask("POST", surface.path, surface.body), surface)
+            answer = gateway.ask("POST", surface.path, surface.body)
+            response = outcome(answer, surface)
             assert isinstance(response, Error)
+            assert "cost_nanodollars" not in gateway.log.line_of(answer.headers["x-request-id"]), "nothing was sent"
             assert (response.status, expected.code or response.code) == (expected.status, response.code)
         deadline = time.monotonic() + 5
         while (tasks := gateway.tasks()) > before and time.monotonic() < deadline:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import http.client
 import json
 import time
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from gateway.settings.schema import Timeouts
-from support.app import CALLER_KEY, A, Harness, gateway_over, run_harness
+from support.app import CALLER_KEY, USAGE, A, Harness, gateway_over
+from support.row_law import Calls, harness_with_ledger
 from support.scripted_upstream import json_answer
 from test_faults import (
     ADDRESSES,
@@ -46,25 +48,26 @@ class Saw:
     end: str
     status: int = 0
     body: bytes = b""
+    request_id: str = field(default="", compare=False)
 
 
 def ask(address: tuple[str, int], path: str, streamed: bool, timeout: float) -> Saw:
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
     body = json.dumps({"model": A, "messages": MESSAGES, "stream": streamed})
-    result, status = b"", 0
+    result, status, request_id = b"", 0, ""
     try:
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
-        status = answer.status
+        status, request_id = answer.status, answer.getheader("x-request-id", "")
         while some := answer.read1(65_536):
             result += some
         # What was announced and did not come: `read1` does not complain.
-        return Saw("broken" if answer.length else "whole", status, result)
+        return Saw("broken" if answer.length else "whole", status, result, request_id)
     except TimeoutError:
-        return Saw("silent", status, result)
+        return Saw("silent", status, result, request_id)
     except (http.client.HTTPException, ConnectionError, ValueError):
-        return Saw("broken" if status else "nothing", status, result)
+        return Saw("broken" if status else "nothing", status, result, request_id)
     finally:
         connection.close()
 
@@ -94,9 +97,41 @@ def expected(direct: Saw) -> tuple[str, set[int], bytes]:
     raise AssertionError(direct)
 
 
+BILLED: dict[str, Any] = USAGE["billed_units"]  # type: ignore[assignment]
+
+
+NOT_PLAIN = ("gzip that is none", "a coding that nobody asked for")
+"""Answers that say that they are compressed."""
+
+
+def billed_in(data: bytes, compressed: bool) -> list[dict[str, Any]]:
+    """What a row may have of an answer: the last of its counts, or nothing where it cannot be read."""
+    if compressed or data.startswith(b"\x1f\x8b"):
+        try:
+            data = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data)
+        except zlib.error:
+            return [{}]
+    lines = [line.removeprefix(b"data:") for line in data.split(b"\n") if b'"billed_units"' in line]
+    if not lines:
+        return [{}]
+    try:
+        document = json.loads(lines[-1])
+    except ValueError:
+        return [{}, BILLED]
+    return [(document.get("usage") or document["delta"]["usage"])["billed_units"]]
+
+
+CALLS = Calls(lambda row: [BILLED, {}])
+
+
+def good_answer(harness: Harness) -> None:
+    harness.respond_with(document(BODY))
+    assert ask(harness.gateway.address, f"/cohere{PATH}", False, 5).status == 200
+
+
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
-    with run_harness(timeouts=LONG, **SETTINGS) as harness:
+    with harness_with_ledger(CALLS, good_answer, timeouts=LONG, **SETTINGS) as harness:
         assert ask(harness.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
         yield harness
 
@@ -104,7 +139,7 @@ def harness() -> Iterator[Harness]:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Harness]:
     """The same with short time-outs."""
-    with run_harness(timeouts=SHORT, **SETTINGS) as harness:
+    with harness_with_ledger(CALLS, good_answer, timeouts=SHORT, **SETTINGS) as harness:
         assert ask(harness.gateway.address, "/v1/responses/none", False, 5).status
         yield harness
 
@@ -148,6 +183,9 @@ def test_a_fault_is_passed_on_or_an_error(
     direct = ask((harness.upstream.host, harness.upstream.port), PATH, streamed, timeout)
     harness.respond_with(script)
     result = ask(harness.gateway.address, f"/cohere{PATH}", streamed, 30)
+    CALLS.statuses[result.request_id] = result.status
+    if result.end == "whole":
+        CALLS.billed[result.request_id] = billed_in(result.body, compressed=name in NOT_PLAIN)
     if name in STRICTER and result.status in (502, 504):
         assert result.end == "whole" and result.body.startswith(b'{"message":')
     else:
@@ -170,6 +208,7 @@ def test_addresses(address: Any, status: int, streamed: bool) -> None:
         for _ in range(2):
             result = ask(gateway.address, f"/cohere{PATH}", streamed, 30)
             assert (result.end, result.status) == ("whole", status)
+            assert "cost_nanodollars" not in gateway.log.line_of(result.request_id), "nothing was sent"
             assert list(json.loads(result.body)) == ["message", "code"], "in Cohere's shape, and no address in it"
             assert "127.0.0.1" not in result.body.decode() and "invalid" not in result.body.decode()
 

@@ -46,7 +46,7 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         {"cost_nanodollars": None},
         "",
         f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, "
-        "at an unknown price, 0.8 s.",
+        "at an unknown cost, 0.8 s.",
     ),
     (
         {"cache": "hit", "cost_nanodollars": 0, "saved_nanodollars": 257_500, "total_ms": 3.0},
@@ -108,7 +108,7 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         | {"tokens": Tokens(0, 12)},
         "",
         f"{AGENT} tried to generate a chat reply with command-a-03-2025: the caller left after 0.8 s, "
-        "about 0 in and 12 out tokens, at an unknown price.",
+        "about 0 in and 12 out tokens, at an unknown cost.",
     ),
     (
         {**FAILED, "status": 400, "fault": "caller_request", "error": "invalid_value", "attempts": ()},

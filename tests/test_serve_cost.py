@@ -30,6 +30,7 @@ from support.app import (
     Response,
     answered,
     end,
+    gateway_over,
     piece,
     run_harness,
     start,
@@ -38,6 +39,7 @@ from support.app import (
     whole,
 )
 from support.scripted_upstream import Chunk, Cut, Head, Pause, Script, Signal, event_stream, json_answer, transcript
+from test_faults import full
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
 
@@ -550,6 +552,62 @@ def test_a_stream_that_cohere_cut_is_estimated(harness: Harness) -> None:
     harness.respond_with((Head(200, (("content-type", "text/event-stream"),), "chunked"), Chunk(pieces), Cut()))
     line = line_of(harness, harness.gateway.chat(stream=True))
     assert line["cost_nanodollars"] == line["prompt_tokens"] * 2_500 + 10 * 10_000
+
+
+# --- calls of which no count came ---------------------------------------------------------------------------
+
+CUT = (Cut(),)
+EMBED_NATIVE = {"model": "embed-v4.0", "texts": ["x"], "input_type": "classification"}
+HASTE = {"cf-aig-request-timeout": "50"}
+
+# path, body, headers, what Cohere does
+UNCOUNTED: dict[str, tuple[str, dict[str, Any], dict[str, str], tuple[Script, ...]]] = {
+    "cut": (CHAT, {"model": R7B, "messages": HELLO}, {}, (CUT,)),
+    "cut, streamed": (CHAT, {"model": R7B, "messages": HELLO, "stream": True}, {}, (CUT,)),
+    "cut, native": ("/cohere/v2/chat", {"model": R7B, "messages": HELLO}, {}, (CUT,)),
+    "cut, native and streamed": ("/cohere/v2/chat", {"model": R7B, "messages": HELLO, "stream": True}, {}, (CUT,)),
+    "cut, native embeddings": ("/cohere/v2/embed", EMBED_NATIVE, {}, (CUT,)),
+    "silent": (CHAT, {"model": R7B, "messages": HELLO}, HASTE, ((Pause(Signal()),),)),
+    "silent, native": ("/cohere/v2/chat", {"model": R7B, "messages": HELLO}, HASTE, ((Pause(Signal()),),)),
+    "cut, then answered": (CHAT, {"model": A, "messages": HELLO}, {}, (CUT, answered())),
+    "cut, then streamed": (CHAT, {"model": A, "messages": HELLO, "stream": True}, {}, (CUT, streamed())),
+    "cut, then answered, native": ("/cohere/v2/chat", {"model": A, "messages": HELLO}, {}, (CUT, answered())),
+    "cut, then answered by a fallback": (CHAT, {"model": A, "messages": HELLO}, {}, (CUT, CUT, answered())),
+    "cut, then refused": (CHAT, {"model": R7B, "messages": HELLO}, {}, (CUT, json_answer(400, {"message": "no"}))),
+    "one of two choices": (CHAT, {"model": R7B, "messages": HELLO, "n": 2}, {}, (answered(), CUT)),
+    "one of two parts": ("/v1/embeddings", {"model": "embed-v4.0", "input": ["y"] * 97}, {}, (embedded(96), CUT)),
+    "no content": (CHAT, {"model": R7B, "messages": HELLO}, {}, (json_answer(204, b""),)),
+    "a stream of nothing, native": (
+        *("/cohere/v2/chat", {"model": R7B, "messages": HELLO, "stream": True}, {}),
+        (event_stream(b""),),
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "headers", "scripts"), UNCOUNTED.values(), ids=list(UNCOUNTED))
+def test_what_cohere_may_charge_for_without_a_count_costs_an_unknown_amount(
+    path: str, body: dict[str, Any], headers: dict[str, str], scripts: tuple[Script, ...], harness: Harness
+) -> None:
+    harness.respond_with(*scripts)
+    usual = {"authorization": f"Bearer {harness.gateway.key}", "content-type": "application/json"}
+    response = harness.gateway.ask("POST", path, body, usual | headers)
+    assert cost_of(harness, response) is None
+    assert "x-gateway-cost-usd" not in response.headers
+    if response.status == 200 and path == CHAT and not body.get("stream"):
+        assert "cost" not in response.body["usage"]
+
+
+def test_what_was_not_sent_or_was_refused_costs_nothing(harness: Harness) -> None:
+    """Nor does a job that may have been started: whoever sees it ended says what it cost."""
+    harness.respond_with(json_answer(500, {"message": "no"}))
+    assert cost_of(harness, harness.gateway.chat(model=R7B)) == 0
+    harness.respond_with(CUT)
+    assert cost_of(harness, harness.gateway.ask("POST", "/cohere/v2/batches", {"name": "x"})) == 0
+    assert cost_of(harness, harness.gateway.ask("POST", "/cohere/v1/tokenize", {"model": R7B, "text": "x"})) == 0
+    with full() as url, gateway_over(url) as gateway:
+        response = gateway.chat(headers=HASTE)
+        assert gateway.log.line_of(response.headers["x-request-id"]).get("cost_nanodollars", 0) == 0
+        assert response.status == 504
 
 
 # --- clients, metrics, settings -----------------------------------------------------------------------------

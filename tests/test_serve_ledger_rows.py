@@ -371,4 +371,4 @@ def test_an_ended_stream_without_counts_has_an_unknown_cost(harness: LedgerHarne
     harness.harness.respond_with(event_stream(transcript(*story(ending=end(usage=None)))))
     row = harness.row_of(harness.ask("POST", *chat(stream=True)))
     matches(row, {"cost_nanodollars": None, "estimated": True, "outcome": "ok"})
-    assert "at an unknown price" in row["sentence"]
+    assert "at an unknown cost" in row["sentence"]

@@ -39,7 +39,7 @@ from support.app import (
 )
 from support.keys import add, key_of, secret_of
 from support.process import awaited
-from support.scripted_upstream import Chunk, End, Head, Pause, Signal, json_answer
+from support.scripted_upstream import Chunk, Cut, End, Head, Pause, Signal, json_answer
 
 PRICES = {A: ModelPrice(input=1e6, output=1e6), R7B: ModelPrice(input=1e5, output=1e5)}
 """A dollar for a token of A, ten cents for one of R7B. An answer has 6 billed tokens."""
@@ -103,6 +103,8 @@ KEYS = (
     ),
     key_of("unlimited"),
     key_of("roomy", tpm_limit=10**9, permissions="all"),
+    key_of("cut-0", max_budget=6.0),
+    key_of("cut-1", max_budget=6.0),
     key_of("cached", rpm_limit=100, tpm_limit=1000, max_budget=100.0),
     key_of("tight", rpm_limit=50, tpm_limit=10_000, team_id="roomy"),
     Team(team_id="team", team_alias="search", rpm_limit=3),
@@ -138,6 +140,19 @@ def test_requests_past_the_limit_are_told_when_to_come_again(limits: Limited) ->
     assert "key 'two-requests' is 2 requests a minute, and 2 were taken" in third.error["message"]
     assert "x-should-retry" not in third.headers
     assert len(scripted.upstream.requests) == 2, "a refusal costs no call"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/cohere/v2/chat"])
+def test_a_call_that_was_cut_keeps_what_it_was_expected_to_cost(limits: Limited, path: str) -> None:
+    """Cohere may have charged for it. A refusal costs nothing."""
+    scripted, of = limits
+    caller = of(f"cut-{int(path == CHAT)}")
+    body = {"model": A, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6}
+    statuses = []
+    for script in (json_answer(500, {"message": "no"}), (Cut(),), answered()):
+        scripted.respond_with(script)
+        statuses.append(caller.ask("POST", path, body).status)
+    assert statuses == [502 if path == CHAT else 500, 502, 429]
 
 
 def test_tokens_count_when_cohere_has_counted_them(limits: Limited) -> None:

@@ -320,7 +320,7 @@ def test_a_request_that_cannot_be_sent_twice_is_not(repeatable: bool) -> None:
     """Say, with a body that the caller is still sending."""
     request: list[str] = []
 
-    async def send(key: str, last_deadline: float, headers: Any) -> response.UpstreamResponse:
+    async def send(key: str, last_deadline: float, headers: Any, attempt: Any) -> response.UpstreamResponse:
         request.append(key)
         raise UpstreamError(failure("cut", "x"), cause="cut")
 

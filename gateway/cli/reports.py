@@ -83,7 +83,7 @@ def usage(url: str | None, config: str | None, **options: str | None) -> None:
     print_rows(rows, headings | columns, "there were no calls")
     unpriced = sum(row["unpriced_calls"] for row in answer["data"])
     if unpriced:
-        print(f"the price of {unpriced:,} calls is unknown; they are not in the cost")
+        print(f"the cost of {unpriced:,} calls is unknown, and not in the sum")
 
 
 def _usage_row(row: Mapping[str, Any], by: Sequence[str], most: int) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _cost(entry: LedgerEntry) -> list[str]:
         return [f"from the cache{saved}"]
     if entry.cost_nanodollars is not None:
         return [dollars(entry.cost_nanodollars)] if entry.price_version else []
-    return ["at an unknown price"]
+    return ["at an unknown cost"]
 
 
 def _failure(entry: LedgerEntry, reason: str) -> str:

@@ -90,8 +90,9 @@ class LimitedRequest(Struct):
         if counter.unit == "tokens":
             spent = record.prompt_tokens + record.completion_tokens - self.tokens
         elif counter.unit == "money":
-            cost = record.cost_nanodollars
-            spent = reserved if cost is None else cost - self.cost
+            spent = record.known_nanodollars - self.cost
+            if record.cost_nanodollars is None:
+                spent = max(spent, reserved)
         return CounterState(state.spent + spent, max(state.reserved - reserved, 0))
 
 
@@ -149,9 +150,7 @@ class Limiter:
         if reservation is None:
             raise self._refusal(applied.limits, counters, decision.states, tokens, money)
         before = record.prompt_tokens + record.completion_tokens
-        return LimitedRequest(
-            workload.model, applied, decision.states, reservation, before, record.cost_nanodollars or 0
-        )
+        return LimitedRequest(workload.model, applied, decision.states, reservation, before, record.known_nanodollars)
 
     async def extend(
         self,
@@ -184,7 +183,7 @@ class Limiter:
             # It is the request alone that stands in its way. Nothing is reserved beside what it has reserved.
             reservation = Reservation(counters, 0, 0, local=counters is not wanted)
         if limited is None:
-            before = record.prompt_tokens + record.completion_tokens, record.cost_nanodollars or 0
+            before = record.prompt_tokens + record.completion_tokens, record.known_nanodollars
             return LimitedRequest(workload.model, applied, decision.states, reservation, *before)
         if not replaces:
             limited.further = (*limited.further, reservation)
@@ -224,8 +223,11 @@ class Limiter:
         tokens = record.prompt_tokens + record.completion_tokens - limited.tokens if record.cache != CACHE_HIT else 0
         money, cost = 0, record.cost_nanodollars
         if cost is None or not (record.price_version or failed or record.cache == CACHE_HIT):
-            # Cohere did its work and its count was not seen: what was expected is the best that is known.
-            tokens, money = tokens or reservation.tokens, reservation.money
+            # Cohere did its work and its count was not seen: what was expected is the best that is known, if it is
+            # not less than what other calls of the request are known to cost.
+            reserved = (reservation, *limited.further)
+            tokens = tokens or sum([one.tokens for one in reserved])
+            money = max(sum([one.money for one in reserved]), record.known_nanodollars - limited.cost)
         elif record.price_version:
             money = cost - limited.cost
         self.counters.settle(Settlement(reservation, tokens, money))

@@ -63,9 +63,18 @@ class Attempt(Struct):
 
 
 class TimedAttempt(Attempt):
-    """An attempt under way or over. began: in monotonic seconds; the ledger does not keep it."""
+    """An attempt under way or over, with what the ledger does not keep of it.
+
+    began: in monotonic seconds. is_sent: all of the request has been handed to the connection.
+    """
 
     began: float = 0.0
+    is_sent: bool = False
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Cohere may charge for it: it has the request and has not refused it, whatever of an answer has come."""
+        return self.is_sent and (self.status == 0 or 200 <= self.status < 300)
 
 
 class RequestRecord(Struct):
@@ -84,7 +93,9 @@ class RequestRecord(Struct):
     connection     an open WebSocket: its messages are counted as being served, it is not
     memory         what it holds of the process's memory
     billed         Cohere's billed units by their names
-    cost_nanodollars   of all attempts that were billed; None where the price of one is unknown
+    cost_nanodollars   of all attempts that were billed; None where that of one is unknown
+    known_nanodollars  of those whose cost is known
+    uncounted_calls    failed attempts for which Cohere may charge, and has not said how much
     saved_nanodollars  what the cache spared; None where the price is unknown
     price_version      of the prices that the cost was made with; empty where nothing was billed
     cached_tokens      of the prompt's, those that Cohere had in its own cache; thinking_tokens: of the completion's
@@ -134,11 +145,13 @@ class RequestRecord(Struct):
     cached_tokens: int = 0
     thinking_tokens: int = 0
     cost_nanodollars: int | None = 0
+    known_nanodollars: int = 0
+    uncounted_calls: int = 0
     saved_nanodollars: int | None = 0
     price_version: str = ""
     estimated: bool = False
     billed: Mapping[str, int | float] = {}
-    attempts: list[Attempt] = []
+    attempts: list[TimedAttempt] = []
     notes: tuple[str, ...] = ()
     retries: int = 0
     cache: str = ""
@@ -191,6 +204,10 @@ class RequestRecord(Struct):
         self.estimated = True
         self._add_cost(cost, price_version)
 
+    def call_uncounted(self) -> None:
+        """Takes note of a call that failed after it was sent, so that Cohere may charge for it."""
+        self.uncounted_calls += 1
+
     def add_saved(self, usage: UsageTotals, saved: int | None) -> None:
         """Adds what an answer out of the cache would have consumed: its tokens are counted, it costs nothing."""
         self._add_tokens(usage)
@@ -206,6 +223,7 @@ class RequestRecord(Struct):
     def _add_cost(self, cost: int | None, price_version: str) -> None:
         before = self.cost_nanodollars
         self.cost_nanodollars = None if before is None or cost is None else before + cost
+        self.known_nanodollars += cost or 0
         self.price_version = price_version
 
     @property

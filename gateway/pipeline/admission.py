@@ -4,7 +4,6 @@ Every endpoint that calls Cohere asks here first and settles here last. What a k
 here and nowhere else.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,7 +12,7 @@ from gateway.auth import permissions
 from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
-from gateway.errors import CallerError, CallerLeft, failure
+from gateway.errors import CallerError, failure
 from gateway.http.attribution import attribute_body
 from gateway.ledger.prices import BILLED_GROUPS, BYTES_PER_TOKEN, Prices
 from gateway.ledger.writer import Ledger
@@ -181,10 +180,9 @@ class Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         record = self.record
-        # Both, because a caller who leaves may be noticed by the read of their socket, or end the task that serves
-        # them.
-        if isinstance(error, CallerLeft | asyncio.CancelledError):
-            self._abandon()
+        attempts, answers = record.attempts, self._answers
+        if len(attempts) > answers and self.billed and sum([one.may_be_billed for one in attempts]) > answers:
+            self._add_uncounted()
         if record.cache != CACHE_HIT:
             record.upstream_ended = time.monotonic()
         if self._limited is not None:
@@ -227,6 +225,8 @@ class Admission:
         """Records what the head of Cohere's response says: its id of the call, and how often the call was made."""
         if response.retry_reasons:
             self.retried(response.retry_reasons)
+        if self.record.uncounted_calls and self.billed:
+            self._add_uncounted()
         self.record.trace_id = self.record.trace_id or response.header(TRACE_HEADER)
         self.record.upstream_ended = time.monotonic()
 
@@ -306,12 +306,9 @@ class Admission:
         whole, rest = (self._prices.estimate(one.model, self._method, one) for one in (before, after))
         self.record.add_saved(UsageTotals(), None if whole is None or rest is None else whole - rest)
 
-    def _abandon(self) -> None:
-        """Makes the cost unknown where the caller left while an answer was on its way that Cohere charges for."""
-        attempts = self.record.attempts
-        if self.billed and attempts and attempts[-1].status in (0, 200):
-            # The last attempt has no status while it waits for its head: Cohere may be working on it all the same, and
-            # charge for it.
-            answers = sum(attempt.status == 200 for attempt in attempts) + (attempts[-1].status == 0)
-            if self._answers < answers:
-                self.record.add_usage(UsageTotals(), None, self._prices.version)
+    def _add_uncounted(self) -> None:
+        """Makes the cost unknown, where Cohere may charge for a call of which it has not said what it consumed.
+
+        It timed out, it broke off, or the caller left; or another call failed, so that nobody waited for this one.
+        """
+        self.record.add_usage(UsageTotals(), None, self._prices.version)

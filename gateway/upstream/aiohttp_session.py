@@ -8,6 +8,7 @@ import io
 import math
 import ssl
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import aiohttp
 from yarl import URL
@@ -16,7 +17,7 @@ from gateway.errors import UpstreamError, failure
 from gateway.observability.call_controls import Headers
 from gateway.settings.schema import Timeouts
 from gateway.upstream.connector import Connector, limit_reads
-from gateway.upstream.http1_client import Broken, ConnectTimeout, Unreachable
+from gateway.upstream.http1_client import Broken, ConnectTimeout, Exchange, Unreachable
 from gateway.upstream.response import (
     STREAM_BUFFER,
     WHOLE_BUFFER,
@@ -51,6 +52,7 @@ class AiohttpSession:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             proxy=proxy,
+            trace_configs=[_tracing()],
         )
 
     async def stop(self) -> None:
@@ -66,6 +68,7 @@ class AiohttpSession:
         key: str,
         last_deadline: float,
         extra_headers: Headers,
+        exchange: Exchange | None = None,
     ) -> UpstreamResponse:
         """Sends a request and waits for the response's head. Raises UpstreamError."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -86,6 +89,7 @@ class AiohttpSession:
                     headers=headers,
                     allow_redirects=False,
                     read_bufsize=STREAM_BUFFER if streamed else WHOLE_BUFFER,
+                    trace_request_ctx=exchange,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise connection_error(_error_of(error)) from error
@@ -93,7 +97,12 @@ class AiohttpSession:
         return UpstreamResponse(_Response(response), deadline, self._timeouts.between_events, last_deadline)
 
     async def forward(
-        self, request: ProxyRequest, key: str, last_deadline: float, extra_headers: Headers
+        self,
+        request: ProxyRequest,
+        key: str,
+        last_deadline: float,
+        extra_headers: Headers,
+        exchange: Exchange | None = None,
     ) -> UpstreamResponse:
         """Sends a caller's request and waits for the response's head. Raises GatewayError."""
         loop = asyncio.get_running_loop()
@@ -113,7 +122,7 @@ class AiohttpSession:
                 if body is None or isinstance(body, bytes):
                     data = _payload(body)
                 else:
-                    data = sending = _TimedUpload(body, clock, self._timeouts)
+                    data = sending = _TimedUpload(body, clock, self._timeouts, exchange)
                 response = await self._session.request(
                     request.method,
                     # Encoded already: what is escaped stays so, and nothing in it can be another host.
@@ -124,6 +133,7 @@ class AiohttpSession:
                     allow_redirects=False,
                     auto_decompress=False,
                     read_bufsize=STREAM_BUFFER,
+                    trace_request_ctx=exchange if sending is None else None,
                 )
                 if sending is not None:
                     sending.has_response = True
@@ -138,6 +148,20 @@ class AiohttpSession:
         limit_reads(response, streamed=True)
         deadline = clock.when() or loop.time() + self._timeouts.first_event
         return UpstreamResponse(_Response(response), deadline, self._timeouts.between_events, last_deadline, request)
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Returns what notices that a request's head was sent; its body is on its way then."""
+
+    async def on_sent(
+        _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.is_sent = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_headers_sent.append(on_sent)
+    return tracing
 
 
 class _Response:
@@ -199,8 +223,8 @@ class _TimedUpload:
     come from, Cohere's here.
     """
 
-    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts) -> None:
-        self._pieces, self._clock, self._timeouts = aiter(upload), clock, timeouts
+    def __init__(self, upload: Upload, clock: asyncio.Timeout, timeouts: Timeouts, exchange: Exchange | None) -> None:
+        self._pieces, self._clock, self._timeouts, self._exchange = aiter(upload), clock, timeouts, exchange
         self.has_response = False
 
     def __aiter__(self) -> "_TimedUpload":
@@ -213,6 +237,8 @@ class _TimedUpload:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
             self._reschedule(self._timeouts.first_event)
+            if self._exchange is not None:
+                self._exchange.is_sent = True
             raise
         self._reschedule(self._timeouts.between_events)
         return piece

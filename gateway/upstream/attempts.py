@@ -20,7 +20,7 @@ from gateway.errors import UpstreamError, failure
 from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.call_controls import NO_CONTROLS, CallControls, Headers
 from gateway.observability.clock import milliseconds
-from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
+from gateway.observability.record import RequestRecord, TimedAttempt
 from gateway.settings.schema import Retries
 from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
@@ -31,8 +31,11 @@ from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
 from gateway.upstream.retry import FINAL, RULES, KeyAction, RetryBudget, Rule, cause_of, parse_retry_after, rule_for
 from translators.core.errors import Failure
 
-Send: TypeAlias = Callable[[str, float, Headers], Awaitable[UpstreamResponse]]
-"""Makes the call once: with this Cohere key, until this time of the loop's clock at the latest, with these headers."""
+Send: TypeAlias = Callable[[str, float, Headers, TimedAttempt], Awaitable[UpstreamResponse]]
+"""Makes the call once: with this Cohere key, until this time of the loop's clock at the latest, with these headers.
+
+It says in the attempt when all of the request has been sent.
+"""
 
 
 class _Immediate:
@@ -59,14 +62,16 @@ class CallOptions(Struct):
     """What a call takes from the request that it is made for.
 
     model: Cohere's name of it, where there is one; budgets and breakers go by it. weight: what the call takes of a
-    key's budget, which for some endpoints counts inputs. attempts: gets an `Attempt` for each; None where nobody keeps
-    them. memory: where a response that is read whole is counted. has_alternative: another upstream is asked next, so
-    that no pause is worth while: other keys are tried, and nothing is waited for.
+    key's budget, which for some endpoints counts inputs. attempts: gets one for each; None where nobody keeps them.
+    on_uncounted: called when one fails for which Cohere may charge. memory: where a response that is read whole is
+    counted. has_alternative: another upstream is asked next, so that no pause is worth while: other keys are tried, and
+    nothing is waited for.
     """
 
     model: str = ""
     weight: int = 1
-    attempts: list[Attempt] | None = None
+    attempts: list[TimedAttempt] | None = None
+    on_uncounted: Callable[[], None] | None = None
     memory: RequestMemory = UNLIMITED
     controls: CallControls = NO_CONTROLS
     has_alternative: bool = False
@@ -74,7 +79,7 @@ class CallOptions(Struct):
     @classmethod
     def of(cls, record: RequestRecord, model: str, weight: int = 1) -> "CallOptions":
         """Returns the options of a call for this request."""
-        return cls(model, weight, record.attempts, record.memory, record.controls)
+        return cls(model, weight, record.attempts, record.call_uncounted, record.memory, record.controls)
 
 
 NO_OPTIONS = CallOptions()
@@ -162,7 +167,7 @@ class Attempts:
         self._share = resources.share_of(caller)
         self._streamed, self._repeatable = streamed, repeatable
         self._options, self._model, self._controls = options, options.model, options.controls
-        self._recorded: list[Attempt] = [] if options.attempts is None else options.attempts
+        self._recorded: list[TimedAttempt] = [] if options.attempts is None else options.attempts
         self._last: TimedAttempt | None = None
         self._count = 0
         self._response: UpstreamResponse | None = None
@@ -229,7 +234,7 @@ class Attempts:
             async with self._time_limit():
                 secret = lease.key.secret if lease is not None else ""
                 key = secret or cohere_keys(self._caller.credential)[0]
-                response = await self._send(key, self._deadline, self._controls.headers)
+                response = await self._send(key, self._deadline, self._controls.headers, attempt)
                 response.memory = self._options.memory
                 response.key_mask = lease.key.mask if lease is not None else None
                 # As soon as the head is there. If the body breaks, Cohere's id of the call is what its support asks
@@ -300,6 +305,9 @@ class Attempts:
 
     def _record_error(self, error: UpstreamError) -> None:
         """Takes down an attempt without a response."""
+        assert self._last is not None
+        if self._last.may_be_billed and self._options.on_uncounted is not None:
+            self._options.on_uncounted()
         self._failed = FailedAttempt(error, error.failure.code or "", rule_for(error.cause))
         if self._failed.rule.breaks:
             self._resources.breakers.record_failure(self._model, connection=error.cause == "unreachable")

@@ -15,7 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from socket import AddressFamily, SocketKind
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import aiohappyeyeballs
 import httptools
@@ -45,6 +45,12 @@ WRITE_BLOCK = 64 * 1024
 """Bytes of a request's body that are handed to the connection at once: what it cannot take it copies."""
 
 Address: TypeAlias = tuple[AddressFamily, SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+class Exchange(Protocol):
+    """A request and its response, for whoever follows them. is_sent: the connection has all of the request."""
+
+    is_sent: bool
 
 
 class Unreachable(OSError):
@@ -408,7 +414,14 @@ class Connection(asyncio.BufferedProtocol):
         return self._clean and not self._lost and not self.transport.is_closing()
 
     async def request(
-        self, head: bytes, body: bytes, deadline: float, limit: int, decoded: bool, streamed: bool
+        self,
+        head: bytes,
+        body: bytes,
+        deadline: float,
+        limit: int,
+        decoded: bool,
+        streamed: bool,
+        exchange: Exchange | None = None,
     ) -> Response:
         """Sends a request and waits for the response's head. Raises Broken, TimeoutError.
 
@@ -424,9 +437,12 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if len(body) <= WRITE_BLOCK:
                 self.transport.write(head + body)
+                all_written = True
             else:
                 self.transport.write(head)
-                await self._write(body, waiting)
+                all_written = await self._write(body, waiting)
+            if exchange is not None:
+                exchange.is_sent = all_written
             response: Response = await waiting
             return response
         except BaseException:
@@ -435,16 +451,17 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             timer.cancel()
 
-    async def _write(self, body: bytes, waiting: "asyncio.Future[Response]") -> None:
-        """Writes a large body as the other side takes it, until a response comes."""
+    async def _write(self, body: bytes, waiting: "asyncio.Future[Response]") -> bool:
+        """Writes a large body as the other side takes it, until a response comes. Returns whether all was written."""
         view = memoryview(body)
         for offset in range(0, len(body), WRITE_BLOCK):
             if waiting.done():
                 self._clean = False
-                return
+                return False
             if self._writable is not None:
                 await asyncio.wait((self._writable, waiting), return_when=asyncio.FIRST_COMPLETED)
             self.transport.write(view[offset : offset + WRITE_BLOCK])
+        return True
 
     def pause_reading(self) -> None:
         if not self._lost:
@@ -497,7 +514,14 @@ class Http1Client:
         self._resolving: asyncio.Task[Sequence[Address]] | None = None
 
     async def request(
-        self, head: bytes, body: bytes, deadline: float, limit: int, decoded: bool, streamed: bool
+        self,
+        head: bytes,
+        body: bytes,
+        deadline: float,
+        limit: int,
+        decoded: bool,
+        streamed: bool,
+        exchange: Exchange | None = None,
     ) -> Response:
         """Sends a request, over a connection that is idle or a new one. Raises Unreachable, ConnectTimeout, Broken,
         TimeoutError. The parameters are those of `Connection.request`.
@@ -508,7 +532,7 @@ class Http1Client:
                 break
         else:
             connection = await self._connect(deadline)
-        return await connection.request(head, body, deadline, limit, decoded, streamed)
+        return await connection.request(head, body, deadline, limit, decoded, streamed, exchange)
 
     async def close(self) -> None:
         """Closes all connections."""

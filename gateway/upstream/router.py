@@ -24,7 +24,7 @@ from gateway.auth.principal import Principal
 from gateway.cohere_methods import METHODS
 from gateway.errors import UpstreamError, failure
 from gateway.observability.call_controls import NO_CONTROLS, CallControls
-from gateway.observability.record import Attempt
+from gateway.observability.record import Attempt, TimedAttempt
 from gateway.settings.schema import DEFAULT_UPSTREAM, NamedUpstream, Settings, UpstreamSettings
 from gateway.upstream.attempts import NO_OPTIONS, CallOptions, Resources
 from gateway.upstream.client import UpstreamClient
@@ -281,7 +281,7 @@ class RoutedCall:
     def __init__(self, route: Sequence[Upstream], call: Call, options: CallOptions, observer: RoutingObserver) -> None:
         """options: of the whole call; each of its attempts gets the upstream's name."""
         self._route, self._call, self._options, self._observer = route, call, options, observer
-        self._recorded: list[Attempt] = [] if options.attempts is None else options.attempts
+        self._recorded: list[TimedAttempt] = [] if options.attempts is None else options.attempts
         self._attempt_count = 0
         self._opened: AbstractAsyncContextManager[UpstreamResponse] | None = None
 
@@ -321,7 +321,7 @@ class RoutedCall:
         self, upstream: Upstream, left: CallControls, has_alternative: bool
     ) -> tuple[AbstractAsyncContextManager[UpstreamResponse], UpstreamResponse]:
         """Makes the attempts at one upstream, and writes its name into them. Raises UpstreamError."""
-        attempts: list[Attempt] = []  # other parts of a split request add to `_recorded` meanwhile
+        attempts: list[TimedAttempt] = []  # other parts of a split request add to `_recorded` meanwhile
         options = replace(self._options, attempts=attempts, controls=left, has_alternative=has_alternative)
         opened = self._call(upstream, options)
         try:

@@ -19,7 +19,7 @@ from yarl import URL
 from gateway import __version__
 from gateway.observability.call_controls import Headers
 from gateway.settings.schema import SettingError, Timeouts, UpstreamSettings
-from gateway.upstream.http1_client import TLS_READ_BYTES, Broken, ConnectTimeout, Http1Client, encode_head
+from gateway.upstream.http1_client import TLS_READ_BYTES, Broken, ConnectTimeout, Exchange, Http1Client, encode_head
 from gateway.upstream.response import (
     STREAM_BUFFER,
     WHOLE_BUFFER,
@@ -97,15 +97,16 @@ class UpstreamSession:
         key: str,
         last_deadline: float = math.inf,
         extra_headers: Headers = (),
+        exchange: Exchange | None = None,
     ) -> Awaitable[UpstreamResponse]:
         """Sends a request and waits for the response's head. Raises UpstreamError.
 
         key: Cohere's; empty for none. last_deadline: the time of the loop's clock at which all of the response must be
-        here.
+        here. exchange: told when all of the request was sent.
         """
         if self._client is not None:
-            return self._open(self._client, method, path, body, streamed, key, last_deadline, extra_headers)
-        return self._other.open(method, path, body, streamed, key, last_deadline, extra_headers)
+            return self._open(self._client, method, path, body, streamed, key, last_deadline, extra_headers, exchange)
+        return self._other.open(method, path, body, streamed, key, last_deadline, extra_headers, exchange)
 
     async def _open(
         self,
@@ -117,6 +118,7 @@ class UpstreamSession:
         key: str,
         last_deadline: float,
         extra_headers: Headers,
+        exchange: Exchange | None,
     ) -> UpstreamResponse:
         """Does what `open` does, without aiohttp."""
         kind = method, path, streamed, body is not None
@@ -130,7 +132,7 @@ class UpstreamSession:
         try:
             beginning = self._heads.get(kind) or self._beginning(kind)
             head = beginning + encode_head(lines)
-            response = await client.request(head, body or b"", deadline, limit, True, streamed)
+            response = await client.request(head, body or b"", deadline, limit, True, streamed, exchange)
         except (OSError, ValueError, Broken, ConnectTimeout) as error:
             raise connection_error(error) from error
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline)
@@ -153,7 +155,12 @@ class UpstreamSession:
         return beginning
 
     async def forward(
-        self, request: ProxyRequest, key: str, last_deadline: float = math.inf, extra_headers: Headers = ()
+        self,
+        request: ProxyRequest,
+        key: str,
+        last_deadline: float = math.inf,
+        extra_headers: Headers = (),
+        exchange: Exchange | None = None,
     ) -> UpstreamResponse:
         """Sends a caller's request and waits for the response's head. Raises GatewayError.
 
@@ -162,8 +169,10 @@ class UpstreamSession:
         """
         if self._client is not None and (request.body is None or isinstance(request.body, bytes)):
             if request.method != "HEAD":
-                return await self._forward(self._client, request, request.body, key, last_deadline, extra_headers)
-        return await self._other.forward(request, key, last_deadline, extra_headers)
+                return await self._forward(
+                    self._client, request, request.body, key, last_deadline, extra_headers, exchange
+                )
+        return await self._other.forward(request, key, last_deadline, extra_headers, exchange)
 
     async def _forward(
         self,
@@ -173,6 +182,7 @@ class UpstreamSession:
         key: str,
         last_deadline: float,
         extra_headers: Headers,
+        exchange: Exchange | None,
     ) -> UpstreamResponse:
         """Does what `forward` does, without aiohttp."""
         ours = self._own_headers
@@ -186,7 +196,7 @@ class UpstreamSession:
         deadline = min(client.loop.time() + self._timeouts.first_event, last_deadline)
         try:
             head = encode_head(headers, f"{request.method} {self._base_path}{request.target} HTTP/1.1")
-            response = await client.request(head, body or b"", deadline, STREAM_BUFFER, False, True)
+            response = await client.request(head, body or b"", deadline, STREAM_BUFFER, False, True, exchange)
         except (OSError, ValueError, Broken, ConnectTimeout) as error:
             raise connection_error(error) from error
         return UpstreamResponse(response, deadline, self._timeouts.between_events, last_deadline, request)

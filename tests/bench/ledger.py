@@ -38,7 +38,7 @@ from gateway.ledger.sentences import sentence
 from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import Ledger, address_of, stored_row
 from gateway.observability.lifecycle import new_row_id
-from gateway.observability.record import Attempt, RequestRecord
+from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store.database import Database
@@ -102,7 +102,7 @@ def record(caller: Principal, now: float) -> RequestRecord:
         billed={"input_tokens": 51, "output_tokens": 13},
         cost_nanodollars=257_500,
         price_version="2026-11-01.abcdef",
-        attempts=[Attempt(1, 200, "trace", 790.0)],
+        attempts=[TimedAttempt(1, 200, "trace", 790.0)],
         end_user="ada",
         address="127.0.0.1",
         id=new_row_id(),
