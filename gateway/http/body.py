@@ -28,6 +28,7 @@ def require_json(headers: Mapping[bytes, bytes]) -> None:
     if kind and kind not in JSON_TYPES and not kind.endswith(b"+json"):
         declared = kind[:80].decode("latin-1")
         raise CallerError(failure("wrong_content_type", f"The content type must be application/json, not '{declared}'"))
+    # A small compressed body may be a very large one, and limits are by the bytes that arrive.
     encoding = headers.get(b"content-encoding", b"").strip().lower()
     if encoding not in (b"", b"identity"):
         raise CallerError(failure("wrong_content_type", "Compressed request bodies are not supported"))
@@ -53,6 +54,8 @@ async def read_native_json(record: RequestRecord, receive: Receive, settings: Se
     Raises CallerError (400, 413, 408) and CallerLeft.
     """
     pieces = await _read_pieces(record, receive, settings.body_limit, settings.timeouts)
+    # A compressed body cannot be counted without unpacking it. It goes to Cohere as it is, and its limit is that of any
+    # body.
     if b"content-encoding" not in record.headers:
         await json_bounds.refuse_large(pieces, settings)
     return _joined(pieces)
@@ -71,6 +74,7 @@ async def read(record: RequestRecord, receive: Receive, limit: int, timeouts: Ti
 
 async def _read_pieces(record: RequestRecord, receive: Receive, limit: int, timeouts: Timeouts) -> list[bytes]:
     """Reads as `read` does, and returns the body as it came, in pieces."""
+    # Before a byte is read: who declares too much need not send it.
     refuse_declared(record.headers, limit)
     gathering = Gathering(record.memory)
     message, rest = begin(receive())
@@ -97,6 +101,7 @@ async def _read_pieces(record: RequestRecord, receive: Receive, limit: int, time
                     raise CallerLeft
                 piece = message.get("body", b"")
                 if piece:
+                    # Not for the first piece: its time began with the request.
                     if pieces:
                         clock.reschedule(min(loop.time() + seconds, latest + size / SLOWEST, deadline))
                     pieces.append(piece)
@@ -140,6 +145,7 @@ class Pieces:
         loop = asyncio.get_running_loop()
         while not self.complete:
             began = loop.time()
+            # How far the caller is behind the slowest pace; a fast beginning may be followed by a pause.
             behind = self._waited - self._size / SLOWEST
             left = min(self._timeouts.request_body - max(behind, 0.0), self._timeouts.total - self._waited)
             try:
@@ -153,6 +159,7 @@ class Pieces:
             if message["type"] == "http.disconnect":
                 self._watcher.left()
                 # What was sent so far is no whole request: whoever waits here is cancelled and sees no end of it.
+                # For ever, as the watcher cancels this task. To return would tell Cohere that the body is complete.
                 await asyncio.Event().wait()
             if not message.get("more_body"):
                 self.complete = True

@@ -59,6 +59,7 @@ class DisconnectWatcher:
         """Notes that the caller has gone."""
         if not self._over:
             self._left = True
+            # Cancelling is the one way to stop a handler wherever it waits, the read from Cohere above all.
             self._task.cancel()
 
     def _listen(self) -> None:
@@ -80,5 +81,7 @@ class DisconnectWatcher:
             self._watcher.cancel()
         if self._left and kind is not None and issubclass(kind, asyncio.CancelledError):
             # Somebody else may have cancelled us as well (shutdown): then that cancellation goes on.
+            # Our own cancellation is taken back, as `asyncio.timeout` does it:
+            # https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel
             if self._task.uncancel() == 0:
                 raise CallerLeft from error

@@ -41,6 +41,7 @@ class BodyDrain:
 
     def discard(self) -> None:
         """Reads on, beside whatever else happens, until the server has closed the request."""
+        # One reader at most: two would take each other's messages.
         if not self.over and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._read_on())
 
@@ -48,6 +49,8 @@ class BodyDrain:
         """Waits until the body has ended, LINGER_SECONDS at most."""
         self.discard()
         if self._task is not None:
+            # Not cancelled after that. It reads on until the server has closed the request, or the server would wait
+            # for room in its queue.
             await asyncio.wait([self._task], timeout=LINGER_SECONDS)
 
     async def _read_on(self) -> None:

@@ -89,12 +89,14 @@ class GatewayMiddleware:
             application = self._websockets if scope["type"] == "websocket" else self._router
             await application(scope, receive, send)
             return
+        # Of a repeated header the last value; `validation.py` refuses those that must not be repeated.
         headers = dict(scope["headers"])
         record = self._lifecycle.begin(request_id(headers), scope["method"], scope["path"], headers)
         record.address, record.door = address_of(scope, self._proxies), door_of(scope["path"])
         scope[REQUEST] = record
         # With an application in the scope the router raises its 404 and 405 instead of writing plain text.
         scope["app"] = self
+        # Without allowed origins no response depends on `Origin`, and needs no `Vary`.
         extra_headers = self._extra_headers(headers) if self._origins else self._mode_headers
         drain: BodyDrain | None = None
         last: Message | None = None  # held back until the request is recorded
@@ -120,19 +122,23 @@ class GatewayMiddleware:
             await send(message)
 
         try:
+            # Before everything else, since whatever refuses the request would log its path.
             refuse_secret_in_url(self._authenticator, scope, record)
             validation.check(scope, headers)
             if record.method == "OPTIONS" and b"access-control-request-method" in headers:
+                # No call was made: a preflight asks what may be asked.
                 record.has_row = False
                 await self._preflight(headers, respond)
             else:
                 await self._identify(scope, headers, record, drain is not None)
+                # Only once the caller is known: the key says whether bodies may be stored.
                 self._lifecycle.take_bodies(record)
                 endpoint = self._endpoints.get((record.method, scope["path"]), self._router)
                 scope["path_params"] = {}  # the router puts others in their place
                 await endpoint(scope, receive, respond)
         except Exception as error:
             await self._fail(_gateway_error(error, scope), record, respond, scope["path"])
+        # A task that is cancelled. It is recorded and goes on: to swallow it would keep a server that stops waiting.
         except BaseException as error:
             self._lifecycle.fail(record, error)
             raise
@@ -143,6 +149,8 @@ class GatewayMiddleware:
 
     async def _finish(self, record: RequestRecord, last: Message | None, send: Send) -> None:
         """Closes the record, and sends the message that was held back for it."""
+        # The last byte waits for the row where the operator wants it so (`ledger.sync`): who has an answer finds its
+        # row.
         recorded = self._lifecycle.finish(record)
         if recorded is not None:
             await recorded
@@ -163,6 +171,8 @@ class GatewayMiddleware:
             authentication = await self._authenticator.authenticate(scope["headers"], record.address, scope["method"])
             record.identify(authentication.principal)
             record.authentication_note = authentication.note
+            # From here on no handler, log line or error can show a key, because none has it
+            # (docs/decisions.md#no-secret-can-be-reached-from-a-request).
             remove_credentials(scope["headers"], headers)
             attribute_headers(record)
             record.controls = controls_of(headers, record.trace_headers)
@@ -182,6 +192,7 @@ class GatewayMiddleware:
         retry_after = error.retry_after if isinstance(error, GatewayError) else None
         headers = [*error_responses.headers(failure, retry_after), (b"content-length", b"%d" % len(body))]
         if isinstance(error, GatewayError) and error.allow:
+            # RFC 9110 §15.5.6 requires it of a 405.
             headers.append((b"allow", error.allow.encode("latin-1")))
         if isinstance(error, GatewayError) and error.closes:
             headers.append((b"connection", b"close"))
@@ -197,6 +208,7 @@ class GatewayMiddleware:
 
     def _cross_origin(self, origin: bytes) -> list[tuple[bytes, bytes]]:
         if origin not in self._origins and b"*" not in self._origins:
+            # Also for a foreign page: a cache must not give it a response that was made for an allowed one.
             return [(b"vary", b"Origin")]
         return [
             (b"access-control-allow-origin", origin),
@@ -209,6 +221,7 @@ class GatewayMiddleware:
         allowed: list[tuple[bytes, bytes]] = []
         origin = headers.get(b"origin")
         if origin is not None and (origin in self._origins or b"*" in self._origins):
+            # What the browser asks for is allowed as it is: SDKs add headers of their own with every version.
             wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
             allowed = [
                 (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
@@ -229,6 +242,7 @@ def fixed_endpoints(router: Router) -> dict[tuple[str, str], ASGIApp]:
         if isinstance(route, Route) and not route.param_convertors:
             for method in route.methods or ():
                 scope = {"type": "http", "method": method, "path": route.path}
+                # An earlier route with a parameter may match the same path, and the router would take that one.
                 first = next(one for one in router.routes if one.matches(scope)[0] is Match.FULL)
                 if first is route:
                     endpoints[method, route.path] = route.app
@@ -246,6 +260,7 @@ def address_of(scope: Scope, proxies: tuple[str, ...]) -> str:
     """Returns the caller's address; empty over a socket that has none. proxies: networks, whose word is believed."""
     client = scope.get("client")
     peer = str(client[0]) if client else ""
+    # Without proxies that are trusted, `x-forwarded-for` is what any caller likes to write.
     if not proxies:
         return peer
     return caller_address(peer, [value for name, value in scope["headers"] if name == b"x-forwarded-for"], proxies)

@@ -41,12 +41,14 @@ class Spool:
         """Adds rows, each one line, and returns when they are on the disk. Raises OSError, SpoolFull."""
         data = b"".join(row + b"\n" for row in rows)
         file = self._file or self._create()
+        # From the end: `batches` may have moved the position.
         size = file.seek(0, os.SEEK_END)
         if size + len(data) > self._max_bytes:
             raise SpoolFull
         try:
             if file.write(data) != len(data):  # a disk that is nearly full takes a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # Without it the rows are in the system's memory, and a crash of the machine would take them.
             os.fsync(file.fileno())
         except OSError:
             with contextlib.suppress(OSError):
@@ -80,6 +82,7 @@ class Spool:
                 file = path.open("r+b", buffering=0)
             except OSError:
                 continue
+            # Both: another process may have written its rows and removed it between the two calls.
             if _lock(file) and path.exists():
                 self._file, self._path = file, path
                 return True
@@ -89,6 +92,7 @@ class Spool:
     def _create(self) -> BinaryIO:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._directory / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        # For the owner alone: rows name callers and what they spent.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         file = open(descriptor, "r+b", buffering=0)
         _lock(file)
@@ -110,6 +114,7 @@ def _batches(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
     # A reader of its own: the file is written without a buffer.
     with open(os.dup(file.fileno()), "rb") as lines:
         for line in lines:
+            # The last line of a process that was killed while it wrote. Its row was never confirmed to anybody.
             if not line.endswith(b"\n"):
                 break
             batch.append(line[:-1])

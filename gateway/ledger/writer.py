@@ -190,9 +190,11 @@ class Ledger:
 
     def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
         """Takes a finished record. Returns what is to be awaited before the answer's last byte, in sync mode."""
+        # Only for strangers: anybody can make refused calls, and each would be a row.
         if record.principal is NOBODY and not self._flood.admits(record.address, now):
             self._observer.on_rows("not_made", 1)
             return None
+        # Counted as lost and not waited for: to hold up callers would turn a slow database into an outage.
         if len(self._queue) >= MAX_QUEUE:
             self._observer.on_rows("lost", 1)
             if record.bodies is not None:
@@ -201,9 +203,11 @@ class Ledger:
         finished = Finished(record, now, time.time())
         if self._settings.sync and self._loop is not None:
             finished.done = self._loop.create_future()
+        # A deque's append and popleft are atomic, so the two threads need no lock.
         self._queue.append(finished)
         if not self._waking and self._loop is not None:
             self._waking = True
+            # In sync mode a caller waits, so the row goes at once, with those that came in the same turn of the loop.
             self._loop.call_later(0 if finished.done is not None else self._settings.flush_seconds, self._wake)
         return finished.done
 
@@ -278,6 +282,8 @@ class _Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
         self._ready = threading.Event()
+        # A daemon, so that a thread that hangs in a database cannot keep the process alive; `stop` waits for it as long
+        # as is right.
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     @property
@@ -315,12 +321,14 @@ class _Writer:
         self._ready.set()
         retention_at = time.monotonic()
         try:
+            # Rows of a process that died go first. They are older than all that come now.
             if self._spool.adopt():
                 await self._recover(database)
             while True:
                 await self._flush(database)
                 if self._stopping:
                     break
+                # Only beside a database that takes rows: deleting is the least urgent.
                 if not self.failing and time.monotonic() >= retention_at and database.is_open:
                     await self._delete_old(database)
                     retention_at = time.monotonic() + RETENTION_SECONDS
@@ -331,6 +339,7 @@ class _Writer:
 
     async def _wait(self, retention_at: float) -> None:
         assert self._woken is not None
+        # Wakes by itself now and then: retention has no other clock.
         seconds = RETRY_SECONDS if self.failing else max(retention_at - time.monotonic(), RETRY_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -355,6 +364,7 @@ class _Writer:
         entries, stored = [], []
         for number, one in enumerate(finished):
             if number % SLICE == SLICE - 1:
+                # The interpreter would switch by itself, but only after its interval, in which requests wait.
                 time.sleep(0)  # lets the requests' thread run
             entry = _entry(one)
             entries.append(entry)

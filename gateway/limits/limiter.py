@@ -146,10 +146,13 @@ class Limiter:
             return None
         tokens, money = self._estimates(applied, record, method, workload)
         counters, decision, reservation = await self._reserve(applied.counters, tokens, money)
+        # Also for a refusal, whose caller needs them most.
         record.rate_limit_headers = headers(applied, counters, decision.states)
         if reservation is None:
             raise self._refusal(applied.limits, counters, decision.states, tokens, money)
         before = record.prompt_tokens + record.completion_tokens
+        # What the record has so far is remembered: a request may be admitted a second time, and must not be charged for
+        # the first.
         return LimitedRequest(workload.model, applied, decision.states, reservation, before, record.known_nanodollars)
 
     async def extend(
@@ -175,6 +178,8 @@ class Limiter:
         if reservation is None:
             pairs = list(zip(counters, decision.states, strict=True))
             after = [limited.alone(counter, state, record) if limited else state for counter, state in pairs]
+            # Its own reservation may be all that is in the way: a caller with a budget for one call could never make a
+            # second attempt.
             if not all(
                 counter.admits(state.spent, state.reserved, counter.amount(tokens, money))
                 for counter, state in zip(counters, after, strict=True)
@@ -185,6 +190,7 @@ class Limiter:
         if limited is None:
             before = record.prompt_tokens + record.completion_tokens, record.known_nanodollars
             return LimitedRequest(workload.model, applied, decision.states, reservation, *before)
+        # Both calls belong to the answer, and both are paid for by the limits that they were admitted with.
         if not replaces:
             limited.further = (*limited.further, reservation)
             return limited
@@ -218,8 +224,10 @@ class Limiter:
     def settle(self, limited: LimitedRequest, record: RequestRecord, failed: bool) -> None:
         """Replaces what a request had reserved by what it took."""
         reservation = limited.reservation
+        # Zero for each: the whole amount is settled once, with the reservation of the call that answered.
         for further in limited.further:
             self.counters.settle(Settlement(further, 0, 0))
+        # A hit's tokens were counted when the answer was first made.
         tokens = record.prompt_tokens + record.completion_tokens - limited.tokens if record.cache != CACHE_HIT else 0
         money, cost = 0, record.cost_nanodollars
         if cost is None or not (record.price_version or failed or record.cache == CACHE_HIT):
@@ -229,6 +237,7 @@ class Limiter:
             tokens = tokens or sum([one.tokens for one in reserved])
             money = max(sum([one.money for one in reserved]), record.known_nanodollars - limited.cost)
         elif record.price_version:
+            # Only what came since: the record may have had a cost before.
             money = cost - limited.cost
         self.counters.settle(Settlement(reservation, tokens, money))
         if money:
@@ -242,6 +251,7 @@ class Limiter:
         for position, labels, due in applied.budgets:
             counter, spent = applied.counters[position], limited.states[position].spent + money
             self._metrics.count_budget(labels, spent, counter.limit)
+            # Nearly always. What follows makes texts.
             if spent < due:
                 continue
             limit = applied.limits[position]
@@ -269,6 +279,7 @@ class Limiter:
         if method.group not in BILLED_GROUPS:
             return tokens, JOB_ESTIMATE
         money = self._prices.estimate(workload.model, method, workload)
+        # A call whose price nobody knows would pass any budget.
         if money is None and not self._allow_unknown:
             model = f"'{workload.model}'" if workload.model else "the model"
             message = f"There is a budget, and the price of {model} is not known: set it in the setting 'prices'"
@@ -289,10 +300,12 @@ class Limiter:
             for limit, counter, state in zip(limits, counters, states, strict=True)
             if not counter.admits(state.spent, state.reserved, counter.amount(tokens, money))
         ]
+        # Each limit that refused is counted, though the caller is told of one: an operator raises all of them or none.
         for limit, counter, _ in refusing:
             self._metrics.limit_refusals.labels(limit.subject[0], counter.unit).inc()
         for limit, counter, state in refusing:
             if counter.unit == "money" and state.spent >= counter.limit:
+                # Before limits by the minute: to wait does not help, but another model may.
                 return BudgetSpent(limit, state)
         limit, counter, state = max(refusing, key=lambda one: _seconds_to_wait(one[1], one[2]))
         message = _limit_sentence(limit, counter, state)

@@ -117,9 +117,12 @@ class Plans:
         plan = self._plans.get(id)
         if plan is not None and self._now() < plan.until:
             records = plan.records
+            # By identity: records are replaced as a whole when they change, and to compare them would cost more than
+            # the plan.
             if records[0] is key and records[1] is team and records[2] is end_user:
                 return plan
         if len(self._plans) >= MAX_PLANS:
+            # All at once. To forget the oldest would need an order that every request keeps up to date.
             self._plans.clear()
         plan = self._plans[id] = self._make(principal, end_user, model)
         return plan
@@ -155,6 +158,8 @@ class Plans:
         prefix = f"{_prefix(subject)}:model:{_safe(model)}"
         for unit, by_model in (("requests", record.model_rpm_limit), ("tokens", record.model_tpm_limit)):
             for name, rate in (by_model or {}).items():
+                # The record has any name that a caller may use, the counter Cohere's: aliases of one model share a
+                # limit.
                 if self._resolve(name) == model:
                     counter = Counter(f"{prefix}:{unit}", unit, min(rate, NO_LIMIT))  # type: ignore[arg-type]
                     yield Limit(counter, owner, subject, model)
@@ -196,6 +201,7 @@ def _limits(subject: tuple[str, str], owner: str, record: LimitFields | GlobalLi
         if rate is not None:
             yield Limit(Counter(f"{prefix}:{unit}", unit, min(rate, NO_LIMIT)), owner, subject)
     soft = getattr(record, "soft_budget", None)
+    # A soft budget alone is counted too, or nobody would know when it is reached.
     if record.max_budget is not None or soft is not None:
         limit = nano_dollars(record.max_budget) if record.max_budget is not None else NO_LIMIT
         soft_limit = nano_dollars(soft) if soft is not None else NO_LIMIT
@@ -214,6 +220,7 @@ def _budget(
     soft: int = NO_LIMIT,
     model: str = "",
 ) -> Limit:
+    # On the calendar, so that all processes and all restarts agree on it without asking each other.
     window = window_at(duration, now)
     counter = Counter(f"{prefix}:budget:{duration or 'total'}", "money", limit, window.start, window.end)
     return Limit(counter, owner, subject, model, duration, soft)

@@ -95,6 +95,8 @@ class SharedCounters:
         if not self.degraded:
             if self._shared.lacks(counters) and asyncio.get_running_loop().time() >= self._prepare_at:
                 await self._prepare(counters)
+            # A task that outlives the wait: what it reserves after that has to be freed, so its answer is wanted in any
+            # case.
             call = asyncio.get_running_loop().create_task(self._shared.reserve(counters, tokens, money))
             try:
                 decision = await self._wait(call, self._timeout)
@@ -106,6 +108,7 @@ class SharedCounters:
             finally:
                 if not call.done():  # it is too late, or the caller has left: what it reserves is nobody's
                     call.add_done_callback(partial(self._release, counters, tokens, money))
+        # Also after a single late answer, which is no outage yet: nothing may pass unchecked.
         if self._refuses:
             raise CountersUnavailable(self.degraded or "the shared counters did not answer")
         return await self._reserve_locally(counters, tokens, money)
@@ -146,7 +149,9 @@ class SharedCounters:
         for counter in reservation.counters:
             budget = (counter.id, counter.window)
             if settlement.money and budget in self._seen:
+                # Kept current here as well: if the counters are lost, this process goes on from what it knows.
                 self._seen[budget] += settlement.money
+        # A list and not a call for each: those that end together are one message to the counters.
         self._settlements.append(settlement)
         if self._settling is None:
             self._settling = asyncio.get_running_loop().create_task(self._send_settlements())

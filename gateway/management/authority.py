@@ -38,8 +38,10 @@ def require_role_giver(actor: Actor, fields: Mapping[str, Any]) -> None:
 
 def require_key_change(actor: Actor, key: VirtualKey, fields: Mapping[str, Any]) -> None:
     """Raises CallerError (403) for a key that this actor may not change, or not so."""
+    # Nothing bounds the master key, and no request can take its rights away.
     if actor.role == "master":
         return
+    # Not even to lower its own limits: an update that lowers one value could clear another one.
     if key.key_id == actor.key_id:
         raise _refused("A key cannot change itself")
     if key.role:

@@ -92,10 +92,13 @@ class FieldTable:
         values: dict[str, Any] = {}
         for name, raw in self._fields(body).items():
             row = self.rows.get(name)
+            # An error and not a note, unlike a chat request's unknown field: a limit that is misspelled would be a key
+            # without that limit.
             if row is None:
                 raise self._unknown(name)
             if row.verdict is Verdict.HONOURED:
                 values[row.stored_as] = self._value(row, raw, notes)
+            # Compared as texts, without decoding: a field without effect may have any shape.
             elif bytes(raw) not in (*NOTHING, *row.neutral):
                 if row.verdict is Verdict.REFUSED:
                     raise InvalidField(
@@ -116,6 +119,7 @@ class FieldTable:
         for synonym, name in self.synonyms.items():
             if synonym in fields:
                 raw = fields.pop(synonym)
+                # Refused, because to choose one of two limits would be a guess.
                 if name in fields and bytes(fields[name]) != bytes(raw):
                     raise InvalidField(synonym, f"'{synonym}' and '{name}' are one field, and have different values")
                 fields[name] = raw
@@ -123,6 +127,7 @@ class FieldTable:
 
     def _value(self, row: Field, raw: Raw, notes: Notes) -> Any:
         if bytes(raw) == b"null":
+            # A value of its own and not absence: by null an update clears a field.
             return row.null
         try:
             value = self._decoders[row.name].decode(raw)
@@ -133,8 +138,11 @@ class FieldTable:
         return value if row.check is None else row.check(row.name, value, notes)
 
     def _unknown(self, name: str) -> InvalidField:
+        # A name may be a secret that was put into the wrong place, or of any length; it goes into an error and into the
+        # log.
         short_name = name[:80]
         honoured = [row.name for row in self.rows.values() if row.verdict is Verdict.HONOURED]
+        # The hints first: LiteLLM's names for what is called otherwise here are not alike in letters.
         nearest = self._hints.get(name) or next(iter(difflib.get_close_matches(name, honoured, 1, 0.5)), None)
         hint = f"the nearest name is '{nearest}'" if nearest else f"there are {', '.join(honoured)}"
         return InvalidField(short_name, f"There is no field '{short_name}': {hint}", "unknown_parameter")

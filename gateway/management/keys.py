@@ -35,7 +35,10 @@ def generate(request: ManagementRequest) -> Work:
     require_writer(request.actor)
     values = fields.KEY_NEW.read(request.body, request.notes)
     require_role_giver(request.actor, values)
+    # Taken out of the values: only its digest and its last characters are stored.
     secret = _free_secret(request, values.pop("secret", None)) or new_secret()
+    # Made before the transaction, so that a transaction that is repeated stores the same key, whose secret is already
+    # known.
     record = VirtualKey(
         key_id=new_key_id(), digest=digest_of(secret), last_four=secret[-LAST:], **_stored(request, values)
     )
@@ -64,6 +67,7 @@ def update(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         key = _find(connection, reference, param)
+        # Inside of the transaction: the role may have been given a moment ago.
         require_key_change(request.actor, key, changes)
         _require_team(connection, changes.get("team_id"))
         try:
@@ -85,6 +89,7 @@ def rotate(request: ManagementRequest) -> Work:
         raise InvalidField("key", "Missing required parameter: 'key'", "missing_required_parameter")
     secret = _free_secret(request, values.pop("new_key", None), "new_key") or new_secret()
     grace = values.pop("grace_period", None)
+    # Without a grace period the old secret ends with this transaction: the key may have leaked.
     until = durations.after(request.now, grace) if grace else None
     changes = _stored(request, values)
 
@@ -116,6 +121,8 @@ def delete(request: ManagementRequest) -> Work:
             key = _find(connection, reference, param)
             require_key_change(request.actor, key, {})
             keys_by_id[key.key_id] = key
+        # Each once, although a request may name it twice; and only after all were found, so that a wrong name deletes
+        # nothing.
         for key_id in keys_by_id:
             keys.delete(connection, VirtualKey, key_id, request.actor.changed_by, request.now)
         return {"deleted_keys": [reference for _, reference in named]}
@@ -235,6 +242,7 @@ def list_keys(request: ManagementRequest) -> Work:
 
 def find(connection: Connection, reference: str) -> VirtualKey | None:
     """Returns the key that a secret, a digest, an id or an alias means."""
+    # A secret is digested before it reaches the database, and so never stands in a statement or its log.
     return keys.find(connection, VirtualKey, digest_of(reference) if reference.startswith(PREFIX) else reference)
 
 
@@ -261,6 +269,7 @@ def _require_team(connection: Connection, team_id: str | None) -> None:
 
 def _free_secret(request: ManagementRequest, secret: str | None, param: str = "key") -> str | None:
     """Raises CallerError for a secret that is the gateway's own."""
+    # Authentication would take it for the master key.
     if secret is not None and request.reserved(secret):
         raise name_taken(param, "it is a key of the gateway itself")
     return secret

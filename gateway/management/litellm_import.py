@@ -65,6 +65,7 @@ class Imported(Struct):
 
 def read_rows(content: bytes) -> Iterator[Mapping[str, Any]]:
     """Yields the rows of a file. Raises ValueError, whose sentence names the line."""
+    # Spreadsheets write a byte order mark in front, which would become a part of the first column's name.
     text = content.decode("utf-8-sig")
     if text.lstrip().startswith("{"):
         for number, line in enumerate(text.splitlines(), 1):
@@ -123,6 +124,7 @@ def _key(row: Mapping[str, Any], name: str, drop_restrictions: bool, notes: list
     fields = {ALIASES.get(name, name): value for name, value in row.items() if name not in BOOKKEEPING}
     metadata = fields.get("metadata")
     if isinstance(metadata, dict):
+        # Restrictions, too: overlooked in the metadata, one would be lost without a word.
         for lifted in (*IN_METADATA, *_RESTRICTIONS):
             if lifted in metadata and not fields.get(lifted):
                 fields[lifted] = metadata[lifted]
@@ -154,6 +156,7 @@ def _seconds(value: Any) -> float | None:
         return None
     if isinstance(value, int | float):
         return float(value)
+    # Dates without a zone are UTC in LiteLLM's table.
     moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -182,6 +185,7 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
                 wanted.append(key)
                 if key.key_alias is not None:
                     aliases.add(key.key_alias)
+        # A dry run reads all that an import reads, so that its result is the same.
         if not dry_run:
             try:
                 keys.insert(connection, wanted, actor.changed_by, now)

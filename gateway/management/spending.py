@@ -27,6 +27,7 @@ def read(connection: Connection, wanted: Mapping[Spender, set[str]]) -> Spent:
 def fill_in(answer: Any, amounts: Spent | None) -> None:
     """Writes the amounts into an answer; None, which is unknown, where the ledger does not answer."""
     for by, id, record in _records(answer):
+        # None and not 0: a budget looks untouched where the ledger merely does not answer.
         by_model = None if amounts is None else amounts[by].get(id, {})
         record["spend"] = None if by_model is None else sum(by_model.values()) / NANO_PER_DOLLAR
         if "total_spend" in record:

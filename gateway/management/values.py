@@ -59,6 +59,7 @@ class ModelLimit(Struct, frozen=True, forbid_unknown_fields=True):
 def printable(name: str, value: Any, notes: Notes) -> Any:
     """Refuses control characters, line ends and the like in any text of a value. Lists become tuples."""
     for text in _texts(value):
+        # These texts appear in log lines, headers and tables of a terminal, each of which a line break could forge.
         if not text.isprintable():
             raise InvalidField(name, f"'{name}' contains characters that cannot be printed")
     return tuple(value) if isinstance(value, list) else value
@@ -95,6 +96,7 @@ def secret(name: str, value: str, notes: Notes) -> str:
 
     The sentence does not repeat it.
     """
+    # No dots: a text with two of them is read as a JSON Web Token.
     if not _SECRET.match(value):
         raise InvalidField(
             name, f"'{name}' must begin with '{PREFIX}' and have only visible ASCII characters, no dots among them"
@@ -127,6 +129,7 @@ def budget_limits(name: str, value: list[BudgetLimit], notes: Notes) -> tuple[Bu
     windows = []
     for number, entry in enumerate(value):
         param = f"{name}[{number}].budget_duration"
+        # Each in the order of the request, so that an error's index is the caller's.
         windows.append(BudgetWindow(budget_duration(param, entry.budget_duration, notes), entry.max_budget))
         if entry.budget_duration in seen:
             raise InvalidField(param, f"'{name}' has two budgets for {entry.budget_duration}")
@@ -156,6 +159,7 @@ def budget_fallbacks(name: str, value: Mapping[str, list[str]], notes: Notes) ->
     """Refuses a model that falls back to itself, and an embedding model: no other one has its vectors."""
     printable(name, value, notes)
     for model, others in value.items():
+        # See docs/decisions.md#vectors-of-different-models-are-never-mixed.
         if model.removeprefix(MODEL_PREFIX) in EMBEDDERS:
             raise InvalidField(
                 f"{name}.{model}", f"'{model}' makes embeddings, and no other model has the same vectors"
@@ -171,6 +175,7 @@ ALL_TEAM_MODELS, ALL_MODELS, NO_MODELS = "all-team-models", "all-proxy-models", 
 def models(name: str, value: list[str], notes: Notes) -> tuple[str, ...] | None:
     """Reads LiteLLM's words for all models, and for those of the team."""
     printable(name, value, notes)
+    # As a list of no models it would look like the empty list, which means all of them.
     if NO_MODELS in value:
         raise InvalidField(name, f"'{NO_MODELS}' is not a model; to let a key call nothing, set permissions to 'none'")
     if ALL_TEAM_MODELS in value:
@@ -182,6 +187,7 @@ def addresses(name: str, value: list[str], notes: Notes) -> tuple[str, ...]:
     """Refuses what is neither an address nor a network."""
     for number, text in enumerate(value):
         try:
+            # Not strict: `10.0.0.1/8` is how people write the network of an address.
             ipaddress.ip_network(text, strict=False)
         except ValueError:
             raise InvalidField(

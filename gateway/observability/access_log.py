@@ -72,6 +72,8 @@ class Log(OperatorLog):
             clock.timestamp(),
             record.request_id,
             record.method,
+            # Of what the caller wrote nothing reaches a terminal unchecked: escape sequences there can do more than
+            # print.
             printable(record.path),
             record.operation,
             record.status,
@@ -100,6 +102,7 @@ class Log(OperatorLog):
         if self.telemetry is not None:
             self.telemetry.line(record, to_builtins(line))
         if self._requests:
+            # The first line of a group sets the timer, so an idle gateway has none.
             if not self._lines:
                 asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
             self._lines.append(console_line(line, self.colored) if self.console else self._encode(line))
@@ -115,6 +118,7 @@ class Log(OperatorLog):
         Nothing of the caller's words is in it: a traceback has the code's lines only.
         """
         if reported is INTERNAL:
+            # Not `format_exception`: an exception's message may quote the caller's words.
             where = "".join(traceback.format_tb(error.__traceback__))
             self.message(f"request {request_id} failed: {type(error).__name__}\n{where}")
         elif reported.alert_operator:

@@ -35,6 +35,7 @@ _LONGEST_PATH = 200
 _SECRET = re.compile(r"sk-[^/]+|(?<=/key/)[^/]+(?=/regenerate)")
 """The part of a path that is the secret of a key, or may be one."""
 
+# Seeded once by the system. Each worker is an interpreter of its own, so no two count alike.
 _random = Random(SystemRandom().getrandbits(256))
 
 
@@ -72,6 +73,7 @@ class RecordSink(Protocol):
 def _loggable(path: str) -> str:
     """Returns a path as it is logged: not too long, and with the secret of a key cut out."""
     if "sk-" in path or path.startswith("/key/"):
+        # LiteLLM's API has secrets in paths (`/key/{key}/regenerate`), and paths are logged.
         path = _SECRET.sub("sk-...", path)
     return path[:_LONGEST_PATH]
 
@@ -98,7 +100,9 @@ class Lifecycle:
 
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
+        # Paired with `finish`, and with nothing else; a begin without a finish would count for ever.
         self._metrics.in_flight.inc()
+        # Monotonic, since the wall clock may be set back while a request runs.
         began, memory = time.monotonic(), self._memory.request()
         record = RequestRecord(request_id, method, _loggable(path), began, headers, memory=memory, id=new_row_id())
         if self._telemetry is not None:
@@ -140,6 +144,7 @@ class Lifecycle:
 
         The ledger has one row for both: that of the response.
         """
+        # Apart from `in_flight`: no caller waits for it.
         self._metrics.runs.inc()
         request.has_row = False
         record = RequestRecord(
@@ -175,6 +180,7 @@ class Lifecycle:
         """
         if self._sink is None:
             return None
+        # A copy that nobody finishes: the request itself goes on.
         record = copy.copy(request)
         record.operation, record.background = operation, True
         record.status, record.outcome, record.cost_nanodollars = failure.status, "error", None
@@ -191,6 +197,7 @@ class Lifecycle:
     def fail(self, record: RequestRecord, error: BaseException) -> Failure | None:
         """Records how a request failed. Returns what its caller is told, or None where nobody is left to be told."""
         if isinstance(error, CallerLeft):
+            # Not an error: the outcome tells it apart from what failed.
             record.status, record.outcome, record.fault = CLIENT_CLOSED, "client_closed", Fault.CALLER_LEFT
             return None
         record.outcome = "error"
@@ -211,6 +218,7 @@ class Lifecycle:
 
     def finish(self, record: RequestRecord) -> Awaitable[None] | None:
         """Closes a record: counts the request, writes its line, and gives it to the ledger."""
+        # First, so that the memory is free even if one of what follows should raise.
         record.memory.close()
         if not record.outcome:
             record.outcome = "error" if record.error or record.status >= 400 else "ok"
@@ -222,11 +230,13 @@ class Lifecycle:
             self._metrics.in_flight.dec()
         now = time.monotonic()
         self._metrics.served(record, now)
+        # One moment for all three: the durations in the line, the metrics and the row are equal.
         self._log.request(record, now)
         if self._telemetry is not None:
             self._telemetry.finish(record, now)
         if self._sink is not None and record.has_row:
             return self._sink.record(record, now)
         if record.bodies is not None:
+            # They were taken while it was open whether there would be a row.
             record.bodies.discard()
         return None

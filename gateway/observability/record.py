@@ -176,6 +176,7 @@ class RequestRecord(Struct):
     def see_response(self, message: Message) -> None:
         """Records a message of the response as the endpoint sends it: its status, its bytes."""
         if message["type"] == "http.response.start":
+            # From here on a failure can no longer be a status.
             self.status, self.response_started = message["status"], True
         else:
             self.bytes_sent += len(message.get("body", b""))
@@ -194,6 +195,7 @@ class RequestRecord(Struct):
         self._add_tokens(usage)
         if usage.billed:
             before, now = self.billed, usage.billed
+            # A new mapping: the old one may be Cohere's usage itself, of which others hold a reference.
             self.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
         self._add_cost(cost, price_version)
 
@@ -222,6 +224,7 @@ class RequestRecord(Struct):
 
     def _add_cost(self, cost: int | None, price_version: str) -> None:
         before = self.cost_nanodollars
+        # Unknown and something is unknown. A sum without the unknown part would look like a price.
         self.cost_nanodollars = None if before is None or cost is None else before + cost
         self.known_nanodollars += cost or 0
         self.price_version = price_version
@@ -239,6 +242,7 @@ class RequestRecord(Struct):
 
     def seconds_per_token(self, now: float) -> float | None:
         """Returns the mean time between the tokens of a stream. None for what is no stream, or has one token."""
+        # A cached stream has no pace of the model's, and one token has no time between.
         if not (self.streamed and self.first_byte and self.completion_tokens > 1) or self.cache == CACHE_HIT:
             return None
         return (now - self.first_byte) / (self.completion_tokens - 1)
@@ -250,6 +254,7 @@ class RequestRecord(Struct):
         if cost is None or not (self.price_version or self.cache == CACHE_HIT):
             return ""
         dollars, rest = divmod(cost, 1_000_000_000)
+        # Divided as whole numbers: a float would show digits that were never there.
         return f"{dollars}.{rest:09d}".rstrip("0").rstrip(".")
 
     def set_notes(self, notes: Iterable[Note]) -> None:

@@ -28,13 +28,17 @@ def load(
 
     Raises SettingError, which names the nearest right key for a wrong one.
     """
+    # First: an old name is also a likely misspelling of its new one, and the better sentence is that it was renamed.
     _refuse_renamed_variables(environment)
     _refuse_typos(environment)
+    # The file, then the environment, then the command line: each overrides the one before, as
+    # docs/reference/settings.md says.
     values = _from_file(file or environment.get("GATEWAY_CONFIG"))
     _refuse_renamed(values)
     origins = _origins(values, environment, file, command_line or {})
     for line in described():
         value = next((environment[name] for name in line.environment if environment.get(name)), None)
+        # An empty variable counts as none: Compose passes `VARIABLE=` for what is not set.
         if value is not None:
             _put(values, line.path, _split(value) if line.repeated else value)
     if environment.get(MASTER_KEY) == "" or values.get("master_key") == "":
@@ -45,12 +49,14 @@ def load(
             _put(values, path, value)
     _refuse_renamed_values(values)
     try:
+        # Not strict, because all that comes from the environment is a text.
         settings = msgspec.convert(_parse(values), Settings, strict=False)
     except ValidationError as error:
         raise SettingError(_explain(error)) from error
     settings = msgspec.structs.replace(
         settings, cohere_base_url=checks.base_url(settings.cohere_base_url), upstreams=_upstreams(settings, environment)
     )
+    # Last, since these checks are about settings that do not go together.
     checks.check(settings)
     return loaded(settings, origins)
 
@@ -122,6 +128,7 @@ def _refuse_typos(environment: Mapping[str, str]) -> None:
     names = {name for line in described() for name in line.environment} | {"GATEWAY_CONFIG"}
     renamed = {variable(old) for old in RENAMED}
     for name in environment:
+        # The name has a part of the operator's choosing.
         if name.startswith(KEYS_OF_UPSTREAMS):
             continue  # `_upstreams` knows which there are
         if name.startswith("GATEWAY_") and name not in names and name not in renamed:
@@ -154,6 +161,7 @@ def _from_file(name: str | None) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        # Only the default file may be missing. One that was named and is not there is a mistake.
         if name is None:
             return {}
         raise SettingError(f"cannot read {path}: {error.strerror}") from error
@@ -177,6 +185,7 @@ def _get(values: Mapping[str, Any], path: str) -> Any:
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
     *tables, key = path.split(".")
     for table in tables:
+        # A table that the file lacks is made: a variable can set a single value of it.
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
             raise SettingError(f"{table}: must be a table")
@@ -240,6 +249,7 @@ def _explain(error: ValidationError) -> str:
     if unknown in text:
         key = text.split(unknown)[1].rstrip("`")
         return _unknown(f"{path}.{key}" if path else key)
+    # msgspec's sentence does not say which values there are.
     choices = next((line.choices for line in described() if line.path == path), ())
     if choices and text.startswith("Invalid enum value"):
         return f"{path}: {text.removeprefix('Invalid enum value ')} is none of {', '.join(choices)}"
@@ -250,6 +260,7 @@ def _explain(error: ValidationError) -> str:
 def _unknown(name: str) -> str:
     """Returns the sentence on a key that does not exist. The name of a table may be misspelled, too."""
     paths = [line.path for line in described()]
+    # The tables as well, or `[limts]` would be compared with `limits.something`, and nothing be near enough.
     names = [*paths, *dict.fromkeys(path.partition(".")[0] for path in paths if "." in path)]
     near = difflib.get_close_matches(name, names, 1, 0.5)
     return f"unknown setting '{name}'" + (f", did you mean '{near[0]}'?" if near else "")
