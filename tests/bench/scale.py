@@ -32,7 +32,7 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
 
-from bench import bench, load, peers, samples, upstream
+from bench import bench, calls, load, peers, samples, upstream
 from bench.processes import Server, cpu_by_process, free_port
 
 BEGIN, END = "<!-- measured: make bench-scale -->", "<!-- end of what was measured at scale -->"
@@ -338,6 +338,33 @@ async def worker_burst(gateway: Server, seconds: float) -> tuple[float, float]:
     return sum(used) / (result.requests + 64) * 1e6, max(used) / sum(used)
 
 
+SHARES = (
+    ("translation", ("translators/", "schemas/")),
+    ("the call to Cohere: keys, retries, breakers, connections", ("gateway/upstream/",)),
+    ("headers, bodies, errors, the caller's leaving", ("gateway/http/", "gateway/endpoints/", "gateway/errors.py")),
+    ("the server: connections, heads, responses", ("gateway/server/", "gateway/descriptors.py")),
+    ("the way through: admission, cache, responses", ("gateway/pipeline/", "gateway/memory_budget.py")),
+    ("record, metrics, log", ("gateway/observability/",)),
+    ("who is calling, and what they may", ("gateway/auth/", "gateway/virtual_keys/")),
+    ("limits, budgets, ledger", ("gateway/limits/", "gateway/ledger/", "gateway/store/")),
+)
+"""What a whole call does, and where: beginnings of paths."""
+
+
+async def shares(seconds: float) -> list[str]:
+    """What a whole call is made of. Counted are the interpreter's instructions in this project's code."""
+    names = ("whole chat", calls.WITH_KEY)
+    counts = [await asyncio.to_thread(calls.counts_of, name) for name in names]
+    lines = ["What a whole call is made of, in the interpreter's instructions of this project's code:", ""]
+    lines += [peers.row(["", *names]), peers.row(["---"] * 3)]
+    for title, places in SHARES:
+        sums = [sum(n for (path, _), n in one.items() if path.startswith(places)) for one in counts]
+        cells = [f"{n:,} ({n / one.total():.0%})" for n, one in zip(sums, counts, strict=True)]
+        lines.append(peers.row([title, *cells]))
+    lines.append(peers.row(["all", *(f"{one.total():,}" for one in counts)]))
+    return lines
+
+
 def worker_memory(pid: int) -> tuple[float, float]:
     """Returns the resident megabytes of a process, and those that no other process shares."""
     sizes: dict[str, float] = {}
@@ -366,6 +393,7 @@ async def stand_in() -> AsyncIterator[int]:
 
 
 PARTS = {
+    "shares": shares,
     "latency": latency,
     "streams": slow_streams,
     "connections": burst_of_connections,
