@@ -86,9 +86,9 @@ class Headers:
     __slots__ = ("by_name", "raw")
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        """raw: as they came. by_name: in lower case; of a repeated one the first counts."""
+        """raw: as they came, the names in lower case. by_name: of a repeated one the first counts."""
         self.raw = raw
-        self.by_name = {name.lower(): value for name, value in reversed(raw)}
+        self.by_name = dict(reversed(raw))
 
     def get(self, name: str, default: str) -> str:
         """Returns a header's value. name: in any case."""
@@ -271,7 +271,7 @@ class Response:
 
     @property
     def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """All headers as they came."""
+        """All headers, their names in lower case."""
         return self.headers.raw
 
     def release(self) -> None:
@@ -372,7 +372,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._body is None:
-            self._headers.append((name, value))
+            self._headers.append((name.lower(), value))
         else:
             self._head_bytes += len(name) + len(value)  # trailers
             if self._head_bytes > MAX_HEAD_BYTES:
