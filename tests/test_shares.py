@@ -16,7 +16,7 @@ from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError
 from gateway.pipeline.accepted_keys import PROOF_PATH, AcceptedKeys
-from gateway.pipeline.offload import TURN_SECONDS, Offload
+from gateway.pipeline.offload import TURN_SECONDS, Offload, work_of
 from gateway.settings.schema import ConcurrencySettings, OffloadSettings
 from support.app import CHAT, Gateway, answered, gateway_over
 from support.scripted_upstream import Pause, ScriptedUpstream, Signal, json_answer
@@ -131,6 +131,54 @@ async def test_made_up_keys_share_the_queue_for_threads() -> None:
     assert await honest == 3
     await asyncio.gather(*waiting)
     offload.stop()
+
+
+@in_a_loop
+async def test_a_few_made_up_keys_wait_before_cohere_is_asked() -> None:
+    """Also where a caller may have many requests waiting."""
+    offload = Offload(OffloadSettings(threads=1), Proofs("good"))
+    gate = threading.Event()
+    waiting = [asyncio.ensure_future(offload.run_in_thread(caller(f"c{n}"), gate.wait, 30)) for n in range(40)]
+    await asyncio.sleep(0)
+    honest = asyncio.ensure_future(offload.run_in_thread(caller("good"), len, "abc"))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await honest == 3
+    assert sum(one.done() for one in waiting) <= 2, "an accepted key waits behind all of them"
+    await asyncio.gather(*waiting)
+    offload.stop()
+
+
+@in_a_loop
+async def test_many_large_requests_of_one_caller_wait() -> None:
+    """A team of agents with long histories is no attack: what they hold is bounded by memory."""
+    offload = Offload(OffloadSettings(), Proofs())
+    bodies = [f"{number}" * 10 for number in range(200)]
+    sizes = [asyncio.ensure_future(offload.run(caller("team", own_key=False), 10**6, len, one)) for one in bodies]
+    assert await asyncio.gather(*sizes) == [len(one) for one in bodies]
+    offload.stop()
+
+
+@pytest.mark.parametrize(
+    ("size", "values", "in_thread"),
+    [
+        (128 * 1024, 0, False),
+        (129 * 1024, 0, True),
+        (1024 * 1024, 8_000, False),
+        (1024 * 1024, 8_200, True),
+        (1025 * 1024, 8_000, True),
+        (200 * 1024, 5_000, False),
+    ],
+)
+def test_text_is_read_on_the_loop_and_many_values_in_a_thread(size: int, values: int, in_thread: bool) -> None:
+    async def run() -> threading.Thread:
+        offload = Offload(OffloadSettings(), Proofs())
+        try:
+            return await offload.run(caller("c"), work_of(size, values), threading.current_thread)
+        finally:
+            offload.stop()
+
+    assert (asyncio.run(run()) is not threading.current_thread()) is in_thread
 
 
 @in_a_loop

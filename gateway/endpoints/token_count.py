@@ -10,6 +10,7 @@ from gateway.http.responses import send_json
 from gateway.observability.record import record_of
 from gateway.pipeline.fan_out import post_all
 from gateway.pipeline.handler import context_of, translate, with_files
+from gateway.pipeline.offload import work_of
 from gateway.pipeline.operations import CountOperation
 from gateway.pipeline.services import Services
 from gateway.state.conversation_state import new_response_id
@@ -29,8 +30,8 @@ class TokenCountEndpoint:
         request_body = await body.read_json(record, receive, services.settings)
         response_id = new_response_id()
         # Nothing of a count is stored: the storage is needed only for what the request continues.
-        caller, size = record.principal, len(request_body)
-        options = await services.offload.run(caller, size, operation.state_options, request_body, response_id)
+        caller, work = record.principal, work_of(len(request_body), record.json_values)
+        options = await services.offload.run(caller, work, operation.state_options, request_body, response_id)
         loaded = await services.state.load(replace(options, store=False), response_id, record.principal)
         context = context_of(services, record, loaded)
         translation = await translate(services, record, operation.translate, request_body, context)

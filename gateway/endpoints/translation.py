@@ -15,6 +15,7 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
 from gateway.observability.record import record_of
 from gateway.pipeline.handler import context_of
+from gateway.pipeline.offload import work_of
 from gateway.pipeline.operations import TRANSLATE
 from gateway.pipeline.services import Services
 from translators.core.notes import Notes
@@ -38,7 +39,9 @@ class TranslationEndpoint:
             raise CallerError(failure("bad_request", sentence))
         content = await body.read_json(record, receive, services.settings)
         context = context_of(services, record)
-        call = await services.offload.run(record.principal, len(content), translate, content, context)
+        call = await services.offload.run(
+            record.principal, work_of(len(content), record.json_values), translate, content, context
+        )
         unparsed = bool(getattr(call, "unparsed_files", ()))
         answer: dict[str, Any] = {
             # Of files that Cohere would be asked to read first, nothing can be shown that would be sent.

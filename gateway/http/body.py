@@ -41,7 +41,7 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     """
     require_json(record.headers)
     pieces = await _read_pieces(record, receive, settings.body_limit, settings.timeouts)
-    await json_bounds.refuse_large(pieces, settings)
+    record.json_values = await json_bounds.refuse_large(pieces, settings)
     body = _joined(pieces)
     if record.deployment:
         body, record.replaced_model = with_deployment(body, record.deployment)

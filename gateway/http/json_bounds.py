@@ -12,15 +12,15 @@ from gateway.settings.schema import Settings
 from translators.core.json_size import MAX_ESCAPES, PIECE_BYTES, ValueCounter, rough_count
 
 
-async def refuse_large(body: Sequence[bytes], settings: Settings) -> None:
-    """Raises CallerError (400) for JSON with more keys, values or escaped characters than any request has.
+async def refuse_large(body: Sequence[bytes], settings: Settings) -> int:
+    """Returns how many values a JSON text has, at most: a body with fewer bytes than the bounds costs nothing, and 0.
 
-    body: its pieces. A body with fewer bytes than the bounds costs nothing.
+    body: its pieces. Raises CallerError (400) for more keys, values or escaped characters than any request has.
     """
     max_keys, max_values = settings.max_json_keys, settings.max_json_values
     size = len(body[0]) if len(body) == 1 else sum(map(len, body))
     if size <= max_keys and size <= max_values:
-        return
+        return 0
     values = escapes = 0
     async for piece in _in_steps(body):
         values += rough_count(piece)
@@ -28,7 +28,7 @@ async def refuse_large(body: Sequence[bytes], settings: Settings) -> None:
     if escapes > MAX_ESCAPES:
         raise _refusal(f"{MAX_ESCAPES} escaped characters")
     if values <= min(max_keys, max_values):  # each key stands before a value
-        return
+        return values
     counter, keys = ValueCounter(), 0
     async for piece in _in_steps(body):
         keys += piece.count(b'":') - piece.count(b'\\":')  # not those of JSON that is quoted inside a text
@@ -36,6 +36,7 @@ async def refuse_large(body: Sequence[bytes], settings: Settings) -> None:
             raise _refusal(f"{max_keys} keys (the setting max_json_keys)")
         if counter.add(piece) > max_values:
             raise _refusal(f"{max_values} values (the setting max_json_values)")
+    return counter.count
 
 
 async def _in_steps(body: Sequence[bytes]) -> AsyncIterator[bytes]:

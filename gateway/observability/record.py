@@ -89,6 +89,7 @@ class RequestRecord(Struct):
     authentication_note  on a credential that was not taken
     deployment     the model that the URL names (Azure's), which replaces the body's
     replaced_model what the body named instead, if anything
+    json_values    of a large body, counted before it is parsed; 0 of a small one
     background     a response that nobody waits for: it is counted apart
     connection     an open WebSocket: its messages are counted as being served, it is not
     memory         what it holds of the process's memory
@@ -163,6 +164,7 @@ class RequestRecord(Struct):
     cohere_method: str = ""
     requested_model: str = ""
     reason: str = ""
+    json_values: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
     rate_limit_headers: Sequence[tuple[bytes, bytes]] = ()

@@ -24,6 +24,7 @@ from gateway.observability.record import RequestRecord
 from gateway.pipeline import fallbacks
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.cl100k_base import vocabulary
+from gateway.pipeline.offload import TEXT_BYTES, work_of
 from gateway.pipeline.operations import CallOperation
 from gateway.pipeline.responder import Responder
 from gateway.pipeline.response_cache import CACHE_HEADERS
@@ -86,7 +87,8 @@ class RequestHandler(Responder):
             # under it.
             response_id = new_response_id()
             offload = self.services.offload
-            options = await offload.run(record.principal, len(body), operation.state_options, body, response_id)
+            work = work_of(len(body), record.json_values)
+            options = await offload.run(record.principal, work, operation.state_options, body, response_id)
             self.loaded = await self.state.load(options, response_id, record.principal)
             # The history counts against the caller's share of memory until the request ends, like the body itself.
             record.memory.reserve(self.loaded.size)
@@ -322,10 +324,11 @@ def translate(
     Raises TranslationError, and CallerError where too many of the caller's requests are being translated.
     """
     before = context.conversation
-    size = len(body)
+    work = work_of(len(body), record.json_values)
     if before.history or before.items or before.file_texts:
-        size += sum(map(len, (*before.history, *before.items.values(), *before.file_texts.values())))
-    return services.offload.run(record.principal, size, function, body, context)
+        work += sum(map(len, (*before.history, *before.items.values())))
+        work += sum(map(len, before.file_texts.values())) // TEXT_BYTES
+    return services.offload.run(record.principal, work, function, body, context)
 
 
 def with_files(context: Context, texts: Mapping[str, str]) -> Context:

@@ -30,8 +30,25 @@ TURN_SECONDS = 0.01
 LONG_SECONDS = 0.0005
 """Work that takes less counts as none: nearly all requests take a tenth of it."""
 
+TEXT_BYTES, VALUE_BYTES = 8, 16
+"""Bytes of text that are as much work as one byte of a small request, and such bytes that a value counts for.
+
+A kilobyte of text takes 2 microseconds, a value 0.5. Most large requests are text: files, histories, results of tools.
+"""
+
+UNPROVEN_WAITING = 16
+"""Of callers with keys that Cohere has not accepted yet, so many wait together; of further ones Cohere is asked."""
+
 QUEUE_SECONDS = 60.0
 """How long a request may wait for a thread."""
+
+
+def work_of(size: int, values: int) -> int:
+    """Returns how much work a body of JSON is, to compare with `offload.min_bytes`.
+
+    size: its bytes. values: how many it has; 0 where they were not counted.
+    """
+    return max(size // TEXT_BYTES, values * VALUE_BYTES) if values else size
 
 
 class Threads:
@@ -85,8 +102,8 @@ class Offload:
     async def run(self, caller: Principal, size: int, function: Callable[..., T], *arguments: Any) -> T:
         """Returns what a pure function returns: on the loop if it takes a moment, else from a thread.
 
-        caller: whose request it is. size: bytes that the function reads. Raises what the function raises, and
-        CallerError (503) where too much waits already.
+        caller: whose request it is. size: bytes that the function reads, or less by `work_of`. Raises what the function
+        raises, and CallerError (503) where too much waits already.
         """
         threads = self._large
         if size <= self.min_bytes:
@@ -139,7 +156,7 @@ class Offload:
         key: an accepted one has a share of its own. Raises UpstreamError with Cohere's refusal.
         """
         owner = self._accepted_keys.owners.share_of(caller)
-        if owner == UNPROVEN and self._is_full(owner):
+        if owner == UNPROVEN and self._waiting[owner] >= min(UNPROVEN_WAITING, self._settings.queue_share):
             await self._accepted_keys.ensure(caller)
             owner = self._accepted_keys.owners.share_of(caller)
         return owner

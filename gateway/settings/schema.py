@@ -189,12 +189,17 @@ class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
         int, _about("threads for large requests, and as many for long checks, in each worker"), Meta(ge=1)
     ] = 1
     min_bytes: Annotated[
-        int, _about("requests above this size are read in a thread, not on the event loop"), Meta(ge=0)
+        int,
+        _about(
+            "requests above this size are read in a thread, not on the event loop; of text it may be eight times as "
+            "much, where it has at most one value for each 16 of these bytes"
+        ),
+        Meta(ge=0),
     ] = 128 * 1024
     queue_size: Annotated[
         int, _about("such requests that may wait for a thread; further ones get a 503"), Meta(ge=1)
-    ] = 64
-    queue_share: Annotated[int, _about("such requests that one caller may have waiting"), Meta(ge=1)] = 16
+    ] = 1_000
+    queue_share: Annotated[int, _about("such requests that one caller may have waiting"), Meta(ge=1)] = 500
 
 
 class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
 
-from bench import load, translation
+from bench import load, samples, translation
 from bench.processes import Server, ServerFailed, free_port
 from bench.translation import spread
 
@@ -37,6 +37,7 @@ SETTLE_SECONDS = 0.1
 CASES = (
     load.Case("chat-c1", "chat, whole, c=1", 1),
     load.Case("chat-c32", "chat, whole, c=32", 32),
+    load.Case("history-c32", "chat, whole, 200 KB of history, c=32", 32, history_kb=200),
     load.Case("stream-c32", "chat, 100 deltas at once, c=32", 32, deltas=100),
     load.Case("native-c32", "native chat, whole, c=32", 32, native=True),
     load.Case("native-stream-c32", "native, 100 deltas at once, c=32", 32, deltas=100, native=True, target=1.1),
@@ -107,7 +108,7 @@ def start_gateway(upstream: Server, home: Path, custom: str | None) -> Server:
     """This project, or what --gateway-command names, with nothing but the necessary settings."""
     port = free_port()
     url = f"http://127.0.0.1:{upstream.port}"
-    env = clean_environment() | {"COHERE_API_KEY": "bench", "COHERE_BASE_URL": url}
+    env = clean_environment() | {"COHERE_API_KEY": samples.COHERE_KEY, "COHERE_BASE_URL": url}
     if custom is not None:
         positions = {"{python}": sys.executable, "{port}": str(port), "{upstream}": url}
         command = shlex.split(custom)

@@ -45,6 +45,7 @@ class Case:
     responses: bool = False  # the Responses API, streamed
     store: bool = False
     documents: int = 0  # more: documents to rank
+    history_kb: int = 0  # kilobytes of earlier turns
     headers: str = ""  # lines that some server wants, each with its line end
     at: str = ""  # another path than the gateway's
     target: float = 1.25
@@ -72,8 +73,9 @@ class Case:
             return samples.rerank_request(self.documents)
         if self.responses:
             return samples.responses_request(deltas=deltas, pace_ms=pace_ms, store=self.store)
-        request = samples.cohere_request if self.native else samples.openai_request
-        return request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
+        if self.native:
+            return samples.cohere_request(stream=self.stream, deltas=deltas, pace_ms=pace_ms)
+        return samples.openai_request(stream=self.stream, deltas=deltas, pace_ms=pace_ms, history_kb=self.history_kb)
 
 
 @dataclass

@@ -35,7 +35,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytest and mypy have it
 
-from bench import bench, load
+from bench import bench, load, samples
 from bench.processes import Server, ServerFailed, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,7 @@ CASES = (
     load.Case("chat-c1", "whole chat, c=1", 1),
     load.Case("chat-c32", "whole chat, c=32", 32),
     load.Case("chat-c256", "whole chat, c=256", 256),
+    load.Case("history-c32", "whole chat, 200 KB of history, c=32", 32, history_kb=200),
     load.Case("stream-c32", "stream of 100 deltas, c=32", 32, deltas=100),
     load.Case("embed-96", "96 embeddings of 1,024 floats, c=4", 4, inputs=96, encoding="float", dimensions=False),
     load.Case("embed-1", "one embedding of 1,024 floats, c=32", 32, inputs=1, encoding="float", dimensions=False),
@@ -152,7 +153,7 @@ def gateway(server: str, python: str = sys.executable, **settings: str) -> Calla
 
     def start(home: Path, port: int, upstream: int) -> Started:
         env = {
-            "COHERE_API_KEY": "bench",
+            "COHERE_API_KEY": samples.COHERE_KEY,
             "COHERE_BASE_URL": f"http://127.0.0.1:{upstream}",
             "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_paths()["purelib"]]),
             "GATEWAY_SERVER": server,
@@ -193,7 +194,7 @@ def start_nginx(home: Path, port: int, upstream: int) -> Started:
 def start_ferrogw(home: Path, port: int, upstream: int) -> Started:
     config = "apiVersion: v1\nstrategy:\n  mode: single\ntargets:\n  - virtual_key: cohere\n"
     env = {
-        "COHERE_API_KEY": "bench",
+        "COHERE_API_KEY": samples.COHERE_KEY,
         "COHERE_BASE_URL": f"http://127.0.0.1:{upstream}",
         "PORT": str(port),
         "GATEWAY_CONFIG": str(home / "config.yaml"),

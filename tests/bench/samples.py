@@ -35,17 +35,30 @@ def text(pieces: int) -> str:
     return "".join(_PIECES[number % len(_PIECES)] for number in range(pieces))
 
 
+COHERE_KEY = "Zt4mQ8vK1xWc7Yb0RfJ2nHs6LdPg3Ea9UoTi5XkM"
+"""A key that is none, as long as Cohere's are: answers are searched for it, and a short one takes longer to find."""
+
 # About 400 tokens: an ordinary answer, 2 KB.
 ANSWER_TEXT = text(380)
 
 
-def openai_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0, number: int = 0) -> bytes:
-    """A chat request; `number` makes it unlike the last one (same length), so that no cache can answer it."""
+HISTORY = (
+    'def kilometres(miles: float) -> float:\n    """Returns the same distance."""\n    return miles * 1.609\n' * 20
+)
+"""A turn of a long conversation about code, 2 KB."""
+
+
+def openai_request(*, stream: bool, deltas: int = 100, pace_ms: int = 0, number: int = 0, history_kb: int = 0) -> bytes:
+    """A chat request; `number` makes it unlike the last one (same length), so that no cache can answer it.
+
+    history_kb: kilobytes of earlier turns, as agents send them.
+    """
     script = f"(bench deltas={deltas} pace={pace_ms} number={number:012d})"
     body: dict[str, Any] = {
         "model": MODEL,
         "messages": [
             {"role": "system", "content": _SYSTEM},
+            *({"role": ("user", "assistant")[turn % 2], "content": HISTORY} for turn in range(history_kb // 2)),
             {"role": "user", "content": f"{_QUESTION}\n{script}"},
         ],
         "max_tokens": 800,

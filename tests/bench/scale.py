@@ -348,7 +348,7 @@ SHARES = (
     ("who is calling, and what they may", ("gateway/auth/", "gateway/virtual_keys/")),
     ("limits, budgets, ledger", ("gateway/limits/", "gateway/ledger/", "gateway/store/")),
 )
-"""What a whole call does, and where: beginnings of paths."""
+"""What a whole call does, and where: how the paths begin."""
 
 
 async def shares(seconds: float) -> list[str]:
@@ -357,8 +357,8 @@ async def shares(seconds: float) -> list[str]:
     counts = [await asyncio.to_thread(calls.counts_of, name) for name in names]
     lines = ["What a whole call is made of, in the interpreter's instructions of this project's code:", ""]
     lines += [peers.row(["", *names]), peers.row(["---"] * 3)]
-    for title, places in SHARES:
-        sums = [sum(n for (path, _), n in one.items() if path.startswith(places)) for one in counts]
+    for title, paths in SHARES:
+        sums = [sum(n for (path, _), n in one.items() if path.startswith(paths)) for one in counts]
         cells = [f"{n:,} ({n / one.total():.0%})" for n, one in zip(sums, counts, strict=True)]
         lines.append(peers.row([title, *cells]))
     lines.append(peers.row(["all", *(f"{one.total():,}" for one in counts)]))
