@@ -109,6 +109,7 @@ class Authenticator:
 
         Raises CallerError: 400 for two different keys, 401 for none or a wrong one, 403 for one that is blocked.
         """
+        # Before any header is read: in the demo no key can be wrong.
         if self.mode is Mode.DEMO:
             return Authentication(self._demo)
         presented = credentials_in(headers)
@@ -117,6 +118,7 @@ class Authenticator:
         if presented.of_gateways and presented.usual - presented.of_gateways:
             return await self._of_gateway(presented, address)
         secret = presented.only()
+        # Only without a key: a program that sends one means it, whatever cookies its browser adds.
         if not secret and method and (session := self.sessions.session_in(headers, method)) is not None:
             secret = session.secret
         if not secret:
@@ -139,6 +141,8 @@ class Authenticator:
 
         Cloudflare's users send both: their key for the gateway, and the provider's. Raises CallerError.
         """
+        # Whether it is one of ours decides. Otherwise the caller has two keys, of which we cannot know which one is
+        # meant.
         if len(presented.of_gateways) == 1:
             (secret,) = presented.of_gateways
             if self._is_master(secret) or await self._key_of(secret) is not None:
@@ -146,6 +150,7 @@ class Authenticator:
         raise CallerError(TWO_CREDENTIALS)
 
     async def _principal_of(self, secret: str, address: str) -> Principal:
+        # First, and by a comparison in constant time: the master key has no digest that anybody could look up.
         if self._is_master(secret):
             return self._master
         if self._tokens is not None and looks_like_token(secret):
@@ -162,6 +167,7 @@ class Authenticator:
     def is_secret_in_url(self, path: str, query: bytes) -> bool:
         """Tells whether a URL has the master key in it. path: decoded."""
         master = self._settings.master_key
+        # Of the query once decoded, because a URL may be written with any character encoded.
         return bool(master) and (master in path or bool(query) and master in unquote(query.decode("latin-1")))
 
     def _is_master(self, secret: str) -> bool:
@@ -180,6 +186,7 @@ class Authenticator:
             if principal.claims.expires + self._settings.jwt.leeway <= time.time():
                 raise CallerError(WRONG_KEY)
             return self._principal_by_claims(principal.claims, address)
+        # The master key and the modes without keys have no record that could have changed.
         if principal.key is None:
             return principal
         key = self._directory.current(principal.key.key_id)
@@ -190,6 +197,7 @@ class Authenticator:
     def _principal_by_key(self, key: VirtualKey, address: str) -> Principal:
         """Returns the principal of a key that may be used. Raises CallerError (403)."""
         team = self._directory.teams.get(key.team_id) if key.team_id is not None else None
+        # A 403 and not a 401: the key is known, and its holder may be told whom to ask.
         if key.blocked:
             raise CallerError(KEY_BLOCKED)
         if key.team_id is not None and (team is None or team.blocked):
@@ -211,6 +219,7 @@ class Authenticator:
     def _principal_by_claims(self, claims: Claims, address: str) -> Principal:
         """Returns the principal of a token. Raises CallerError: 401 for an unknown team, 403 for a blocked one."""
         team = self._directory.teams.get(claims.team) if claims.team is not None else None
+        # A 401 as for a wrong key: the token was made for a team that is not here.
         if claims.team is not None and team is None:
             raise CallerError(WRONG_KEY)
         if team is not None and team.blocked:

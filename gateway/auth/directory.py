@@ -149,6 +149,7 @@ class KeyDirectory:
         key = self.current(key_id) if key_id is not None else None
         if key is None:
             return None
+        # The digest of before a rotation still leads here, until its grace period is over.
         if key.digest != digest and not self._is_accepted(key, digest):
             return None
         return key
@@ -161,6 +162,7 @@ class KeyDirectory:
             if body is None:
                 return None
             if len(self._unpacked) >= UNPACKED_KEYS:
+                # What is unpacked is only a cache of what is packed, so all of it may go.
                 self._unpacked.clear()
             key = self._unpacked[key_id] = unpacked(body)
         return None if key.expires is not None and key.expires <= self._now() else key
@@ -189,12 +191,14 @@ class KeyDirectory:
     async def _load_changes(self) -> None:
         """Loads what has been changed before this call. Raises StoreUnavailable."""
         # A load that runs already may have read before the change: whoever comes now shares the one after it.
+        # Shared, so that a thousand unknown keys are one query.
         if self._loading is not None:
             if self._waiting is None:
                 self._waiting = asyncio.get_running_loop().create_task(self._load_after(self._loading))
             await asyncio.shield(self._waiting)
             return
         self._loading = self._start_loading()
+        # A caller who leaves must not end what others wait for.
         await asyncio.shield(self._loading)
 
     def _start_loading(self) -> asyncio.Task[None]:
@@ -228,6 +232,7 @@ class KeyDirectory:
         for number, key in enumerate(records.keys):
             self._replace_key(key)
             if number % APPLIED_AT_ONCE == APPLIED_AT_ONCE - 1:
+                # A first load of a hundred thousand keys would otherwise hold up every request.
                 await asyncio.sleep(0)
         for team in records.teams:
             if team.deleted_at is None:
@@ -247,6 +252,7 @@ class KeyDirectory:
         old = self._packed.pop(key.key_id, None)
         self._unpacked.pop(key.key_id, None)
         if old is not None:
+            # The digests of the old version, too, or a rotated secret would go on being found.
             for digest in PackedKey.of(old).digests:
                 self._by_digest.pop(digest, None)
         if not key.is_deleted:
@@ -286,6 +292,7 @@ class KeyDirectory:
         if self._looks >= MAX_LOOKS:
             return False
         self._looks += 1
+        # Before the look, so that many calls with one wrong key ask the database once.
         self._refused[digest] = now + LOOK_SECONDS
         self._refused.move_to_end(digest)
         if len(self._refused) > REFUSED_DIGESTS:

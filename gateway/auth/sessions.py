@@ -66,6 +66,7 @@ class EndedSessions:
 
     def add(self, id: str, ends_at: float) -> None:
         """Ends a session, in this process. ends_at: when it would have ended by itself, in Unix seconds."""
+        # Those that would have ended by themselves need no entry any more.
         if len(self._until) >= _MAX_ENDED:
             now = time.time()
             self._until = {id: until for id, until in self._until.items() if until > now}
@@ -96,6 +97,7 @@ class Sessions:
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(session), None)
         value = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        # Here and not in the browser, which would drop it without a word.
         if len(value) > LONGEST_COOKIE:
             raise CallerError(failure("bad_request", "This credential is too long for a cookie: use a shorter token"))
         return value
@@ -104,6 +106,7 @@ class Sessions:
         """Returns the session of a cookie; None for one that is over, or was not made here."""
         from cryptography.exceptions import InvalidTag
 
+        # Before anything is decoded: the cookie is the caller's, and may be of any length.
         if not self.enabled or len(value) > LONGEST_COOKIE:
             return None
         try:
@@ -137,6 +140,8 @@ class Sessions:
         value_of_cookie = _cookie_in(b"; ".join(cookies), is_secure(by_name)) if cookies else ""
         if not value_of_cookie:
             return None
+        # Browsers write this header themselves, and no page can change it:
+        # https://developer.mozilla.org/docs/Web/HTTP/Headers/Sec-Fetch-Site
         if by_name.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
             raise CallerError(FOREIGN_PAGE)
         session = self.open(value_of_cookie, time.time())

@@ -29,6 +29,7 @@ class CompletionsEndpoint:
         operation, services = self._operation, self._services
         record: RequestRecord = scope[REQUEST]
         record.operation, record.cohere_method = operation.name, self._method.name
+        # Before the body is read: a caller who may not call need not send it.
         services.admission.permit(record, self._method)
         request_body = await body.read_json(record, receive, services.settings)
         handler = RequestHandler(operation, self._method, services, record)
@@ -45,6 +46,7 @@ class CompletionsEndpoint:
             try:
                 await handler.respond(translation, sink)
             except BaseException:
+                # Its timers and half-sent comments, or they would write into a response that the middleware now makes.
                 sink.close(failed=True)
                 raise
             sink.close()

@@ -80,6 +80,7 @@ class PassthroughEndpoint:
         if verb not in cohere_methods.VERBS:
             raise _wrong_method()
         method = cohere_methods.find(verb, address.path)
+        # See docs/decisions.md#a-path-that-two-readers-could-read-differently-is-refused.
         if not cohere_methods.agrees(verb, address.path, method):
             raise CallerError(failure("bad_request", "The URL's path might be read as another one"))
         record.operation, record.cohere_method = method.operation, method.name
@@ -94,6 +95,7 @@ class PassthroughEndpoint:
         uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
         notes, workload = Notes(), None
         if uploading:
+            # An upload is never held here. Its declared length is all that can be judged before it is sent on.
             body.refuse_declared(record.headers, limit)
         elif method.takes == "json":
             json_body = await body.read_native_json(record, receive, settings) or None
@@ -110,6 +112,7 @@ class PassthroughEndpoint:
             upload = body.Pieces(receive, limit, timeouts, watcher) if uploading else None
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
             if edits := verb == "GET" and self._edits(method, record):
+                # What is edited has to come uncompressed.
                 headers = [header for header in headers if header[0] != "accept-encoding"]
             workload = workload or passthrough.workload(record.model, b"")
             json_body, admitted = await self._admit(record, method, workload, json_body, notes)
@@ -138,6 +141,7 @@ class PassthroughEndpoint:
         """Sends Cohere's response, or raises UpstreamError. edits: it is a list of models of which others are sent."""
         record = admission.record
         admission.see(response)
+        # See docs/decisions.md#callers-learn-the-truth-about-their-own-key-only.
         about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
         if about_key or response.repeats_key:
             raise UpstreamError(await response.failure(own_key=False))
@@ -166,6 +170,7 @@ class PassthroughEndpoint:
                 model = cheaper_model(record.principal, spent, policy) if readable and workload.model else None
                 if model is None:
                     raise
+                # The refusal wrote it, and the request goes on.
                 record.reason = ""
                 json_body, workload = passthrough.replace_model(json_body or b"", model), replace(workload, model=model)
                 notes.inform("limits", f"{model} in place of {spent[-1]}, whose budget is spent")
@@ -226,6 +231,7 @@ class PassthroughEndpoint:
         try:
             block = await chunks.read_chunk()
             record.first_byte = time.monotonic()
+            # Only then is the cost known before the head leaves, where the caller's header can say it.
             if not record.streamed and chunks.at_eof:
                 billed = self._bill(admission, response.status, usage_tail, block, broken=False)
             await send({"type": "http.response.start", "status": response.status, "headers": headers, JOINED: True})
@@ -234,9 +240,11 @@ class PassthroughEndpoint:
                 if usage_tail is not None:
                     usage_tail.feed(block)
                 block = await chunks.read_chunk()
+            # The last block is on its way: whoever leaves now has all of it.
             watcher.over()
             await send({"type": "http.response.body", "body": block, "more_body": False})
         finally:
+            # Also where the caller has left or the answer broke off: Cohere has worked, and charges for it.
             if not billed:
                 broken = record.streamed and not watcher.is_over
                 self._bill(admission, response.status, usage_tail, b"" if broken else block, broken)
@@ -254,6 +262,7 @@ class PassthroughEndpoint:
         state = self._services.state
         try:
             store = await state.open()
+            # One transaction over all replicas: two that look at the same job at the same time must not both charge it.
             first = await store.write(lambda connection: billed_jobs.claim(connection, seen.keys(), time.time()))
         except StoreUnavailable as error:
             state.log_failure(error)

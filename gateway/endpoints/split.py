@@ -51,6 +51,7 @@ class SplitEndpoint:
         )
         path_aliases.note_deployment(record, request.notes)
         services.catalog.look_up(request.model, record.principal)
+        # Vectors are always repeatable, so no temperature is asked for.
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)
         workload = request.workload
         async with DisconnectWatcher(receive) as watcher:
@@ -60,9 +61,11 @@ class SplitEndpoint:
                 request = request.without_cached(await lookup.load_each(source.path, alone))
                 record.cache = MISS if request.bodies else CACHE_HIT
             with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
+                # Some inputs came out of the cache: what they would have cost is shown as saved.
                 if request.workload != workload:
                     admission.credit_inputs(workload, request.workload)
                 request, bodies, response = await self._respond(request, admission)
+            # The cache is written after the answer has left: nobody waits for it.
             await send_json(send, response.body, request.notes, watcher)
             if lookup is not None and bodies and source.answered(record):
                 pieces = [(alone[index], piece) for index, piece in request.cache_entries(bodies)]
@@ -79,6 +82,7 @@ class SplitEndpoint:
             return await self._call(request, admission)
         except (UpstreamError, AnswerFailed) as error:
             second = request.second_attempt(error.failure)
+            # What failed was billed, so there have to be limits and budgets left for it once more.
             if second is None or not await admission.repeat(second.workload):
                 raise _upstream_error(request, error) from error
         admission.notes = second.notes

@@ -133,6 +133,7 @@ def _starting_after(query: QueryParams) -> int:
 async def _delete(request: StoredRequest) -> bytes:
     if not await request.store.delete(request.owner, request.id):
         _no_response(request)
+    # After the deletion, so that what still runs finds nothing to write into.
     request.background.stop_one(request.id)
     return _encode(openai.DeletedObject(request.id, "response"))
 
@@ -154,6 +155,7 @@ async def _input_items(request: StoredRequest) -> bytes:
     after, limit, order = _paging(request.query)
     items = decode_items((await _stored(request)).items)
     if order == "desc":
+        # They are stored in the order in which they were said; OpenAI lists the newest first.
         items.reverse()
     if after is not None:
         index = next((index for index, item in enumerate(items) if item.get("id") == after), None)

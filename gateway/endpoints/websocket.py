@@ -65,6 +65,8 @@ class WebSocketEndpoint:
         reading = asyncio.ensure_future(socket.read())
         stopping = asyncio.ensure_future(self._stopped(socket))
         try:
+            # Whichever ends first: a server that stops must not wait for an idle socket, nor a closed one for the
+            # server.
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 await _close(send, SERVICE_RESTART, "the server restarts")

@@ -48,7 +48,10 @@ class ConnectionState:
     def add(self, response_id: str, conversation: tuple[bytes, ...]) -> None:
         """Holds a conversation; the oldest ones go when there are too many, or too many bytes."""
         self._conversations[response_id] = conversation
+        # Added up anew each time, over sixteen responses at most: a running sum would have to follow every change.
         sizes = {id: sum(map(len, arrays)) for id, arrays in self._conversations.items()}
+        # The memory is asked last and may refuse even one, which then cannot be continued. That is an error of the next
+        # request, not of this one.
         while len(sizes) > MAX_RESPONSES or sum(sizes.values()) > MAX_BYTES or not self._reserve(sum(sizes.values())):
             oldest = next(iter(sizes))
             del self._conversations[oldest], sizes[oldest]
@@ -108,6 +111,7 @@ class SocketTurn:
                 before = tuple(("", item) for array in self._local_history for item in split_items(array))
                 loaded = replace(loaded, options=replace(options, items=(*before, *options.items)))
             await self._connection.state.save(loaded, caller, response, body)
+        # Nobody should continue what failed, and the request may be sent again with the same predecessor.
         elif response.status != "failed":
             own = join_items(item for _, item in options.items)
             self._connection.add(response.id, (*loaded.history, own, response.output))

@@ -149,6 +149,7 @@ class ConversationState:
         """Waits until the store was opened or failed to open, and returns it."""
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
+        # Opened once for all; whoever leaves while it opens must not end that.
         await asyncio.shield(self._opening)
         return self.store
 
@@ -173,6 +174,7 @@ class ConversationState:
         except StoreUnavailable as error:
             self.log_failure(error)
             raise CallerError(UNAVAILABLE) from error
+        # The look itself has shown that the storage works.
         self.degraded = ""
         self._observe(usage.total)
         if self._deferred:
@@ -345,6 +347,8 @@ async def _refuse_escapes(texts: Collection[bytes]) -> None:
     escapes = 0
     for text in texts:
         for start in range(0, len(text), COUNTED_AT_ONCE):
+            # `count` runs in C without a pause, hence a piece at a time
+            # (docs/decisions.md#what-json-costs-is-bounded-by-its-values-before-it-is-parsed).
             escapes += text.count(b"\\", start, start + COUNTED_AT_ONCE)
             if escapes > MAX_ESCAPES:
                 raise CallerError(TOO_MANY_ESCAPES)

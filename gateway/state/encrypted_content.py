@@ -65,6 +65,7 @@ class TextBudget(Struct):
         Raises CallerError (413, or 429 and 503 from the memory), before more is unpacked than remains.
         """
         decompressor = zlib.decompressobj()
+        # One byte more than allowed: so it shows whether there is more, without unpacking it.
         text = decompressor.decompress(compressed, min(MAX_TEXT_BYTES, self.max_bytes - self.used) + 1)
         self.used += len(text)
         if self.used > self.max_bytes:
@@ -87,6 +88,7 @@ class Seal:
         """Returns the text as a token, sealed with the first key."""
         nonce = os.urandom(NONCE_BYTES)
         cipher = _ciphers(self._credential, self._kind.label)[0]
+        # Compressed before it is encrypted, as nothing could be compressed after.
         ciphertext = cipher.encrypt(nonce, zlib.compress(text.encode()), self._owner)
         return self._kind.prefix + base64.urlsafe_b64encode(nonce + ciphertext).decode()
 
@@ -97,6 +99,7 @@ class Seal:
         """
         if not token.startswith(self._kind.prefix):
             return None
+        # Which key sealed it is not in the token, so that tokens tell nothing of the keys.
         for cipher in _ciphers(self._credential, self._kind.label):
             if (text := self._decrypt(cipher, token, budget)) is not None:
                 return text
