@@ -16,9 +16,15 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.auth.directory import KeyDirectory
 from gateway.limits import shared_counters as module
 from gateway.limits.shared_counters import SharedCounters
+from gateway.limits.start import create_limiter
 from gateway.limits.stored_budgets import StoredBudgets
+from gateway.observability.access_log import Log
+from gateway.observability.alerts import Alerts
+from gateway.observability.metrics import Metrics
+from gateway.settings.schema import LimitSettings, Settings
 from gateway.store.counters import Counter, CountersUnavailable, Reservation, Settlement
 from gateway.store.database import Database
 from gateway.store.redis_counters import PREFIX, RedisCounters
@@ -338,6 +344,19 @@ def test_a_burst_of_admissions_shares_the_connections(redis: RedisProcess, tmp_p
         await redis_counters.stop()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(0.05, 1.0), (30.0, 30.0)])
+def test_a_connection_waits_as_long_as_a_request_may(timeout: float, seconds: float, tmp_path: Path) -> None:
+    settings = Settings(
+        redis_url="redis://127.0.0.1:1/0",
+        database_url=f"sqlite:///{tmp_path}/g.db",
+        limits=LimitSettings(timeout=timeout),
+    )
+    metrics, alerts = Metrics(lambda model: True, ()), Alerts("", "", print)
+    limiter = create_limiter(settings, cast(KeyDirectory, None), metrics, cast(Log, None), alerts)
+    redis = cast(Any, limiter.counters)._shared._redis
+    assert redis.connection_pool.connection_kwargs["socket_timeout"] == redis.connection_pool.timeout == seconds
 
 
 def test_a_settlement_that_did_not_arrive_counts_when_the_budget_is_used_again(

@@ -25,6 +25,9 @@ DATABASE_SECONDS = 5.0
 COUNTING_SECONDS = 2.0
 """That a request may wait at least for a database that counts. For Redis the setting `limits.timeout` says how long."""
 
+REDIS_SECONDS = 1.0
+"""For a connection to Redis, and for each answer, where `limits.timeout` does not say more: a settlement may take it."""
+
 CONNECTIONS = 4
 
 
@@ -54,7 +57,7 @@ def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) ->
 
         kind = RedisClusterCounters if settings.redis_cluster else RedisCounters
         try:
-            redis = kind(settings.redis_url, stored.load)
+            redis = kind(settings.redis_url, stored.load, timeout=max(REDIS_SECONDS, limits.timeout))
         except ValueError as error:
             raise SettingError(f"redis_url: {error}") from error
         return shared(redis, timeout=limits.timeout, stores_all=True)

@@ -1,7 +1,8 @@
 """Counters in the database (`counters.Counters`), for all who share it: exact over processes and machines.
 
 A row is an amount of one kind in one slot of time. On SQLite the workers of a machine take turns in short transactions;
-on PostgreSQL one statement calls a function that was made with the table (`migrations/versions`). Budgets are kept
+on PostgreSQL one statement calls a function that was made with the table (`migrations/versions`), for all requests that
+wait in a process. Budgets are kept
 here in the same rows when something faster does the counting (`load_budgets`, `add_budgets`), so that they survive it.
 """
 
@@ -36,7 +37,7 @@ ROLLING, RESERVED, MONEY, PROCESS = 0, 1, 2, 3
 of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter."""
 
 MAX_GROUP = 200
-"""Requests that share a transaction of SQLite."""
+"""Requests that share a transaction."""
 
 OLD_BUDGETS = 400 * 86_400
 """Seconds after which the windows of a budget that ended are deleted."""
@@ -48,7 +49,7 @@ _ADD = (
 _SUM = "SELECT coalesce(sum(amount), 0) FROM counter_slots WHERE counter = ? AND kind = ? AND slot BETWEEN ? AND ?"
 _SLOTS = "SELECT slot, amount FROM counter_slots WHERE counter = ? AND kind = 0 AND slot BETWEEN ? AND ? ORDER BY slot"
 _RELEASE = "UPDATE counter_slots SET amount = max(amount - ?, 0) WHERE counter = ? AND kind = 1 AND slot = ?"
-_RESERVE_ALL = text("SELECT CAST(reserve_counters(CAST(:items AS jsonb), :clock, :lease, :window) AS text)")
+_RESERVE_ALL = text("SELECT CAST(reserve_each_request(CAST(:items AS jsonb), :clock, :lease, :window) AS text)")
 _SETTLE_ALL = text("SELECT settle_counters(CAST(:items AS jsonb), :clock)")
 
 _CLOCK = select(database_time())
@@ -64,7 +65,7 @@ class _Reply(Struct):
     lease: int
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_replies = msgspec.json.Decoder(list[_Reply]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,7 +83,8 @@ class SqlCounters:
         database_clock: Callable[[], float] | None = None,
     ) -> None:
         self._database, self._clock, self._database_clock = database, clock, database_clock
-        self._waiting: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = []
+        # What waits for the next transaction: work on SQLite's connection, or PostgreSQL's request.
+        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
         self._group: asyncio.Task[None] | None = None
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
@@ -97,7 +99,7 @@ class SqlCounters:
             now = self._clock()
             decision: Decision = await self._in_group(lambda c: _reserve(c, counters, tokens, money, now))
             return decision
-        items = _encode(
+        reply = await self._in_group(
             [
                 {
                     "id": counter.id,
@@ -108,12 +110,14 @@ class SqlCounters:
                 }
                 for counter in counters
             ]
-        ).decode()
+        )
+        return Decision(reply.admitted, [CounterState(*state) for state in reply.states], reply.lease)
+
+    async def _reserve_each(self, requests: Sequence[Any]) -> Sequence[_Reply]:
+        """Returns PostgreSQL's replies to these requests, which are decided one after the other."""
         clock = self._database_clock() if self._database_clock is not None else None
-        values = {"items": items, "clock": clock, "lease": LEASE, "window": WINDOW}
-        reply = _decode_reply(await self._run(lambda c: c.scalar(_RESERVE_ALL, values), False))
-        states = [CounterState(*state) for state in reply.states]
-        return Decision(reply.admitted, states, reply.lease)
+        values = {"items": _encode(requests).decode(), "clock": clock, "lease": LEASE, "window": WINDOW}
+        return _decode_replies(await self._run(lambda c: c.scalar(_RESERVE_ALL, values), False))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._settle([row for settlement in settlements for row in _settlement_rows(settlement)])
@@ -150,10 +154,11 @@ class SqlCounters:
     async def stop(self) -> None:
         await self._database.close()
 
-    async def _in_group(self, work: Callable[[Connection], Any]) -> Any:
+    async def _in_group(self, work: Any) -> Any:
         """Returns the result of work that is done in the next transaction, with all that waits for it.
 
-        Processes poll for SQLite's lock: each has to come for it seldom, whatever the number of its requests.
+        Processes poll for SQLite's lock: each has to come for it seldom, whatever the number of its requests. On
+        PostgreSQL a statement costs this process more than what it asks for costs the server.
         """
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, result))
@@ -165,7 +170,11 @@ class SqlCounters:
         while self._waiting:
             group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
             try:
-                results = await self._run(partial(_all, [work for work, _ in group]), True)
+                works = [work for work, _ in group]
+                if self._database.is_postgresql:
+                    results = await self._reserve_each(works)
+                else:
+                    results = await self._run(partial(_all, works), True)
             except Exception as error:
                 for _, result in group:
                     if not result.done():

@@ -312,7 +312,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0012"
+HEAD = "0013"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 
