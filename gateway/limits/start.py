@@ -26,7 +26,7 @@ COUNTING_SECONDS = 2.0
 """That a request may wait at least for a database that counts. For Redis the setting `limits.timeout` says how long."""
 
 REDIS_SECONDS = 1.0
-"""For a connection to Redis, and for each answer, where `limits.timeout` does not say more: a settlement may take it."""
+"""For a connection to Redis, and for each answer, where `limits.timeout` does not say more."""
 
 CONNECTIONS = 4
 
