@@ -64,5 +64,4 @@ class AcceptedKeys:
             return
         async with self._upstream.get(PROOF_PATH, principal) as response:
             await response.raise_for_status(own_key=True)
-            await response.read_body()
         self.add(principal)
