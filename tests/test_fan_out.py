@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gateway.errors import UpstreamError, failure
-from gateway.pipeline.fan_out import gather_or_first_error
+from gateway.pipeline.fan_out import gather_or_first_error, post_all
 
 
 async def returns(value: int, steps: int = 0) -> int:
@@ -72,3 +75,34 @@ def test_cancelling_cancels_all_calls() -> None:
 
     asyncio.run(main())
     assert sorted(ended) == [1, 2]
+
+
+def test_a_request_that_is_cancelled_before_it_calls_makes_no_call() -> None:
+    calls: list[str] = []
+
+    class Calls:
+        """Notes the calls to Cohere, none of which ends by itself."""
+
+        def post(self, path: str, *_: Any) -> Any:
+            calls.append(path)
+            return contextlib.nullcontext()
+
+    class Admitted:
+        """Lets every answer in."""
+
+        record = SimpleNamespace(model="embed-v4.0", principal=None, attempts=[], memory=None, controls=None)
+
+        async def accept(self, response: Any) -> Any:
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        upstream: Any = Calls()
+        admission: Any = Admitted()
+        await post_all(upstream, "/v2/embed", admission, [b"{}"] * 3)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(asyncio.wait_for(main(), 10))
+    assert calls == []

@@ -8,6 +8,7 @@ process and stops it with signals.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import shlex
@@ -29,6 +30,7 @@ import openai
 import pytest
 
 from gateway.http.responses import LARGEST_SEND
+from gateway.pipeline.http_sink import HttpSink
 from gateway.settings.schema import Timeouts
 from support.app import (
     CALLER_KEY,
@@ -129,6 +131,18 @@ def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, r
         line = harness.gateway.log.line_of("leaver")
         assert (line["status"], line["outcome"], line["fault"]) == (499, "client_closed", "caller_left")
         assert not [one for one in harness.gateway.log.lines if "message" in one]
+
+
+def test_nothing_is_left_of_a_stream_whose_caller_left() -> None:
+    with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as harness:
+        with socket.create_connection(harness.gateway.address, 30) as connection:
+            connection.sendall(request_bytes(stream=True))
+            reads_until(connection, b'"Hi"')
+        harness.gateway.log.line_of("leaver")
+        harness.gateway.settle()
+        gc.collect()
+        # A timer that was not stopped would go on for ever, and keep it.
+        assert not [one for one in gc.get_objects() if isinstance(one, HttpSink)]
 
 
 async def _leave_by_cancelling(gateway: Gateway, requested: Signal, stream: bool) -> None:

@@ -485,6 +485,7 @@ def restricted() -> Iterator[Harness]:
         key_of("both", team_id="small", models=("command-*",), permissions="all"),
         key_of("apart", team_id="small", models=("command-a-*",), permissions="all"),
         key_of("recordings", models=("cohere-transcribe-*",)),
+        key_of("anything", permissions="all"),
         key_of("aliased", models=(A,), aliases={"mine": A, "theirs": "command-r7b-12-2024"}),
     )
     with run_keyed_harness(*records) as (harness, _):
@@ -580,6 +581,21 @@ def test_the_model_in_a_form_counts(restricted: Harness, form: bytes, status: in
     assert ask(restricted, "recordings", "/cohere/v2/audio/transcriptions", form, **headers).status == status
     bodies = [request.body for request in restricted.upstream.requests]
     assert bodies == ([form] if status == 200 else []), "byte for byte, or not at all"
+
+
+@pytest.mark.parametrize("form", [form for form, status in FORMS if status != 403])
+def test_no_form_is_read_where_its_model_decides_nothing(restricted: Harness, form: bytes) -> None:
+    restricted.respond_with(json_answer(200, {"text": "Hi"}))
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    seen = ask(restricted, "anything", "/cohere/v2/audio/transcriptions", form, **headers)
+    assert (seen.status, [request.body for request in restricted.upstream.requests]) == (200, [form])
+
+
+@pytest.mark.parametrize("body", [b"nonsense", b'{"model": "a", "Model": "b"}'])
+def test_no_body_is_judged_where_nothing_is_restricted(restricted: Harness, body: bytes) -> None:
+    restricted.respond_with(json_answer(200, {"text": "Hi"}))
+    seen = ask(restricted, "anything", "/cohere/v2/embed", body, **{"content-encoding": "gzip"})
+    assert (seen.status, [request.body for request in restricted.upstream.requests]) == (200, [body])
 
 
 # --- the safety mode ------------------------------------------------------------------------------------------

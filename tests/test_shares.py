@@ -15,7 +15,8 @@ from websockets.sync.client import connect
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError
-from gateway.pipeline.accepted_keys import PROOF_PATH, AcceptedKeys
+from gateway.pipeline import accepted_keys
+from gateway.pipeline.accepted_keys import PROOF_PATH, AcceptedKeys, AcceptedOwners
 from gateway.pipeline.offload import TURN_SECONDS, Offload, work_of
 from gateway.settings.schema import ConcurrencySettings, OffloadSettings
 from support.app import CHAT, Gateway, answered, gateway_over
@@ -245,3 +246,22 @@ async def test_the_loop_turns_between_requests() -> None:
     assert most <= 3, f"{most} in one turn"
     await asyncio.gather(*requests)
     offload.stop()
+
+
+def test_the_key_that_was_used_least_recently_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepted_keys, "MAX_KEYS", 2)
+    owners = AcceptedOwners()
+    for owner in ("first", "second", "first", "third"):
+        owners.add(owner)
+    kept = {owner for owner in ("first", "second", "third") if owners.accepts(caller(owner))}
+    assert kept == {"first", "third"}
+
+
+def test_a_proof_holds_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners, now = AcceptedOwners(), [0.0]
+    monkeypatch.setattr("gateway.pipeline.accepted_keys.time.monotonic", lambda: now[0])
+    owners.add("someone")
+    for seconds, accepted in ((accepted_keys.ACCEPTED_SECONDS - 1, True), (accepted_keys.ACCEPTED_SECONDS, False)):
+        now[0] = seconds
+        assert owners.accepts(caller("someone")) is accepted
+        assert owners.share_of(caller("someone")) == ("someone" if accepted else accepted_keys.UNPROVEN)
