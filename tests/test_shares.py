@@ -253,8 +253,8 @@ def test_the_key_that_was_used_least_recently_is_forgotten_first(monkeypatch: py
     owners = AcceptedOwners()
     for owner in ("first", "second", "first", "third"):
         owners.add(owner)
-    kept = {owner for owner in ("first", "second", "third") if owners.accepts(caller(owner))}
-    assert kept == {"first", "third"}
+    accepted = {owner for owner in ("first", "second", "third") if owners.accepts(caller(owner))}
+    assert accepted == {"first", "third"}
 
 
 def test_a_proof_holds_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
