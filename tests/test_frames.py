@@ -175,12 +175,12 @@ def measured(
 
 # At most so many files and functions of ours, and frames from the endpoint to the HTTP client.
 TRIPS: dict[Callable[[Harness, Watch], Trip], tuple[int, int, int]] = {
-    chat_whole: (66, 310, 8),
-    event_of_a_stream: (18, 50, 0),
-    responses_with_memory: (81, 410, 8),
-    three_hundred_embeddings: (64, 270, 4),
-    native_chat: (60, 230, 3),
-    upstream_error: (63, 275, 8),
+    chat_whole: (62, 270, 6),
+    event_of_a_stream: (16, 36, 0),
+    responses_with_memory: (77, 358, 6),
+    three_hundred_embeddings: (60, 246, 2),
+    native_chat: (58, 224, 1),
+    upstream_error: (59, 254, 6),
 }
 
 
