@@ -19,6 +19,7 @@ from gateway.ledger.writer import Flood, stored_row
 from gateway.store import ledger
 from gateway.store.database import Database
 from gateway.store.ledger import DAY, MICROSECONDS, OTHER_END_USERS, Filter, Position
+from gateway.store.tables import LATENCY_COLUMNS
 from support.databases import throwaway
 
 NOW = int(time.time())
@@ -77,6 +78,23 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         users = await database.read(lambda c: ledger.usage(c, ("end_user",), NOW // DAY * DAY, NOW + 2 * DAY, {}))
         assert {row["end_user"] for row in users} > {OTHER_END_USERS} and sum(row["calls"] for row in users) == 41
 
+        slow: dict[str, Any] = {"key_id": "key_slow", "model": "slow"}
+        timed = [
+            entry(50, NOW - 60, total_ms=700.0, ttft_ms=90.0, **slow),
+            entry(51, NOW - 60, outcome="error", **slow),
+        ]
+        assert await insert(database, timed) == 2
+        assert await insert(database, [entry(52, NOW - 60, total_ms=200_000.0, **slow)]) == 1
+        day = NOW // DAY * DAY
+        for by, start in (("model", NOW - 7200), ("key_id", day - DAY), ("model", day - DAY)):
+            (row,) = await database.read(
+                lambda c, by=by, start=start: ledger.usage(  # type: ignore[misc]
+                    c, (by,), start, day + DAY, {by: slow[by]}, latency=True
+                )
+            )
+            counted = {name: row[name] for name in LATENCY_COLUMNS if row[name]}
+            assert counted == {"total_ms_6": 1, "total_ms_16": 1, "ttft_ms_2": 1} and row["calls"] == 3
+
         count, before = 0, None
         wanted = Filter(text="call 3")  # no index answers it: pages may be short
         for _ in range(100):
@@ -108,9 +126,9 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         while await database.write(lambda c: ledger.delete_old(c, NOW - 5 * DAY)):
             pass
         left = await database.read(lambda c: ledger.page(c, Filter(), None, 5000))
-        assert len(left.entries) == 43
+        assert len(left.entries) == 46
         days = await database.read(lambda c: ledger.usage(c, ("day",), 0, (NOW // DAY + 1) * DAY, {}))
-        assert sum(row["calls"] for row in days) == 2543  # daily sums stay
+        assert sum(row["calls"] for row in days) == 2546  # daily sums stay
         await database.close()
         if kind == "sqlite":  # closing moves what is in the log to the file
             assert (tmp_path / "store.db").stat().st_size < size / 2 or size == 0

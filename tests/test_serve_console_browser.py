@@ -319,9 +319,14 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         mine = next(one for one in total if one["key_alias"] == "agent")
         expect(row.locator("td").nth(3)).to_have_text(str(mine["calls"]))
         expect(page.get_by_role("img", name="Cost over time").get_by_text("agent")).to_be_visible()
-        expect(page.get_by_role("img", name="Mean time of a call").locator("canvas")).to_be_visible()
+        expect(page.get_by_role("img", name="Latency over time").locator("canvas")).to_be_visible()
+        (day,) = gateway.ask(
+            "GET", f"/usage?by=key&key=agent&since={time.strftime('%Y-%m-%d', time.gmtime())}&latency=true"
+        ).body["data"]
+        expect(row.locator("td").nth(9)).to_have_text(about(day["latency"]["p50_ms"]))
         choose(page.get_by_role("radiogroup", name="By"), "Model")
         choose(page.get_by_role("radiogroup", name="Range"), "24 h")
+        expect(page.locator(".tile").filter(has_text="Latency, p95")).to_contain_text("half within")
         expect(page).to_have_url(re.compile(r"by=model&range=24h"))
         expect(page.get_by_role("row").filter(has_text="command-a-03-2025")).to_be_visible()
         with page.expect_download() as download:
@@ -329,6 +334,10 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         assert download.value.path().read_text(encoding="utf-8").startswith("model,hour,calls,")
         page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").click()
         expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025"))
+
+
+def about(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
 
 # --- the playground -----------------------------------------------------------------------------------------

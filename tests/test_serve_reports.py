@@ -231,6 +231,28 @@ def test_csv(reported: Reported) -> None:
     assert len(list(csv.DictReader(io.StringIO(pages.data.decode())))) == 3 and pages.headers["x-next-cursor"]
 
 
+def test_how_long_calls_took(reported: Reported) -> None:
+    """By models in any time, by keys in whole days; of end users nothing is counted."""
+    today = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 60))
+    models = {row["model"]: row["latency"] for row in reported.get("/usage?by=model&since=2h&latency=true")["data"]}
+    assert 0 < models["command-a-03-2025"]["p50_ms"] <= models["command-a-03-2025"]["p95_ms"] < 60_000
+    assert models["command-a-03-2025"]["ttft_p50_ms"] > 0 and models["rerank-v3.5"]["ttft_p50_ms"] is None
+    (everything,) = reported.get("/usage?by=total&since=2h&latency=true")["data"]
+    assert everything["calls"] == CALLS and everything["latency"]["p95_ms"]
+    keys = {
+        row.get("key_alias"): row["latency"]
+        for row in reported.get(f"/usage?by=key&since={today}&latency=true")["data"]
+    }
+    assert keys["research-agent"]["p50_ms"] and None not in (keys["other"]["p95_ms"], keys["master"]["p50_ms"])
+    assert "latency" not in reported.get("/usage")["data"][0]
+    for query in ("by=key&since=2h", "by=hour&key=other", "by=end_user", "by=day&team=search&since=90m"):
+        answer = reported.ask("GET", f"/usage?latency=true&{query}", MASTER_KEY)
+        assert (answer.status, answer.body["error"]["param"]) == (400, "latency"), query
+    assert reported.ask("GET", "/usage?latency=yes", MASTER_KEY).status == 400
+    table = reported.ask("GET", "/usage?by=model&latency=true&format=csv", MASTER_KEY).data.decode()
+    assert "latency.p95_ms" in table.splitlines()[0]
+
+
 # --- files ------------------------------------------------------------------------------------------------------
 
 

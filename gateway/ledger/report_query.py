@@ -76,7 +76,7 @@ NEWER_PARAMETERS = tuple(name for name in AUDIT_PARAMETERS if name not in ("limi
 EXPORT_PARAMETERS = tuple(name for name in AUDIT_PARAMETERS if name != "limit")
 USAGE_PARAMETERS = (
     *("by", "key", "team", "user", "end_user", "model", "method", "fault"),
-    *("since", "until", "format"),
+    *("since", "until", "latency", "format"),
 )
 
 
@@ -204,6 +204,14 @@ def cursor_text(position: Position | None) -> str | None:
 def is_date(text: str) -> bool:
     """Returns whether a text is a day, which an end includes as a whole."""
     return _DATE.match(text) is not None
+
+
+def with_latency(query: Mapping[str, str]) -> bool:
+    """Returns whether sums are to say how long calls took. Raises InvalidField."""
+    text = query.get("latency") or "false"
+    if text not in ("true", "false"):
+        raise InvalidField("latency", "'latency' must be 'true' or 'false'")
+    return text == "true"
 
 
 def _microseconds(query: Mapping[str, str], name: str, now: float) -> int | None:

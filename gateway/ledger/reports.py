@@ -16,11 +16,12 @@ from msgspec.structs import replace
 
 from gateway.ledger import report_query
 from gateway.ledger.entry import decode_entry, timestamp
+from gateway.ledger.latencies import latencies
 from gateway.ledger.report_query import Names
 from gateway.store import ledger
 from gateway.store.database import Work
 from gateway.store.keys import Change
-from gateway.store.ledger import COUNTED_UNITS, MICROSECONDS, Filter, Page, Position
+from gateway.store.ledger import COUNTED_UNITS, DAY, MICROSECONDS, Filter, Page, Position, Scope
 from gateway.store.reports import position_of
 from translators.core.errors import InvalidField
 
@@ -39,6 +40,9 @@ BY: Mapping[str, str] = {
     "day": "day",
 }
 """What usage may be asked by -> the name of the sums."""
+
+TOTAL = "total"
+"""As what usage is asked by: one sum of all."""
 
 CALLS_ONLY = (
     *("key", "team", "user", "end_user", "tag", "metadata", "method", "model", "status", "fault", "request_id", "id"),
@@ -207,14 +211,23 @@ async def usage(report: Report) -> Row:
     """
     query = report.query
     report_query.require_known(query, report_query.USAGE_PARAMETERS)
-    by = [name for name in query.get("by", "model").split(",") if name]
+    by = [name for name in query.get("by", "model").split(",") if name not in ("", TOTAL)]
     if unknown := [name for name in by if name not in BY]:
-        raise InvalidField("by", f"'by' cannot be '{unknown[0][:50]}': there are {', '.join(BY)}")
+        raise InvalidField("by", f"'by' cannot be '{unknown[0][:50]}': there are {', '.join((*BY, TOTAL))}")
     since, until = report_query.period_of(query, report.now)
-    where = _where(report)
-    sums = await usage_rows(report.reader, by, since, until, where)
+    where, latency = _where(report), report_query.with_latency(query)
+    sums = await usage_rows(report.reader, by, since, until, where, latency)
+
+    def rows() -> list[Row]:
+        shown = [_usage_row(row, by, report.names) for row in sums[:MAX_GROUPS]]
+        return (
+            [{**row, "latency": latencies(counts)} for row, counts in zip(shown, sums, strict=False)]
+            if latency
+            else shown
+        )
+
     return {
-        "data": await asyncio.to_thread(lambda: [_usage_row(row, by, report.names) for row in sums[:MAX_GROUPS]]),
+        "data": await asyncio.to_thread(rows),
         "more": len(sums) > MAX_GROUPS,
     }
 
@@ -234,24 +247,45 @@ def _where(report: Report) -> dict[str, str]:
 
 
 async def usage_rows(
-    reader: LedgerReader, by: Sequence[str], since: int, until: int, where: Mapping[str, str]
+    reader: LedgerReader,
+    by: Sequence[str],
+    since: int,
+    until: int,
+    where: Mapping[str, str],
+    latency: bool = False,
 ) -> list[Mapping[str, Any]]:
     """Returns sums as the database has them: those over a time whole, of others the MAX_GROUPS + 1 that cost most.
+
+    latency: with how long calls took.
 
     Raises InvalidField where there are none of this kind, and for more over a time.
     """
     columns = [BY[name] for name in by]
-    if "end_user" in columns or "end_user" in where:
+    scope = ledger.scope_of(columns, where)
+    if latency and scope is not Scope.MODELS:
+        _require_days(scope, by, since, until)
+    if scope is Scope.END_USERS:
         allowed = ("end_user", "hour", "day")
         if other := [name for name in (*columns, *where) if name not in allowed]:
             message = (
                 f"End users are counted by day and hour, not by {other[0].removesuffix('_id')}; see /audit?end_user="
             )
             raise InvalidField("by", message)
-    sums = await reader.read(lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS + 1))
+    sums = await reader.read(
+        lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS + 1, latency)
+    )
     if len(sums) > MAX_GROUPS and not {"hour", "day"}.isdisjoint(by):
         raise InvalidField("since", f"This is more than {MAX_GROUPS} sums: ask for less time, or by fewer things")
     return sums
+
+
+def _require_days(scope: Scope, by: Sequence[str], since: int, until: int) -> None:
+    """Raises InvalidField for latencies that are not counted: of end users, and of keys in less than a day."""
+    if scope is Scope.END_USERS:
+        raise InvalidField("latency", "How long calls took is not counted by end users")
+    if "hour" in by or since % DAY or until % DAY:
+        message = "How long calls of a key, a team or a user took is counted by days: ask from a date on, not by hours"
+        raise InvalidField("latency", message)
 
 
 def _usage_row(row: Mapping[str, Any], by: Sequence[str], names: Names) -> Row:

@@ -1,9 +1,25 @@
 """The sums that a group of rows adds to those in the database, by hour and by day."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 from gateway.ledger.entry import LedgerEntry
-from gateway.store.ledger import COUNTED_UNITS, DAY, HOUR, MICROSECONDS, OTHER_END_USERS, SUMMED, Scope, SumKey, Sums
+from gateway.store.ledger import (
+    COUNTED_UNITS,
+    DAY,
+    HOUR,
+    MICROSECONDS,
+    OTHER_END_USERS,
+    SUMMED,
+    Scope,
+    SumKey,
+    Sums,
+    counts_latency,
+)
+from gateway.store.tables import LATENCY_BOUNDS
+
+_BUCKETS = len(LATENCY_BOUNDS) + 1
 
 MAX_END_USERS = 1000
 """End users of an hour, and of a day, that a process counts by name: anybody may write any name into a request."""
@@ -71,19 +87,30 @@ def _by_period(
         for (hour, key_id, team_id, user_id, model, method, fault), total in hours.items():
             start = hour - hour % seconds
             key = SumKey(int(Scope.CALLS), seconds, start, key_id, team_id, user_id, "", model, method, fault)
-            _merge(sums.setdefault(key, Sums()), total)
+            _merge(sums, key, total)
             key = SumKey(int(Scope.MODELS), seconds, start, model=model, method=method, fault=fault)
-            _merge(sums.setdefault(key, Sums()), total)
+            _merge(sums, key, total)
         for (hour, name), total in end_users.items():
             start = hour - hour % seconds
             key = SumKey(int(Scope.END_USERS), seconds, start, end_user=names.counted(seconds, start, name))
-            _merge(sums.setdefault(key, Sums()), total)
+            _merge(sums, key, total)
     return sums
 
 
-def _merge(total: Sums, other: Sums) -> None:
+def _merge(sums: dict[SumKey, Sums], key: SumKey, more: Sums) -> None:
+    """Adds a sum to the one of a key. A list of latencies may be shared, so none is changed."""
+    latency = counts_latency(key)
+    total = sums.get(key)
+    if total is None:  # as it nearly always is: a copy takes half as long
+        total = sums[key] = copy(more)
+        if not latency:
+            total.latencies = []
+        return
     for name in SUMMED:
-        setattr(total, name, getattr(total, name) + getattr(other, name))
+        setattr(total, name, getattr(total, name) + getattr(more, name))
+    if latency and more.latencies:
+        pairs = zip(total.latencies, more.latencies, strict=True)
+        total.latencies = [one + other for one, other in pairs] if total.latencies else more.latencies
 
 
 def _add(total: Sums, entry: LedgerEntry) -> None:
@@ -100,3 +127,15 @@ def _add(total: Sums, entry: LedgerEntry) -> None:
     for unit, amount in entry.units.items():
         if unit in COUNTED_UNITS:
             setattr(total, unit, getattr(total, unit) + amount)
+    if not entry.failed:
+        _add_latencies(total, entry)
+
+
+def _add_latencies(total: Sums, entry: LedgerEntry) -> None:
+    """Counts how long a call took that was served: how soon others were refused says nothing about models."""
+    latencies = total.latencies
+    if not latencies:
+        latencies = total.latencies = [0] * (2 * _BUCKETS)
+    latencies[bisect_left(LATENCY_BOUNDS, entry.total_ms)] += 1
+    if entry.ttft_ms is not None:
+        latencies[_BUCKETS + bisect_left(LATENCY_BOUNDS, entry.ttft_ms)] += 1

@@ -19,6 +19,7 @@ of rows would hold up those who wait to store a response, and only a file that b
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -28,6 +29,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
+    Integer,
     Select,
     Table,
     Text,
@@ -44,7 +46,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import await_only
 
-from gateway.store.tables import LEDGER, LEDGER_BODIES, LEDGER_SUMS
+from gateway.store.tables import LATENCY_COLUMNS, LEDGER, LEDGER_BODIES, LEDGER_SUMS
 
 HOUR, DAY = 3600, 86_400
 MICROSECONDS = 1_000_000
@@ -128,7 +130,10 @@ class SumKey(Struct, frozen=True):
 
 
 class Sums(Struct):
-    """What is added up. tokens as callers see them; the other units are those that Cohere bills. cost: nano-dollars."""
+    """What is added up. tokens as callers see them; the other units are those that Cohere bills. cost: nano-dollars.
+
+    latencies: how many of the calls that were served took so long, by LATENCY_COLUMNS; empty without any.
+    """
 
     calls: int = 0
     failures: int = 0
@@ -147,9 +152,11 @@ class Sums(Struct):
     pages: float = 0
     classifications: float = 0
     audio_seconds: float = 0
+    latencies: list[int] = []
 
 
-SUMMED = tuple(Sums.__struct_fields__)
+SUMMED = Sums.__struct_fields__[:-1]
+"""What reports always read, latencies apart."""
 
 COUNTED_UNITS = SUMMED[9:]
 """Cohere's units that have a sum of their own."""
@@ -237,8 +244,11 @@ def insert(
     _insert_rows(connection, LEDGER, [astuple(row) for row in rows])
     sums = sums_of(rows)
     # In order, so that no two transactions wait for each other.
-    ordered = sorted(sums, key=astuple)
-    _add_sums(connection, [(*astuple(key), *astuple(sums[key])) for key in ordered])
+    ordered = sorted(((astuple(key), key) for key in sums), key=itemgetter(0))
+    for latency in (False, True):
+        some = [_sums_row(values, sums[key], latency) for values, key in ordered if counts_latency(key) is latency]
+        if some:
+            _add_sums(connection, some, latency)
     return len(rows)
 
 
@@ -265,33 +275,58 @@ def _insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any,
         connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", list(rows))  # noqa: S608
 
 
-def _add_sums(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Adds to sums, or makes them: on PostgreSQL with one statement, whose parameters are columns."""
-    statement = _ADD_SUMS[connection.dialect.name]
+def counts_latency(key: SumKey) -> bool:
+    """Returns whether a sum also counts how long calls took.
+
+    Such a sum has more numbers than one without, so it is where there are few: by models, and by keys for whole days.
+    """
+    return key.scope == Scope.MODELS or (key.scope == Scope.CALLS and key.seconds == DAY)
+
+
+_NO_LATENCIES = (0,) * len(LATENCY_COLUMNS)
+
+
+def _sums_row(key: tuple[Any, ...], sums: Sums, latency: bool) -> tuple[Any, ...]:
+    *amounts, latencies = astuple(sums)
+    return (*key, *amounts, *((latencies or _NO_LATENCIES) if latency else ()))
+
+
+def _add_sums(connection: Connection, rows: Sequence[tuple[Any, ...]], latency: bool) -> None:
+    """Adds to sums, or makes them: on PostgreSQL with one statement, whose parameters are columns.
+
+    latency: the rows have LATENCY_COLUMNS. Where they have not, these stay as they are.
+    """
+    statement = _ADD_SUMS[connection.dialect.name, latency]
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
     else:
         connection.exec_driver_sql(statement, list(rows))
 
 
-_POSTGRESQL_TYPES = {BigInteger: "bigint", Text: "text", Double: "float8"}
+_POSTGRESQL_TYPES = {BigInteger: "bigint", Integer: "int", Text: "text", Double: "float8"}
 
 
-def _add_statement(dialect: str) -> str:
+def _add_statement(dialect: str, latency: bool) -> str:
     table = LEDGER_SUMS.name
-    names = ", ".join(column.name for column in LEDGER_SUMS.columns)
+    summed = (*SUMMED, *LATENCY_COLUMNS) if latency else SUMMED
+    columns = [LEDGER_SUMS.c[name] for name in (*SumKey.__struct_fields__, *summed)]
+    names = ", ".join(column.name for column in columns)
     keys = ", ".join(SumKey.__struct_fields__)
-    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in SUMMED)
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in summed)
     conflict = f"ON CONFLICT ({keys}) DO UPDATE SET {added}"
     if dialect == "sqlite":
-        marks = ", ".join("?" for _ in LEDGER_SUMS.columns)
+        marks = ", ".join("?" for _ in columns)
         return f"INSERT INTO {table} ({names}) VALUES ({marks}) {conflict}"  # noqa: S608
-    kinds = [_POSTGRESQL_TYPES[type(column.type)] for column in LEDGER_SUMS.columns]
+    kinds = [_POSTGRESQL_TYPES[type(column.type)] for column in columns]
     arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
     return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {conflict}"  # noqa: S608
 
 
-_ADD_SUMS: Mapping[str, str] = {dialect: _add_statement(dialect) for dialect in ("sqlite", "postgresql")}
+_ADD_SUMS: Mapping[tuple[str, bool], str] = {
+    (dialect, latency): _add_statement(dialect, latency)
+    for dialect in ("sqlite", "postgresql")
+    for latency in (False, True)
+}
 
 
 # --- PostgreSQL's partitions ----------------------------------------------------------------------------------
@@ -537,6 +572,13 @@ _OF_MODELS = frozenset(("model", "method", "fault", "hour", "day"))
 """What Scope.MODELS can say."""
 
 
+def scope_of(by: Sequence[str], where: Mapping[str, str]) -> Scope:
+    """Returns which sums say what is asked by some of SumKey's names."""
+    if "end_user" in by or "end_user" in where:
+        return Scope.END_USERS
+    return Scope.MODELS if _OF_MODELS.issuperset((*by, *where)) else Scope.CALLS
+
+
 def usage(
     connection: Connection,
     by: Sequence[str],
@@ -544,19 +586,21 @@ def usage(
     until: int,
     where: Mapping[str, str],
     limit: int | None = None,
+    latency: bool = False,
 ) -> list[Mapping[str, Any]]:
     """Returns sums by some of SumKey's names, with `start` by hour where `by` has `hour`, by day where it has `day`.
 
     since, until: Unix seconds of whole hours, the second excluded. where: what the sums must be of; end users are
-    counted by nothing else. limit: of groups, those that cost most.
+    counted by nothing else. limit: of groups, those that cost most. latency: with LATENCY_COLUMNS, of which there are
+    twice as many as of all else.
     """
-    end_users = "end_user" in by or "end_user" in where
-    scope = Scope.END_USERS if end_users else Scope.MODELS if _OF_MODELS.issuperset((*by, *where)) else Scope.CALLS
+    scope = scope_of(by, where)
     columns = LEDGER_SUMS.c
     names = [name for name in by if name not in ("hour", "day")]
     start = _start(by)
     fixed = [columns[name] == value for name, value in where.items()]
-    wanted = [columns[name] for name in (*names, *SUMMED)]
+    summed = (*SUMMED, *LATENCY_COLUMNS) if latency else SUMMED
+    wanted = [columns[name] for name in (*names, *summed)]
     parts = [
         select(columns.start, *wanted).where(
             columns.scope == int(scope),
@@ -571,7 +615,7 @@ def usage(
     groups = [all_parts.c[name] for name in names]
     if start is not None:
         groups.append((all_parts.c.start - all_parts.c.start % start).label("start"))
-    sums = [func.sum(all_parts.c[name]).label(name) for name in SUMMED]
+    sums = [func.sum(all_parts.c[name]).label(name) for name in summed]
     query = select(*groups, *sums).group_by(*groups)
     if start is not None:
         query = query.order_by(groups[-1])

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -257,6 +258,14 @@ LEDGER_BODIES = Table(
     postgresql_partition_by="RANGE (at)",
 )
 
+LATENCY_BOUNDS = (20, 50, 100, 200, 350, 600, 1000, 1700, 3000, 5000, 8500, 15_000, 25_000, 40_000, 60_000, 120_000)
+"""Milliseconds at which a bucket of latencies ends, the bound included; a last bucket has what took longer."""
+
+LATENCY_COLUMNS = tuple(
+    f"{name}_{bucket}" for name in ("total_ms", "ttft_ms") for bucket in range(len(LATENCY_BOUNDS) + 1)
+)
+"""How many calls took so long as a whole, and to the first token. Not all sums count that (`ledger/sums.py`)."""
+
 # What the reports read: sums of the rows by hour and by day (3600 or 86400 seconds).
 LEDGER_SUMS = Table(
     "ledger_sums",
@@ -278,6 +287,7 @@ LEDGER_SUMS = Table(
         Column(name, Double, nullable=False)
         for name in ("search_units", "images", "image_tokens", "pages", "classifications", "audio_seconds")
     ),
+    *(Column(name, Integer, nullable=False, server_default="0") for name in LATENCY_COLUMNS),
     sqlite_with_rowid=False,  # reports read ranges of the key
 )
 

@@ -42,8 +42,8 @@ from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store.database import Database
-from gateway.store.ledger import DAY, MICROSECONDS, Position, SumKey, Sums
-from gateway.store.tables import LEDGER, LEDGER_SUMS
+from gateway.store.ledger import DAY, MICROSECONDS, SUMMED, Position, SumKey
+from gateway.store.tables import LATENCY_COLUMNS, LEDGER, LEDGER_SUMS
 from gateway.virtual_keys import VirtualKey
 
 POSTGRESQL = "postgresql://postgres@127.0.0.1:5432/postgres"
@@ -264,7 +264,7 @@ def copy_day(connection: Any, end: int, day: int) -> None:
         f"FROM ledger WHERE at >= {first}"
     )
     columns = [column.name for column in LEDGER_SUMS.columns if column.name not in ("scope", "seconds", "start")]
-    added = ", ".join(f"{name} = ledger_sums.{name} + excluded.{name}" for name in Sums.__struct_fields__)
+    added = ", ".join(f"{name} = ledger_sums.{name} + excluded.{name}" for name in (*SUMMED, *LATENCY_COLUMNS))
     keys = ", ".join(SumKey.__struct_fields__)
     connection.exec_driver_sql(
         f"INSERT INTO ledger_sums (scope, seconds, start, {', '.join(columns)}) "  # noqa: S608
@@ -296,6 +296,10 @@ QUESTIONS: tuple[tuple[str, Any, Mapping[str, str]], ...] = (
     ("usage by team and day", reports.usage, {"by": "team,day"}),
     ("usage by end user", reports.usage, {"by": "end_user"}),
     ("usage by hour, 30 days", reports.usage, {"by": "hour"}),
+    ("usage by key, with latency", reports.usage, {"by": "key", "latency": "true"}),
+    ("usage by model, with latency", reports.usage, {"by": "model", "latency": "true"}),
+    ("usage by day, with latency", reports.usage, {"by": "day", "latency": "true"}),
+    ("usage of a key by day, with latency", reports.usage, {"by": "day", "key": "key_0003", "latency": "true"}),
     ("usage of a key by hour", reports.usage, {"by": "hour", "key": "key_0003"}),
     ("/global/spend", litellm_reports.global_spend, {}),
     ("/global/spend/keys", litellm_reports.global_spend_keys, {}),

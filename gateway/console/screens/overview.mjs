@@ -1,7 +1,7 @@
 /** Overview: what is spent, how much is called, what fails and through whose fault, and how the gateway is doing. */
 import { get, useData } from "../scripts/api.mjs";
 import { Bars } from "../scripts/bars.mjs";
-import { agoText, costText, countOf, countText, durationText, shareText, shortCount } from "../scripts/format.mjs";
+import { aboutText, agoText, costText, countOf, countText, shareText, shortCount } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Chip, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
@@ -20,6 +20,7 @@ export default function Overview() {
   const days = useData("/usage", { by: "day", since: month }, 30);
   const hours = useData("/usage", { by: "hour", since: "24h" }, 30);
   const faults = useData("/usage", { by: "fault", since: "24h" }, 30);
+  const latency = useData("/usage", { by: "total", since: "24h", latency: "true" }, 30, (answer) => answer.data[0]?.latency);
   const recent = useData("/audit", { kind: "call", limit: RECENT }, 15, (answer) => answer.data);
   const status = useData("/gateway/status", {}, 5);
   if (recent.error && days.error) return html`<${PageHead} title="Overview" /><${Failure} error=${recent.error} retry=${recent.reload} />`;
@@ -31,8 +32,6 @@ export default function Overview() {
   const spentMonth = sumOf(days.data.data);
   const day = totals(hours.data?.data ?? []);
   const minute = calls.filter((/** @type {any} */ call) => Date.now() - new Date(call.time).getTime() < 60_000).length;
-  const served = calls.filter((/** @type {any} */ call) => !call.fault);
-  const ttft = served.map((/** @type {any} */ call) => call.ttft_ms).filter((/** @type {any} */ ms) => ms !== null);
   return html`
     <${PageHead} title="Overview" subtitle=${html`Days are UTC, as budgets and reports count them.`} />
     <div class="stack">
@@ -41,7 +40,7 @@ export default function Overview() {
         <${Tile} label="This month" value=${costText(spentMonth.cost)} note=${spentMonth.unpriced ? `and ${countOf(spentMonth.unpriced, "call")} without a price` : `since the 1st`} />
         <${Tile} label="Calls, last minute" value=${minute >= RECENT ? `${RECENT}+` : countText(minute)} note=${`${shortCount(day.calls)} in 24 h`} />
         <${Tile} label="Failed, 24 h" value=${shareText(day.failures, day.calls)} note=${`${countText(day.failures)} of ${countText(day.calls)}`} tone=${day.failures * 20 > day.calls ? "warn" : ""} />
-        <${Tile} label="p95" value=${durationText(percentile(served.map((/** @type {any} */ call) => call.total_ms), 95)) || "–"} note=${ttft.length ? `first token ${durationText(percentile(ttft, 95))}` : `of the last ${countText(served.length)} served`} />
+        <${Tile} label="Latency, p95, 24 h" value=${aboutText(latency.data?.p95_ms) || "–"} note=${!latency.data?.p50_ms ? "nothing was served" : `half within ${aboutText(latency.data.p50_ms)}${latency.data.ttft_p50_ms ? `, first token ${aboutText(latency.data.ttft_p50_ms)}` : ""}`} />
         <${Tile} label="In flight" value=${countText(status.data?.calls.in_flight ?? 0)} note=${status.data?.calls.waiting ? `${countText(status.data.calls.waiting)} waiting` : "calls to Cohere now"} tone=${status.data?.calls.waiting ? "warn" : ""} />
       </div>
       <${Card} title="Calls by the hour" actions=${html`<${Link} to=${href("usage")}>Usage<//>`}>
@@ -65,13 +64,6 @@ function sumOf(rows) {
 /** @param {any[]} rows */
 function totals(rows) {
   return { calls: rows.reduce((sum, row) => sum + row.calls, 0), failures: rows.reduce((sum, row) => sum + row.failures, 0) };
-}
-
-/** @param {number[]} values @param {number} share of 100 */
-export function percentile(values, share) {
-  if (!values.length) return null;
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.ceil((share / 100) * sorted.length) - 1)];
 }
 
 /** One bar for each of the last 24 hours, those without calls too. @param {any[]} rows */

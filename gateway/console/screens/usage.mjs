@@ -1,6 +1,6 @@
-/** Usage: cost, calls, tokens and time taken, by key, team, end user, model or method, from a day to a year. */
+/** Usage: cost, calls, tokens and latency, by key, team, end user, model or method, from a day to a year. */
 import { useData } from "../scripts/api.mjs";
-import { costText, countOf, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
+import { aboutText, costText, countOf, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
 import { html } from "../scripts/html.mjs";
 import { Segments } from "../scripts/form.mjs";
 import { LineChart } from "../scripts/line_chart.mjs";
@@ -33,6 +33,13 @@ export default function Usage() {
   const filters = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
   const asked = { by: `${by},${step}`, since: sinceOf(range[2], step), ...filters };
   const usage = useData("/usage", asked, 60);
+  // How long calls took is no sum: percentiles are asked for by time, by group, and for all. Of keys they are counted by days.
+  const ofKeys = !seesAll.value || ["key", "team", "user"].some((name) => filters[name]);
+  const timed = !filters.end_user && !(step === "hour" && ofKeys);
+  const latency = { since: asked.since, latency: "true", ...filters };
+  const overTime = useData(timed ? "/usage" : null, { ...latency, by: step }, 60, readLatency);
+  const byGroup = useData(timed && by !== "end_user" && !(step === "hour" && ["key", "team"].includes(by)) ? "/usage" : null, { ...latency, by }, 60, readLatency);
+  const inAll = useData(timed ? "/usage" : null, { ...latency, by: "total" }, 60, (answer) => answer.data[0]?.latency);
   const csv = `/usage?${new URLSearchParams({ ...asked, format: "csv" })}`;
   const choices = BY.filter(([name]) => seesAll.value || !["key", "team"].includes(name));
   return html`
@@ -45,8 +52,13 @@ export default function Usage() {
       ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${value} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
     <${Show} of=${usage} lines=${8}>${(/** @type {any} */ data) => data.data.length
-      ? html`<${Charts} rows=${data.data} by=${by} step=${step} hours=${range[2]} />`
+      ? html`<${Charts} rows=${data.data} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} />`
       : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: range[0], by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
+}
+
+/** Latencies by their time or group. @param {{data: any[]}} answer @returns {Map<any, any>} */
+function readLatency(answer) {
+  return new Map(answer.data.map((row) => [row.hour ? new Date(row.hour).getTime() : row.day ? new Date(row.day).getTime() : Object.values(row)[0] ?? "", row.latency]));
 }
 
 /** The first hour or day, so that the columns are whole. @param {number} hours @param {"hour" | "day"} step */
@@ -55,8 +67,8 @@ function sinceOf(hours, step) {
   return new Date(Math.floor(Date.now() / length) * length - hours * HOUR + length).toISOString();
 }
 
-/** @param {{rows: any[], by: string, step: "hour" | "day", hours: number}} props */
-function Charts({ rows, by, step, hours }) {
+/** @param {{rows: any[], by: string, step: "hour" | "day", hours: number, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any}} props latencies: where they are counted */
+function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
   const length = step === "hour" ? HOUR : DAY;
   const first = new Date(sinceOf(hours, step)).getTime();
   const count = Math.round((hours * HOUR) / length);
@@ -77,7 +89,7 @@ function Charts({ rows, by, step, hours }) {
   const named = new Map(sorted.slice(0, SERIES).map((group, index) => [group.id, index]));
   const others = sorted.length > SERIES;
   /** @param {(row: any) => number} read */
-  const byGroup = (read) => {
+  const seriesOf = (read) => {
     const series = sorted.slice(0, SERIES).map((group, index) => ({ name: group.name, colour: COLOURS[index], values: times.map(() => 0) }));
     if (others) series.push({ name: `${sorted.length - SERIES} more`, colour: COLOURS[SERIES], values: times.map(() => 0) });
     for (const row of rows) {
@@ -102,16 +114,18 @@ function Charts({ rows, by, step, hours }) {
       <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countOf(total.unpriced, "call")} without a price` : "as Cohere bills"} />
       <${Tile} label="Calls" value=${shortCount(total.calls)} note=${`${shareText(total.failures, total.calls)} failed`} />
       <${Tile} label="Tokens" value=${shortCount(total.input + total.output)} note=${`${shortCount(total.input)} in, ${shortCount(total.output)} out`} />
-      <${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />
+      ${inAll?.p50_ms ? html`<${Tile} label="Latency, p95" value=${aboutText(inAll.p95_ms)} note=${`half within ${aboutText(inAll.p50_ms)}`} />` : html`<${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />`}
+      ${inAll?.ttft_p50_ms ? html`<${Tile} label="First token, p95" value=${aboutText(inAll.ttft_p95_ms)} note=${`half within ${aboutText(inAll.ttft_p50_ms)}`} />` : ""}
       ${Object.entries(total.units).filter(([unit]) => !unit.endsWith("_tokens")).map(([unit, amount]) => html`<${Tile} key=${unit} label=${unit.replaceAll("_", " ")} value=${shortCount(amount)} note="billed" />`)}
     </div>
     <div class="columns charts">
-      <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${byGroup((row) => (row.cost_nanodollars ?? 0) / NANO)} /><//>
+      <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${seriesOf((row) => (row.cost_nanodollars ?? 0) / NANO)} /><//>
       <${Card} title="Calls"><${StackedBars} ...${common} label="Calls over time, with those that failed" format=${shortCount} series=${[summed("failed", "var(--bad)", (row) => row.failures), summed("served", "var(--series-1)", (row) => row.calls - row.failures)]} /><//>
       <${Card} title="Tokens"><${StackedBars} ...${common} label="Tokens over time" format=${shortCount} series=${[
         summed("input", COLOURS[0], (row) => row.tokens.input - row.tokens.cached), summed("cached input", COLOURS[5], (row) => row.tokens.cached),
         summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)]} /><//>
-      <${Card} title="Time taken, mean"><${LineChart} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>
+      ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} times=${times.map((time) => time / 1000)} label="Latency over time" format=${durationText} lines=${latencyLines(times, overTime)} /><//>`
+        : html`<${Card} title="Time taken, mean"><${LineChart} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
     </div>
     <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
       { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted">${group.name}</span>`) },
@@ -123,10 +137,21 @@ function Charts({ rows, by, step, hours }) {
       { title: "Cached", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.cached) },
       { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.output) },
       { title: "Thinking", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.thinking) },
-      { title: "Mean time", number: true, hide: true, cell: (/** @type {any} */ group) => durationText(group.calls ? group.ms / group.calls : null) },
+      ...(byGroup ? [
+        { title: "p50", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.p50_ms) },
+        { title: "p95", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.p95_ms) },
+        { title: "First token", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.ttft_p50_ms) },
+      ] : [{ title: "Mean time", number: true, hide: true, cell: (/** @type {any} */ group) => durationText(group.calls ? group.ms / group.calls : null) }]),
       { title: "Other units", hide: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => !unit.endsWith("_tokens")).map(([unit, amount]) => `${countText(amount)} ${unit.replaceAll("_", " ")}`).join(", ") },
     ]} />
   </div>`;
+}
+
+/** Lines of what half of the calls, and nineteen of twenty, took at most; those without any calls are left out. @param {number[]} times @param {Map<any, any>} latency */
+function latencyLines(times, latency) {
+  /** @type {[string, string, string][]} */
+  const lines = [["p95", "--series-2", "p95_ms"], ["p50", "--series-1", "p50_ms"], ["first token, p95", "--series-4", "ttft_p95_ms"], ["first token, p50", "--series-3", "ttft_p50_ms"]];
+  return lines.map(([name, colour, field]) => ({ name, colour, values: times.map((time) => latency.get(time)?.[field] ?? null) })).filter((line) => line.values.some((value) => value !== null));
 }
 
 /** @param {any} row @param {string} by */

@@ -51,6 +51,13 @@ export function durationText(ms) {
   return `${minutes} min ${Math.round((ms - minutes * 60_000) / 1000)} s`;
 }
 
+/** A duration that is known to two digits: "640 ms", "1.2 s", "12 s". @param {number | null | undefined} ms */
+export function aboutText(ms) {
+  if (ms === null || ms === undefined) return "";
+  if (ms >= 120_000) return "2 min or more";
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
+}
+
 /** Share of a whole: 12.3 %. @param {number} part @param {number} whole */
 export function shareText(part, whole) {
   if (!whole) return "0 %";
