@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +30,10 @@ from gateway.settings.schema import (
 )
 from gateway.store import keys
 from gateway.store.errors import StoreUnavailable
+from gateway.upstream import model_catalog
 from gateway.virtual_keys import Team
 from support.app import MASTER_KEY, SERVER_KEY, Gateway, Harness, Response, answered, demonstration, run_harness
+from support.scripted_upstream import json_answer
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
 SESSION = "/console/session"
@@ -364,6 +367,25 @@ def test_who_may_inspect_the_gateway(served: Harness, path: str) -> None:
         assert response.status == (200 if allowed else 403), (path, key)
         assert MASTER_KEY.encode() not in response.data and SERVER_KEY.encode() not in response.data
     assert served.gateway.ask("GET", path, None, {}).status == 401
+
+
+def test_what_cohere_deprecates_is_read_when_somebody_looks(served: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the request, once a day, whether or not alerts are sent."""
+    monkeypatch.setattr(model_catalog, "LOOK_UP_INTERVAL", 0.0)
+    served.respond_with(json_answer(200, {"models": [{"name": "command-r7b-12-2024", "is_deprecated": True}]}))
+
+    def shown() -> Any:
+        headers = {"authorization": f"Bearer {MASTER_KEY}"}
+        return served.gateway.ask("GET", "/gateway/models", None, headers).body
+
+    deadline = time.monotonic() + 30
+    while (answer := shown())["deprecated"] is None:
+        assert time.monotonic() < deadline
+    assert answer["deprecated"] == ["command-r7b-12-2024"]
+    assert [one["id"] for one in answer["data"] if one["deprecated"]] == answer["deprecated"]
+    lists = [one for one in served.upstream.exchanges if one.request.path.startswith("/v1/models")]
+    assert lists and shown()["deprecated"] == answer["deprecated"]
+    assert [one for one in served.upstream.exchanges if one.request.path.startswith("/v1/models")] == lists
 
 
 def test_secrets_are_no_settings_to_be_shown() -> None:

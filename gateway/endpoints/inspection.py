@@ -28,6 +28,7 @@ from gateway.errors import CallerError
 from gateway.http.responses import send_json
 from gateway.ledger.prices import Prices
 from gateway.observability.record import record_of
+from gateway.pipeline.deprecated_models import READ_SECONDS
 from gateway.pipeline.services import Services
 from gateway.settings.origins import DEFAULT, origins_of
 from gateway.settings.reference import described
@@ -73,8 +74,13 @@ def show_permissions(services: Services, principal: Principal, reasons: Callable
 
 
 def show_models(services: Services, principal: Principal, reasons: Callable[[], list[str]]) -> Mapping[str, Any]:
-    """Returns the models that this caller may use, as far as the gateway's tables know them."""
-    prices, settings = Prices(services.settings.prices), services.settings
+    """Returns the models that this caller may use, as far as the gateway's tables know them.
+
+    `deprecated` has those that Cohere deprecates, also such that no table knows; null until Cohere's list has been
+    read, which begins now if it was not read today.
+    """
+    prices, settings, catalog = Prices(services.settings.prices), services.settings, services.catalog
+    catalog.refresh(principal, READ_SECONDS)
     names = [*CAPABILITIES, *EMBEDDERS, *sorted(RERANKERS), *sorted(TRANSCRIBERS)]
     names += [name for name in prices.rows if name not in names]
     models = []
@@ -90,6 +96,7 @@ def show_models(services: Services, principal: Principal, reasons: Callable[[], 
                 "kind": _kind(name),
                 "capabilities": msgspec.to_builtins(capabilities) if capabilities is not None else None,
                 "dimensions": embedder.sizes if embedder is not None else (),
+                "deprecated": name in catalog.deprecated,
                 "price": msgspec.to_builtins(price) if price is not None else None,
                 "aliases": sorted(alias for alias, model in settings.models.aliases.items() if model == name),
                 "synonyms": sorted(other for other, model in SYNONYMS.items() if model == name),
@@ -97,7 +104,13 @@ def show_models(services: Services, principal: Principal, reasons: Callable[[], 
                 "fallbacks": settings.models.fallbacks.get(name, ()),
             }
         )
-    return {"data": models, "price_version": prices.version, "successors": settings.models.successors}
+    deprecated = [name for name in sorted(catalog.deprecated) if may_use(principal.access, name)]
+    return {
+        "data": models,
+        "deprecated": deprecated if catalog.is_read else None,
+        "price_version": prices.version,
+        "successors": settings.models.successors,
+    }
 
 
 def _kind(model: str) -> str:

@@ -1,9 +1,8 @@
 """Alerts for models that are called although Cohere deprecates them, or has removed them.
 
-Cohere's list of models says which are deprecated. It is read once a day, beside a request, if alerts are sent at all.
+Cohere's list of models says which are deprecated. It is read once a day, beside a request, if alerts are sent at all,
+or if somebody looks at the models in the console.
 """
-
-import time
 
 from gateway.observability.alerts import Alerts
 from gateway.observability.record import RequestRecord
@@ -18,15 +17,12 @@ class DeprecatedModels:
 
     def __init__(self, catalog: ModelCatalog, alerts: Alerts) -> None:
         self._catalog, self._alerts = catalog, alerts
-        self._read_at = 0.0
 
     def see(self, record: RequestRecord) -> None:
         """Sends an alert, once, if the model of an admitted request is on its way out."""
         if not self._alerts.enabled or not record.model:
             return
-        if time.monotonic() >= self._read_at:
-            self._read_at = time.monotonic() + READ_SECONDS
-            self._catalog.read_soon(record.principal)
+        self._catalog.refresh(record.principal, READ_SECONDS)
         name = record.requested_model.removeprefix(PREFIX)
         if record.model in self._catalog.deprecated:
             self._report(record, record.model, f"Cohere deprecates the model '{record.model}', which is in use")

@@ -61,6 +61,7 @@ class ModelCatalog:
         self._fetches: dict[str, _Fetch] = {}
         self.features: Mapping[str, frozenset[str]] = {}
         self.deprecated: frozenset[str] = frozenset()
+        self._read_at: float | None = None
         self.corrections: dict[str, dict[str, bool]] = {}
 
     def __contains__(self, model: str) -> bool:
@@ -86,6 +87,18 @@ class ModelCatalog:
         if model in self or time.monotonic() - self._looked_up_at < LOOK_UP_INTERVAL:
             return
         self.read_soon(caller)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether Cohere's list has been read, so that `features` and `deprecated` are its."""
+        return self._read_at is not None
+
+    def refresh(self, caller: Principal, seconds: float) -> None:
+        """Reads the list beside a request if that was not done for so long; where it fails, again after a while."""
+        now = time.monotonic()
+        is_old = self._read_at is None or now - self._read_at >= seconds
+        if is_old and now - self._looked_up_at >= LOOK_UP_INTERVAL:
+            self.read_soon(caller)
 
     def read_soon(self, caller: Principal) -> None:
         """Reads the list beside a request, with its caller's key."""
@@ -162,7 +175,7 @@ class ModelCatalog:
         further, note = await self._upstream.further_models(caller, pages)
         pages += further
         self.features, self.deprecated = models.features(pages), models.deprecated(pages)
-        now = time.monotonic()
+        now = self._read_at = time.monotonic()
         result = ModelList(pages, now, now, note, further)
         if self._max_age:
             self._lists.pop(owner, None)

@@ -24,7 +24,7 @@ export default function Models() {
   const rows = (models.data?.data ?? []).filter((/** @type {any} */ model) => (!kind || model.kind === kind) && (!search || [model.id, ...model.aliases, ...model.synonyms, ...model.replaces].join(" ").toLowerCase().includes(search)));
   const opened = (models.data?.data ?? []).find((/** @type {any} */ model) => model.id === id);
   const columns = [
-    { title: "Model", cell: (/** @type {any} */ model) => html`<strong>${model.id}</strong>` },
+    { title: "Model", cell: (/** @type {any} */ model) => html`<strong>${model.id}</strong>${model.deprecated && html` <${Chip} tone="warn" title="Cohere's list of models says so">deprecated<//>`}` },
     { title: "Kind", cell: (/** @type {any} */ model) => model.kind },
     { title: "Can", hide: true, cell: (/** @type {any} */ model) => html`<span class="chips">${model.capabilities ? SKILLS.filter(([name]) => model.capabilities[name]).map(([name, text]) => html`<${Chip} key=${name}>${text}<//>`) : model.dimensions.length ? html`<${Chip}>${model.dimensions.join(", ")}<//>` : ""}</span>` },
     { title: "Input", number: true, cell: (/** @type {any} */ model) => price(model, "input") },
@@ -44,6 +44,7 @@ export default function Models() {
     ${opened && html`<${Drawer} title=${opened.id} follows onClose=${() => navigate(href("models", query))} actions=${html`${["chat", "embed", "rerank"].includes(opened.kind) && html`<${Link} class="button" to=${href("playground", { model: opened.id })}>Open in playground<//>`}<${Link} class="button" to=${href("calls", { model: opened.id })}>Calls<//><${Link} class="button" to=${href("usage", { model: opened.id })}>Usage<//>`}>
       <${Facts} rows=${[
         ["Kind", opened.kind],
+        ["Deprecated", opened.deprecated && html`<span class="warn">by Cohere: it will be removed</span>`],
         ["Call it", html`<code>cohere/${opened.id}</code>`],
         ["Aliases here", opened.aliases.join(", ")],
         ["Also called", opened.synonyms.join(", ")],

@@ -51,7 +51,7 @@ export default function Overview() {
         <${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Faults} rows=${faults.data?.data ?? []} calls=${day.calls} /><//>
         <${Card} title="How it is doing"><${Show} of=${status}>${(/** @type {any} */ data) => html`<${Health} status=${data} />`}<//><//>
         <${Card} title="Last refusals and failures"><${Refusals} /><//>
-        <${Card} title="Old names of models"><${OldNames} calls=${calls} /><//>
+        <${Card} title="Models on their way out" actions=${html`<${Link} to=${href("models")}>Models<//>`}><${Deprecated} /><${OldNames} calls=${calls} /><//>
       </div>
     </div>`;
 }
@@ -116,6 +116,22 @@ function Refusals() {
   return html`<ul class="sentences">${rows.map((row) => html`<li key=${row.id}><${Link} to=${href(`calls/${row.id}`)}>${row.sentence}<//> <span class="muted small"><${Time} at=${row.time} ago /></span></li>`)}</ul>`;
 }
 
+/** Models that Cohere deprecates and that were called in the last 30 days. */
+function Deprecated() {
+  const [seconds, setSeconds] = useState(2);
+  const models = useData("/gateway/models", {}, seconds);
+  const usage = useData("/usage", { by: "model" }, 300, (answer) => answer.data);
+  const names = models.data?.deprecated;
+  // The list is read when somebody asks for the first time, and is there a moment later.
+  useEffect(() => { setSeconds(names === null ? Math.min(seconds * 2, 60) : 300); }, [names === null, models.data]);
+  if (models.error || usage.error) return html`<p class="muted">${(models.error ?? usage.error)?.message}</p>`;
+  if (names === undefined || !usage.data) return html`<${Loading} lines=${1} />`;
+  if (names === null) return html`<p class="muted">Cohere's list of models has not been read yet.</p>`;
+  const called = usage.data.filter((/** @type {any} */ row) => names.includes(row.model));
+  if (!called.length) return html`<p class="muted">${names.length ? `Cohere deprecates ${countOf(names.length, "model")}; none of them was called in 30 days.` : "Cohere deprecates no model."}</p>`;
+  return html`<ul class="sentences">${called.map((/** @type {any} */ row) => html`<li key=${row.model}><${Chip} tone="warn">deprecated<//> <${Link} to=${href("calls", { model: row.model })}><code>${row.model}</code><//> <span class="muted small">${countOf(row.calls, "call")} in 30 days</span></li>`)}</ul>`;
+}
+
 /** Models that callers still name and Cohere has removed: another one answers. @param {{calls: any[]}} props */
 function OldNames({ calls }) {
   /** @type {Map<string, {count: number, keys: Set<string>, at: string}>} */
@@ -128,6 +144,6 @@ function OldNames({ calls }) {
     entry.keys.add(call.key_alias ?? call.key_id ?? "–");
     found.set(note, entry);
   }
-  if (!found.size) return html`<p class="muted">None in the last ${countText(calls.length)} calls.</p>`;
+  if (!found.size) return html`<p class="muted">No call of the last ${countText(calls.length)} named a model that Cohere has removed.</p>`;
   return html`<ul class="sentences">${[...found].map(([note, entry]) => html`<li key=${note}><code>${note.replace("model ", "").replace("->", "→")}</code> <span class="muted small">${countOf(entry.count, "call")}, by ${[...entry.keys].slice(0, 4).join(", ")}, last ${agoText(entry.at)}</span></li>`)}</ul>`;
 }
