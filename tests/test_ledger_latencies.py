@@ -24,13 +24,13 @@ def counted(samples: list[float]) -> list[int]:
 
 @given(st.lists(MS, min_size=1, max_size=60), st.sampled_from((50.0, 95.0)))
 def test_a_percentile_is_in_the_bucket_of_a_call(samples: list[float], percent: float) -> None:
-    shown = percentile(counted(samples), percent)
-    assert shown is not None
+    result = percentile(counted(samples), percent)
+    assert result is not None
     true = sorted(samples)[max(0, -int(-len(samples) * percent // 100) - 1)]
     bucket = bisect_left(LATENCY_BOUNDS, true)
     lower = LATENCY_BOUNDS[bucket - 1] if bucket else 1.0
     upper = LATENCY_BOUNDS[min(bucket, len(LATENCY_BOUNDS) - 1)]
-    assert lower * 0.94 <= shown <= upper * 1.06  # two digits
+    assert lower * 0.94 <= result <= upper * 1.06  # two digits
 
 
 @pytest.mark.parametrize(("middle", "spread"), [(800.0, 0.5), (90.0, 0.4), (6000.0, 0.8)])

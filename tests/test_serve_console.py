@@ -19,6 +19,7 @@ from gateway.app import create_app
 from gateway.auth import sessions
 from gateway.auth.sessions import COOKIE, SECURE_COOKIE, Sessions
 from gateway.console.attempts import IN_ALL, PER_ADDRESS, WINDOW_SECONDS, SignInAttempts
+from gateway.endpoints import inspection
 from gateway.errors import CallerError
 from gateway.settings.schema import (
     AlertSettings,
@@ -372,19 +373,21 @@ def test_who_may_inspect_the_gateway(served: Harness, path: str) -> None:
 def test_what_cohere_deprecates_is_read_when_somebody_looks(served: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the request, once a day, whether or not alerts are sent."""
     monkeypatch.setattr(model_catalog, "LOOK_UP_INTERVAL", 0.0)
+    monkeypatch.setattr(inspection, "READ_SECONDS", 0.0)  # other tests may have looked
     served.respond_with(json_answer(200, {"models": [{"name": "command-r7b-12-2024", "is_deprecated": True}]}))
 
-    def shown() -> Any:
+    def models() -> Any:
         headers = {"authorization": f"Bearer {MASTER_KEY}"}
         return served.gateway.ask("GET", "/gateway/models", None, headers).body
 
     deadline = time.monotonic() + 30
-    while (answer := shown())["deprecated"] is None:
+    while not (answer := models())["deprecated"]:
         assert time.monotonic() < deadline
+    monkeypatch.undo()
     assert answer["deprecated"] == ["command-r7b-12-2024"]
     assert [one["id"] for one in answer["data"] if one["deprecated"]] == answer["deprecated"]
     lists = [one for one in served.upstream.exchanges if one.request.path.startswith("/v1/models")]
-    assert lists and shown()["deprecated"] == answer["deprecated"]
+    assert lists and models()["deprecated"] == answer["deprecated"]
     assert [one for one in served.upstream.exchanges if one.request.path.startswith("/v1/models")] == lists
 
 

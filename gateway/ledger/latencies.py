@@ -20,11 +20,11 @@ def latencies(sums: Mapping[str, Any]) -> dict[str, float | None]:
     sums: of LATENCY_COLUMNS. None where no call was counted: none was served, or none streamed.
     """
     counts = [int(sums[name]) for name in LATENCY_COLUMNS]
-    shown: dict[str, float | None] = {}
+    result: dict[str, float | None] = {}
     for prefix, part in (("", counts[:_BUCKETS]), ("ttft_", counts[_BUCKETS:])):
         for percent in PERCENTILES:
-            shown[f"{prefix}p{percent}_ms"] = percentile(part, percent)
-    return shown
+            result[f"{prefix}p{percent}_ms"] = percentile(part, percent)
+    return result
 
 
 def percentile(counts: Sequence[int], percent: float) -> float | None:

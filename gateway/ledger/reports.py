@@ -219,12 +219,11 @@ async def usage(report: Report) -> Row:
     sums = await usage_rows(report.reader, by, since, until, where, latency)
 
     def rows() -> list[Row]:
-        shown = [_usage_row(row, by, report.names) for row in sums[:MAX_GROUPS]]
-        return (
-            [{**row, "latency": latencies(counts)} for row, counts in zip(shown, sums, strict=False)]
-            if latency
-            else shown
-        )
+        answer = [_usage_row(row, by, report.names) for row in sums[:MAX_GROUPS]]
+        for row, counts in zip(answer, sums, strict=False):
+            if latency:
+                row["latency"] = latencies(counts)
+        return answer
 
     return {
         "data": await asyncio.to_thread(rows),

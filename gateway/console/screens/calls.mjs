@@ -46,8 +46,8 @@ export default function Calls() {
     { title: "In", number: true, hide: true, cell: (call) => tokens(call.tokens.input) },
     { title: "Out", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },
     { title: "Cost", number: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
-    { title: "Time taken", number: true, cell: (call) => durationText(call.total_ms) },
-    { title: "First token", number: true, hide: true, cell: (call) => durationText(call.ttft_ms) },
+    { title: "Took", number: true, cell: (call) => durationText(call.total_ms) },
+    { title: "First token", number: true, hide: true, minor: true, cell: (call) => durationText(call.ttft_ms) },
     { title: "Notes", number: true, hide: true, cell: (call) => html`${call.cache === "hit" && html`<${Chip} tone="accent">cache<//> `}${call.attempts.length > 1 && html`<${Chip} tone="warn" title="Attempts">${call.attempts.length}×<//> `}${call.notes.length > 0 && html`<span title=${call.notes.join("\n")}>${call.notes.length}</span>`}` },
   ];
 

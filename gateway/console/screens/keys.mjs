@@ -1,6 +1,6 @@
 /** Keys: what each may do and what it has spent; making, changing, blocking, rotating and deleting them. */
 import { post, useData } from "../scripts/api.mjs";
-import { countText } from "../scripts/format.mjs";
+import { countText, shortCount } from "../scripts/format.mjs";
 import { html, useState } from "../scripts/html.mjs";
 import { Icon } from "../scripts/icons.mjs";
 import { Search } from "../scripts/form.mjs";
@@ -42,11 +42,10 @@ export default function Keys() {
     { title: "Status", cell: (row) => html`<${Status} status=${row.status} />` },
     { title: "Team", hide: true, cell: (row) => row.team_id && html`<${Link} to=${href("keys", { team: row.team_id })}>${teamName(row.team_id)}<//>` },
     { title: "Permissions", cell: (row) => html`<span class="chips" title=${catalog.data && permissionSentence(catalog.data, row)}>${row.role && html`<${Chip} tone="accent">${row.role}<//>`}<${Chip}>${permissionWord(row.permissions, row.team_id, row.role)}<//></span>` },
-    { title: "Models", hide: true, cell: (row) => html`<span class="truncate models" title=${row.models.join(", ")}>${row.models.length ? row.models.join(", ") : "all"}</span>` },
+    { title: "Models", hide: true, minor: true, cell: (row) => html`<span class="truncate models" title=${row.models.join(", ")}>${row.models.length ? row.models.join(", ") : "all"}</span>` },
     { title: "Spent", number: true, cell: (row) => html`<${Cost} dollars=${row.spend} />` },
     { title: "Budget", cell: (row) => html`<${BudgetOf} record=${row} spent=${spent.get(row.key_id)} />` },
-    { title: "Requests / min", number: true, hide: true, cell: (row) => limitText(row.rpm_limit) },
-    { title: "Tokens / min", number: true, hide: true, cell: (row) => limitText(row.tpm_limit) },
+    { title: "Limits a minute", hide: true, cell: (row) => limitsText(row) },
     { title: "Calls, 30 d", number: true, hide: true, cell: (row) => html`<${Link} to=${href("calls", { key: row.key_id })}>${countText(calls.data?.get(row.key_id) ?? 0)}<//>` },
   ];
 
@@ -92,6 +91,12 @@ export function modelNames(data) {
 /** @param {number | null} limit */
 export function limitText(limit) {
   return limit === null || limit === undefined ? html`<span class="muted" title="No limit">–</span>` : countText(limit);
+}
+
+/** Requests and tokens, as far as they are limited. @param {{rpm_limit: number | null, tpm_limit: number | null}} record */
+function limitsText({ rpm_limit: requests, tpm_limit: tokens }) {
+  const parts = [requests !== null && `${shortCount(requests)} requests`, tokens !== null && `${shortCount(tokens)} tokens`].filter(Boolean);
+  return parts.length ? html`<span class="digits">${parts.join(", ")}</span>` : limitText(null);
 }
 
 /** @param {{status: string}} props */

@@ -26,11 +26,11 @@ export default function Models() {
   const columns = [
     { title: "Model", cell: (/** @type {any} */ model) => html`<strong>${model.id}</strong>${model.deprecated && html` <${Chip} tone="warn" title="Cohere's list of models says so">deprecated<//>`}` },
     { title: "Kind", cell: (/** @type {any} */ model) => model.kind },
-    { title: "Can", hide: true, cell: (/** @type {any} */ model) => html`<span class="chips">${model.capabilities ? SKILLS.filter(([name]) => model.capabilities[name]).map(([name, text]) => html`<${Chip} key=${name}>${text}<//>`) : model.dimensions.length ? html`<${Chip}>${model.dimensions.join(", ")}<//>` : ""}</span>` },
+    { title: "Can", hide: true, cell: (/** @type {any} */ model) => html`<span class="chips">${model.capabilities ? SKILLS.filter(([name]) => model.capabilities[name]).map(([name, text]) => html`<${Chip} key=${name}>${text}<//>`) : model.dimensions.length ? html`<${Chip}>${sizes(model.dimensions)}<//>` : ""}</span>` },
     { title: "Input", number: true, cell: (/** @type {any} */ model) => price(model, "input") },
     { title: "Output", number: true, cell: (/** @type {any} */ model) => price(model, "output") },
     { title: "Search", number: true, hide: true, cell: (/** @type {any} */ model) => price(model, "search") },
-    { title: "Other names", hide: true, cell: (/** @type {any} */ model) => [...model.aliases, ...model.synonyms, ...model.replaces].join(", ") },
+    { title: "Other names", hide: true, minor: true, cell: (/** @type {any} */ model) => [...model.aliases, ...model.synonyms, ...model.replaces].join(", ") },
   ];
   return html`
     <${PageHead} title="Models" subtitle="As the gateway's tables know them. Any other model of Cohere's can be called as well; tokens are priced by the million." />
@@ -50,7 +50,7 @@ export default function Models() {
         ["Also called", opened.synonyms.join(", ")],
         ["Replaces", opened.replaces.length > 0 && `${opened.replaces.join(", ")}${models.data.successors ? "" : " (switched off)"}`],
         ["Fallbacks", opened.fallbacks.join(", ")],
-        ["Dimensions", opened.dimensions.join(", ")],
+        ["Dimensions", opened.dimensions.length > 1 ? `${sizes(opened.dimensions)}; ${opened.dimensions[0]} where none is asked for` : sizes(opened.dimensions)],
         ["Longest answer", opened.capabilities?.max_output && `${countText(opened.capabilities.max_output)} tokens`],
       ]} />
       ${opened.capabilities && html`<section><h3>Can</h3><${Facts} rows=${SKILLS.map(([name, text]) => [text, opened.capabilities[name] ? "yes" : html`<span class="muted">no</span>`])} /></section>`}
@@ -60,6 +60,11 @@ export default function Models() {
         ["Read on", opened.price.date],
       ]} />` : html`<p class="muted">Not known: calls with it have an unknown cost. The setting <code>[prices."${opened.id}"]</code> gives it one.</p>`}</section>
     <//>`}`;
+}
+
+/** @param {number[]} dimensions */
+function sizes(dimensions) {
+  return [...dimensions].sort((a, b) => a - b).join(", ");
 }
 
 /** @param {any} model @param {string} name */

@@ -48,10 +48,10 @@ export default function Overview() {
         <p class="legend"><span class="dot good-dot"></span>calls <span class="dot bad-dot"></span>failed</p>
       <//>
       <div class="columns">
-        <${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Faults} rows=${faults.data?.data ?? []} calls=${day.calls} /><//>
-        <${Card} title="How it is doing"><${Show} of=${status}>${(/** @type {any} */ data) => html`<${Health} status=${data} />`}<//><//>
-        <${Card} title="Last refusals and failures"><${Refusals} /><//>
-        <${Card} title="Models on their way out" actions=${html`<${Link} to=${href("models")}>Models<//>`}><${Deprecated} /><${OldNames} calls=${calls} /><//>
+        <div class="stack"><${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Faults} rows=${faults.data?.data ?? []} calls=${day.calls} /><//>
+        <${Card} title="Last refusals and failures"><${Refusals} /><//></div>
+        <div class="stack"><${Card} title="How it is doing"><${Show} of=${status}>${(/** @type {any} */ data) => html`<${Health} status=${data} />`}<//><//>
+        <${Card} title="Models on their way out" actions=${html`<${Link} to=${href("models")}>Models<//>`}><${Deprecated} /><${OldNames} calls=${calls} /><//></div>
       </div>
     </div>`;
 }

@@ -116,7 +116,7 @@ function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
       <${Tile} label="Tokens" value=${shortCount(total.input + total.output)} note=${`${shortCount(total.input)} in, ${shortCount(total.output)} out`} />
       ${inAll?.p50_ms ? html`<${Tile} label="Latency, p95" value=${aboutText(inAll.p95_ms)} note=${`half within ${aboutText(inAll.p50_ms)}`} />` : html`<${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />`}
       ${inAll?.ttft_p50_ms ? html`<${Tile} label="First token, p95" value=${aboutText(inAll.ttft_p95_ms)} note=${`half within ${aboutText(inAll.ttft_p50_ms)}`} />` : ""}
-      ${Object.entries(total.units).filter(([unit]) => !unit.endsWith("_tokens")).map(([unit, amount]) => html`<${Tile} key=${unit} label=${unit.replaceAll("_", " ")} value=${shortCount(amount)} note="billed" />`)}
+      ${Object.entries(total.units).filter(([unit]) => isOther(unit)).map(([unit, amount]) => html`<${Tile} key=${unit} label=${unit[0].toUpperCase() + unit.slice(1).replaceAll("_", " ")} value=${shortCount(amount)} note="billed" />`)}
     </div>
     <div class="columns charts">
       <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${seriesOf((row) => (row.cost_nanodollars ?? 0) / NANO)} /><//>
@@ -124,25 +124,25 @@ function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
       <${Card} title="Tokens"><${StackedBars} ...${common} label="Tokens over time" format=${shortCount} series=${[
         summed("input", COLOURS[0], (row) => row.tokens.input - row.tokens.cached), summed("cached input", COLOURS[5], (row) => row.tokens.cached),
         summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)]} /><//>
-      ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} times=${times.map((time) => time / 1000)} label="Latency over time" format=${durationText} lines=${latencyLines(times, overTime)} /><//>`
-        : html`<${Card} title="Time taken, mean"><${LineChart} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
+      ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Latency over time" format=${durationText} lines=${latencyLines(times, overTime)} /><//>`
+        : html`<${Card} title="Time taken, mean"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
     </div>
     <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
       { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted">${group.name}</span>`) },
       { title: "Cost", number: true, cell: (/** @type {any} */ group) => group.unpriced && !group.cost ? html`<${Cost} nano=${null} />` : html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
       { title: "Calls", number: true, cell: (/** @type {any} */ group) => countText(group.calls) },
-      { title: "Failed", number: true, cell: (/** @type {any} */ group) => (group.failures ? countText(group.failures) : html`<span class="muted">–</span>`) },
-      { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.input) },
-      { title: "Cached", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.cached) },
-      { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.output) },
-      { title: "Thinking", number: true, hide: true, cell: (/** @type {any} */ group) => countText(group.thinking) },
+      { title: "Failed", number: true, cell: (/** @type {any} */ group) => amount(group.failures) },
+      { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.input) },
+      ...(total.cached ? [{ title: "Cached", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.cached) }] : []),
+      { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.output) },
+      ...(total.thinking ? [{ title: "Thinking", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.thinking) }] : []),
       ...(byGroup ? [
         { title: "p50", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.p50_ms) },
         { title: "p95", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.p95_ms) },
         { title: "First token", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.ttft_p50_ms) },
       ] : [{ title: "Mean time", number: true, hide: true, cell: (/** @type {any} */ group) => durationText(group.calls ? group.ms / group.calls : null) }]),
-      { title: "Other units", hide: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => !unit.endsWith("_tokens")).map(([unit, amount]) => `${countText(amount)} ${unit.replaceAll("_", " ")}`).join(", ") },
+...(Object.keys(total.units).some(isOther) ? [{ title: "Other units", hide: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => isOther(unit)).map(([unit, count]) => `${countText(count)} ${unit.replaceAll("_", " ")}`).join(", ") }] : []),
     ]} />
   </div>`;
 }
@@ -152,6 +152,16 @@ function latencyLines(times, latency) {
   /** @type {[string, string, string][]} */
   const lines = [["p95", "--series-2", "p95_ms"], ["p50", "--series-1", "p50_ms"], ["first token, p95", "--series-4", "ttft_p95_ms"], ["first token, p50", "--series-3", "ttft_p50_ms"]];
   return lines.map(([name, colour, field]) => ({ name, colour, values: times.map((time) => latency.get(time)?.[field] ?? null) })).filter((line) => line.values.some((value) => value !== null));
+}
+
+/** A unit that is no token. @param {string} unit */
+function isOther(unit) {
+  return !unit.endsWith("_tokens");
+}
+
+/** @param {number} count */
+function amount(count) {
+  return count ? countText(count) : html`<span class="muted">–</span>`;
 }
 
 /** @param {any} row @param {string} by */

@@ -2,9 +2,9 @@
 import { html } from "./html.mjs";
 
 /**
- * number: aligned to the right, in digits of one width. hide: on narrow pages.
+ * number: aligned to the right, in digits of one width. hide: on narrow pages. minor: also on pages of middle width.
  * @template T
- * @typedef {{title: string, cell: (row: T) => any, number?: boolean, hide?: boolean, wide?: boolean, width?: string, label?: string}} Column
+ * @typedef {{title: string, cell: (row: T) => any, number?: boolean, hide?: boolean, minor?: boolean, wide?: boolean, width?: string, label?: string}} Column
  */
 
 /**
@@ -13,7 +13,7 @@ import { html } from "./html.mjs";
  */
 export function Table({ columns, rows, id, onOpen, selected, caption, tone }) {
   /** @param {Column<T>} column */
-  const classes = (column) => [column.number && "number", column.hide && "hide-narrow", column.wide && "wide"].filter(Boolean).join(" ");
+  const classes = (column) => [column.number && "number", column.hide && "hide-narrow", column.minor && "hide-middle", column.wide && "wide"].filter(Boolean).join(" ");
   return html`<div class="table-frame" role="region" aria-label=${caption} tabindex="0"><table>
     <caption class="visually-hidden">${caption}</caption>
     <thead><tr>${columns.map((column) => html`<th key=${column.title} scope="col" class=${classes(column)} style=${column.width ? { width: column.width } : undefined}>${column.title || html`<span class="visually-hidden">${column.label}</span>`}</th>`)}</tr></thead>
