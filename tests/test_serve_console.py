@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from gateway.app import create_app
 from gateway.auth import sessions
+from gateway.auth.modes import is_for_one_caller
 from gateway.auth.sessions import COOKIE, SECURE_COOKIE, Sessions
 from gateway.console.attempts import IN_ALL, PER_ADDRESS, WINDOW_SECONDS, SignInAttempts
 from gateway.endpoints import inspection
@@ -124,7 +125,8 @@ def test_it_can_be_switched_off() -> None:
 def test_where_no_key_is_needed() -> None:
     with demonstration() as gateway:
         info = gateway.ask("GET", SESSION).body
-        assert info["demo"] and not info["sign_in"] and info["who"]["name"] == "demo" and info["csrf_token"] is None
+        assert info["demo"] and not info["sign_in"] and info["reports"]
+        assert info["who"]["name"] == "demo" and info["csrf_token"] is None
         assert Browser(gateway).sign_in("anything").error["code"] == "bad_request"
         # A link on another site may open the page; what that site sends is refused as ever.
         foreign = {"sec-fetch-site": "cross-site"}
@@ -137,6 +139,15 @@ def test_where_callers_bring_their_own_keys() -> None:
     with run_harness() as own:
         info = own.gateway.ask("GET", SESSION, None, {}).body
         assert (info["mode"], info["who"], info["sign_in"]) == ("bring your own key", None, False)
+        assert not info["reports"] and own.gateway.ask("GET", "/audit").status == 403
+
+
+def test_where_anybody_may_call_from_anywhere_nobody_is_shown_the_calls() -> None:
+    for host, own_machine in (("127.0.0.1", True), ("0.0.0.0", False)):
+        settings = Settings(cohere_api_key=["co"], host=host, allow_open=True)
+        assert is_for_one_caller(settings) is own_machine
+    assert not is_for_one_caller(Settings(cohere_api_key=["co"], master_key=MASTER_KEY))
+    assert is_for_one_caller(Settings(demo=True, host="0.0.0.0"))
 
 
 # --- signing in ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from gateway.settings.schema import LedgerSettings
 from support import browser as browsers
-from support.app import MASTER_KEY, Gateway, demonstration
+from support.app import MASTER_KEY, Gateway, answered, demonstration, run_harness
 from support.browser import console, exactly
 
 SCREENS = (
@@ -448,6 +448,26 @@ def test_without_keys_everything_is_there_at_once(chromium: Browser) -> None:
         expect(page.get_by_role("status").filter(has_text="a moment after")).to_be_visible()
         assert gateway.chat().status == 200
         expect(page.get_by_role("heading", name="It came")).to_be_visible()
+
+
+def test_with_a_cohere_key_of_ones_own(chromium: Browser) -> None:
+    """Nobody signs in, and nobody sees calls: requests are tried with the caller's own key, which the page forgets."""
+    with run_harness(key="") as own, console(chromium, own.gateway) as window:
+        own.respond_with(answered("Paris."))
+        page = window.open()
+        page.get_by_label("Your Cohere key").fill("co-mine")
+        page.get_by_role("button", name="Go on").click()
+        links = page.get_by_role("navigation").locator("li a")
+        expect(links).to_have_text(["Get started", "Playground", "Models"])
+        expect(page.locator(".code-tabs code")).to_contain_text("YOUR_COHERE_KEY")
+        page.get_by_role("link", name="Playground", exact=True).click()
+        page.get_by_label("stream").uncheck()
+        page.get_by_role("button", name="Send", exact=True).click()
+        expect(page.locator(".turn.assistant .words")).to_have_text("Paris.")
+        assert own.upstream.requests[-1].headers.first("authorization") == "Bearer co-mine"
+        page.get_by_role("button", name="Forget the key").click()
+        expect(page.get_by_label("Your Cohere key")).to_have_value("")
+        assert page.evaluate("Object.keys(localStorage).concat(document.cookie)") in (["", ""], [""])
 
 
 # --- craft --------------------------------------------------------------------------------------------------

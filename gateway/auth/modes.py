@@ -39,3 +39,9 @@ def mode_of(settings: Settings) -> Mode:
     if "*" in settings.cors_origins:
         raise SettingError("cors_origins: '*' would let every web page spend your Cohere key in open mode")
     return Mode.OPEN
+
+
+def is_for_one_caller(settings: Settings) -> bool:
+    """Returns whether nobody has a key of the gateway's, and whoever calls is at this machine, or tries the demo."""
+    mode = mode_of(settings)
+    return mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback)

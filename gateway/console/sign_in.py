@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
-from gateway.auth.modes import Mode
+from gateway.auth.modes import Mode, is_for_one_caller
 from gateway.auth.principal import Principal
 from gateway.auth.sessions import ENDED, LONGEST_SECONDS, SESSION_OVER, Session, is_secure, set_cookie
 from gateway.console.attempts import SIGN_OUTS_IN_ALL, SIGN_OUTS_PER_ADDRESS, SignInAttempts
@@ -53,14 +53,15 @@ class SignedIn(Struct, frozen=True):
 class SessionInfo(Struct, frozen=True):
     """mode: who may call (`auth/modes.py`). demo: the emulator answers, not Cohere.
 
-    sign_in: a key is needed to see anything. who: None until somebody has signed in. csrf_token: for what changes
-    something. idle_seconds: after which the session ends.
+    sign_in: a key is needed to see anything. reports: whoever is here sees calls and usage. who: None until somebody
+    has signed in. csrf_token: for what changes something. idle_seconds: after which the session ends.
     """
 
     mode: str
     demo: bool
     version: str
     sign_in: bool
+    reports: bool
     who: SignedIn | None
     csrf_token: str | None
     idle_seconds: float
@@ -172,6 +173,7 @@ class SignIn:
             authenticator.demo,
             __version__,
             authenticator.sessions.enabled,
+            authenticator.sessions.enabled or is_for_one_caller(settings),
             who,
             authenticator.sessions.csrf_token(session) if session is not None else None,
             settings.console.idle_seconds,

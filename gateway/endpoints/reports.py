@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.modes import Mode, mode_of
+from gateway.auth.modes import is_for_one_caller
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http.disconnect import DisconnectWatcher
@@ -205,10 +205,8 @@ def own_key_id_of(principal: Principal, settings: Settings) -> str | None:
 
 
 def _is_only_caller(principal: Principal, settings: Settings) -> bool:
-    """Returns whether nobody has a key of the gateway's, and whoever calls is at this machine, or tries the demo."""
-    mode = mode_of(settings)
-    only = mode is Mode.DEMO or (mode is Mode.OPEN and settings.loopback)
-    return only and principal.key is None and principal.claims is None
+    """Returns whether there is but one caller, who sees everything."""
+    return is_for_one_caller(settings) and principal.key is None and principal.claims is None
 
 
 BODIES_PATH = "/audit/{id}/body"

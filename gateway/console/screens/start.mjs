@@ -4,7 +4,7 @@ import { costText, durationText } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Code, CodeTabs, Facts, PageHead } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
-import { mayWrite, seesAll } from "../scripts/session.mjs";
+import { bringsOwnKey, isHolder, mayWrite, seesAll } from "../scripts/session.mjs";
 import { toast } from "../scripts/toast.mjs";
 import { firstCalls } from "./secret.mjs";
 
@@ -24,7 +24,7 @@ export default function Start() {
   const [key, setKey] = useState("");
   const [busy, setBusy] = useState(false);
   const needsKey = info.sign_in;
-  const used = key || (needsKey ? "YOUR_KEY" : "any");
+  const used = key || (needsKey ? "YOUR_KEY" : bringsOwnKey.value ? "YOUR_COHERE_KEY" : "any");
   const make = async () => {
     setBusy(true);
     try {
@@ -45,12 +45,13 @@ export default function Start() {
         ["Version", info.version],
       ]} /><//></li>
       <li><${Card} title="A key">${
-        !needsKey ? html`<p>None is needed here: any will do. To issue keys with permissions, limits and budgets, start the gateway with <code>GATEWAY_MASTER_KEY</code>.</p>`
+        bringsOwnKey.value ? html`<p>Your own Cohere key, in the place of <code>YOUR_COHERE_KEY</code>: it is passed on, and never stored.</p>`
+        : !needsKey ? html`<p>None is needed here: any will do. To issue keys with permissions, limits and budgets, start the gateway with <code>GATEWAY_MASTER_KEY</code>.</p>`
         : key ? html`<p>It is shown once, so copy it now. It may chat, embed and rerank; <${Link} to=${href("keys")}>Keys<//> changes that.</p><${Code} code=${key} label="Copy the key" />`
         : mayWrite.value ? html`<p>It may chat, embed and rerank, without limits for now.</p><button class="primary" disabled=${busy} onClick=${make}>Make a key</button>`
         : html`<p>Use the one that you have signed in with, in the place of <code>YOUR_KEY</code>.</p>`}<//></li>
       <li><${Card} title="The first call"><${CodeTabs} codes=${firstCalls(used)} /><//></li>
-      <li><${FirstCall} since=${key} /></li>
+      <li>${seesAll.value || isHolder.value ? html`<${FirstCall} since=${key} />` : html`<${Card} title="See what becomes of it"><p>The playground sends requests, and shows what Cohere gets for them. Calls and usage are shown where keys are issued (<code>GATEWAY_MASTER_KEY</code>): here nobody could be told apart from the others.</p><p class="buttons"><${Link} class="button" to=${href("playground")}>Open the playground<//></p><//>`}</li>
     </ol>`;
 }
 

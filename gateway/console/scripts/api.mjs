@@ -5,11 +5,14 @@ import { signal, useEffect, useRef, useState } from "./html.mjs";
 
 /**
  * @typedef {{name: string, role: "" | "viewer" | "admin" | "master", key_id: string | null, team_id: string | null}} SignedIn
- * @typedef {{mode: string, demo: boolean, version: string, sign_in: boolean, who: SignedIn | null, csrf_token: string | null, idle_seconds: number}} SessionInfo
+ * @typedef {{mode: string, demo: boolean, version: string, sign_in: boolean, reports: boolean, who: SignedIn | null, csrf_token: string | null, idle_seconds: number}} SessionInfo
  */
 
 /** Who has signed in, as the gateway said last; null before it has been asked. @type {import("@preact/signals-core").Signal<SessionInfo | null>} */
 export const session = /** @type {any} */ (signal(null));
+
+/** The Cohere key of a caller who brings their own. It is kept in this page alone, and is gone when the page is. */
+export const ownKey = signal("");
 
 /** An answer that is an error, with the sentence that the gateway gave. */
 export class ApiError extends Error {
@@ -35,6 +38,7 @@ export async function send(method, path, { query = {}, body, signal: aborted, he
   /** @type {Record<string, string>} */
   const all = { ...headers };
   if (body !== undefined) all["content-type"] = "application/json";
+  if (ownKey.value) all.authorization = `Bearer ${ownKey.value}`;
   if (method !== "GET" && session.value?.csrf_token) all["x-gateway-csrf"] = session.value.csrf_token;
   try {
     return await fetch(path + (text ? `?${text}` : ""), {

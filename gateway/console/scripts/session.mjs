@@ -3,7 +3,7 @@
  * hidden here is hidden because it would be refused.
  */
 import { computed, html, useState } from "./html.mjs";
-import { request, session } from "./api.mjs";
+import { ownKey, request, session } from "./api.mjs";
 
 const PATH = "/console/session";
 const RENEW_MS = 60_000;
@@ -40,6 +40,9 @@ const role = computed(() => session.value?.who?.role ?? "");
 /** No key is needed here, so that whoever reaches the page may see everything there is. */
 export const keyless = computed(() => session.value !== null && !session.value.sign_in && session.value.who !== null);
 
+/** Callers bring their own Cohere keys: nobody signs in, and nobody sees what others did. */
+export const bringsOwnKey = computed(() => session.value?.mode === "bring your own key");
+
 /** May read keys, teams and end users. */
 export const mayRead = computed(() => role.value !== "");
 /** May change them. */
@@ -47,9 +50,9 @@ export const mayWrite = computed(() => role.value === "admin" || role.value === 
 /** May give roles. */
 export const isMaster = computed(() => role.value === "master");
 /** Sees the calls of all keys. */
-export const seesAll = computed(() => mayRead.value || keyless.value);
+export const seesAll = computed(() => mayRead.value || (keyless.value && session.value?.reports === true));
 /** Has signed in with a key of their own, and sees that one alone. */
-export const isHolder = computed(() => Boolean(session.value?.who) && !seesAll.value);
+export const isHolder = computed(() => Boolean(session.value?.who) && session.value?.sign_in === true && !seesAll.value);
 
 /** Whether the key would go over a network unencrypted. */
 function isExposed() {
@@ -92,13 +95,26 @@ export function SignInPage() {
     </main>`;
 }
 
-/** The page of a gateway whose callers bring their own Cohere keys: there is nothing to sign in to. */
-export function NoSessionsPage() {
+/** The first page of a gateway whose callers bring their own Cohere keys: there is nothing to sign in to. */
+export function OwnKeyPage() {
+  const [key, setKey] = useState("");
+  /** @param {SubmitEvent} event */
+  const submit = (event) => {
+    event.preventDefault();
+    ownKey.value = key.trim();
+  };
   return html`
     <main class="sign-in">
-      <div class="card">
+      <form class="card" onSubmit=${submit}>
         <h1>cohere-gateway</h1>
-        <p>Callers bring their own Cohere key to this gateway, so nobody signs in here. To issue keys, with limits and a ledger, start it with <code>COHERE_API_KEY</code> and <code>GATEWAY_MASTER_KEY</code>.</p>
-      </div>
+        <p>Callers bring their own Cohere key to this gateway. With yours you can try it here, and see what becomes of requests on the way.</p>
+        <label class="field">
+          <span>Your Cohere key</span>
+          <input type="password" autocomplete="off" spellcheck="false" autofocus required value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} />
+        </label>
+        <button class="primary" disabled=${!key.trim()}>Go on</button>
+        ${isExposed() && html`<p class="warn small" role="note">This page came over plain http: whoever is on the way can read the key.</p>`}
+        <p class="muted small">It stays in this page, and is sent with the requests that you make here. To issue keys, with limits, calls and usage, start the gateway with <code>COHERE_API_KEY</code> and <code>GATEWAY_MASTER_KEY</code>.</p>
+      </form>
     </main>`;
 }

@@ -1,10 +1,10 @@
 /** What is around every screen: navigation, who has signed in, the theme, the bar that names the emulator. */
 import { html, signal, useEffect, useState } from "./html.mjs";
-import { session } from "./api.mjs";
+import { ownKey, session } from "./api.mjs";
 import { Icon } from "./icons.mjs";
 import { Link, href, route, screenName } from "./router.mjs";
 import { screenOf, visibleScreens } from "./screens.mjs";
-import { NoSessionsPage, SignInPage, signOut } from "./session.mjs";
+import { OwnKeyPage, SignInPage, bringsOwnKey, signOut } from "./session.mjs";
 import { Failure, Loading, Missing } from "./states.mjs";
 import { nextTheme, theme } from "./theme.mjs";
 import { Toasts, attempt } from "./toast.mjs";
@@ -43,10 +43,11 @@ function Account() {
   const icons = { auto: "auto", light: "sun", dark: "moon" };
   return html`<footer class="account">
     <div class="account-who">
-      <span class="truncate" title=${info?.who?.name}>${info?.sign_in ? info.who?.name : "No key is needed here"}</span>
+      <span class="truncate" title=${info?.who?.name}>${info?.sign_in ? info.who?.name : bringsOwnKey.value ? "Your Cohere key" : "No key is needed here"}</span>
       <span class="muted small" title=${`Version ${info?.version}`}>${info?.sign_in ? ROLES[info.who?.role ?? ""] : info?.mode}</span>
     </div>
     <button class="icon-button" title=${names[/** @type {"auto"} */ (theme.value)]} aria-label=${names[/** @type {"auto"} */ (theme.value)]} onClick=${nextTheme}><${Icon} name=${icons[theme.value]} /></button>
+    ${bringsOwnKey.value && html`<button class="icon-button" title="Forget the key" aria-label="Forget the key" onClick=${() => { ownKey.value = ""; }}><${Icon} name="out" /></button>`}
     ${info?.sign_in && html`<button class="icon-button" title="Sign out" aria-label="Sign out" onClick=${() => attempt(signOut)}><${Icon} name="out" /></button>`}
   </footer>`;
 }
@@ -72,7 +73,7 @@ function ScreenOf({ screen }) {
 export function Shell() {
   const info = session.value;
   if (info === null) return null;
-  if (!info.who) return html`<${EmulatorBar} />${info.sign_in ? html`<${SignInPage} />` : html`<${NoSessionsPage} />`}`;
+  if (!info.who && !(bringsOwnKey.value && ownKey.value)) return html`<${EmulatorBar} />${bringsOwnKey.value ? html`<${OwnKeyPage} />` : html`<${SignInPage} />`}`;
   const screen = screenOf(screenName.value);
   return html`
     <a class="skip-link" href="#content">Skip to the content</a>
