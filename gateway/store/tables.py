@@ -322,7 +322,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0013"
+HEAD = "0014"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 
