@@ -221,8 +221,10 @@ def _part(part: Any) -> Any:
     elif kind == "input_file":
         keys = ("file_data", "filename", "file_id", "file_url")
         rewritten = {"type": "file", "file": {key: part[key] for key in keys if key in part}}
-    elif kind == "reasoning" and isinstance(part.get("text"), str):
-        rewritten = {"type": "thinking", "thinking": part["text"]}
+    elif kind == "file" and "file" not in part:
+        rewritten = _file(part)
+    elif kind == "reasoning":
+        rewritten = _thought(part)
     if rewritten is None:
         return part
     if "cache_control" in part:
@@ -231,13 +233,12 @@ def _part(part: Any) -> Any:
 
 
 def _image(part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Reads an image of Anthropic's (`source`), of the AI SDK's (`image`), of MCP's (`data`), or with a `url`."""
+    """Reads an image of Anthropic's (`source`), the AI SDK's (`image`), MCP's (`data`), LangChain's (`base64`)."""
     source = part.get("source")
     if isinstance(source, dict):
         url = _url_of(source)
     else:
-        media_type = part.get("mimeType") or part.get("mediaType") or "image/png"
-        url = part.get("url") or _data_uri(part.get("image") or part.get("data"), media_type)
+        url = part.get("url") or _data_uri(_first(part, "image", "data", "base64"), _media_type(part) or "image/png")
     return {"type": "image_url", "image_url": {"url": url}} if isinstance(url, str) else None
 
 
@@ -254,6 +255,36 @@ def _document(part: Mapping[str, Any]) -> dict[str, Any] | None:
     name = {"filename": part["title"]} if isinstance(part.get("title"), str) else {}
     key = "file_data" if url.startswith("data:") else "file_url"
     return {"type": "file", "file": {key: url, **name}}
+
+
+def _file(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads a file of LangChain's or of the AI SDK's, whose data stand beside their type."""
+    media_type, name = _media_type(part), part.get("filename")
+    data, url = _first(part, "data", "base64"), part.get("url")
+    if isinstance(data, str) and isinstance(media_type, str):
+        file = {"file_data": _data_uri(data, media_type)}
+    elif isinstance(url, str):
+        file = {"file_data" if url.startswith("data:") else "file_url": url}
+    else:
+        return None
+    return {"type": "file", "file": {**file, "filename": name} if isinstance(name, str) else file}
+
+
+def _thought(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads reasoning of the AI SDK's (`text`), of LangChain's (`reasoning`), and of Responses (`summary`)."""
+    text, summary = _first(part, "text", "reasoning"), part.get("summary")
+    if text is None and isinstance(summary, list):
+        text = "\n\n".join(str(one["text"]) for one in summary if isinstance(one, dict) and one.get("text"))
+    return {"type": "thinking", "thinking": text} if isinstance(text, str) else None
+
+
+def _media_type(part: Mapping[str, Any]) -> Any:
+    return _first(part, "mimeType", "mediaType", "mime_type", "media_type")
+
+
+def _first(part: Mapping[str, Any], *keys: str) -> Any:
+    """Returns the value of the first of these keys that has one."""
+    return next((part[key] for key in keys if part.get(key) is not None), None)
 
 
 def _resource(part: Mapping[str, Any]) -> dict[str, Any] | None:
