@@ -1,13 +1,13 @@
 """A request's body, within bounds: read whole before anything is parsed, or passed on piece by piece."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Generator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from gateway.errors import CallerError, CallerLeft, failure
 from gateway.http import json_bounds
-from gateway.http.coroutines import begin
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.memory_budget import Gathering
 from gateway.observability.record import RequestRecord
@@ -77,7 +77,7 @@ async def _read_pieces(record: RequestRecord, receive: Receive, limit: int, time
     # Before a byte is read: who declares too much need not send it.
     refuse_declared(record.headers, limit)
     gathering = Gathering(record.memory)
-    message, rest = begin(receive())
+    message, rest = _begin(receive())
     if message is not None and message["type"] == "http.request" and not message.get("more_body"):
         # Nearly all bodies are here with their heads: they need no clock, which costs more than reading them.
         piece = message.get("body", b"")
@@ -190,3 +190,44 @@ def _slow() -> CallerError:
 
 def _too_large(limit: int) -> CallerError:
     return CallerError(failure("body_too_large", f"The request's body is larger than {limit} bytes"))
+
+
+# --- a coroutine that may not have to wait -------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class _Begun(Awaitable[T]):
+    """The rest of a coroutine that has begun and waits. waits_for: what it gave to the event loop when it did."""
+
+    __slots__ = ("_coroutine", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: Any) -> None:
+        self._coroutine, self._waits_for = coroutine, waits_for
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                try:
+                    value = yield waits_for
+                except BaseException as error:
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+
+def _begin(awaitable: Awaitable[T]) -> tuple[T | None, Awaitable[T] | None]:
+    """Runs a coroutine to its first wait. Returns its result, or else what is to be awaited for it, at once.
+
+    So a time limit is set only for what waits. Raises what the coroutine raises.
+    """
+    if not isinstance(awaitable, Coroutine):
+        return None, awaitable
+    try:
+        return None, _Begun(awaitable, awaitable.send(None))
+    except StopIteration as end:
+        return end.value, None
