@@ -59,6 +59,9 @@ bench-scale: .venv/.dev-stamp ## measure latency, many streams and connections, 
 bench-ledger: .venv/.dev-stamp ## the ledger with five million rows on SQLite and on PostgreSQL
 	$(BIN)/python tests/bench/ledger.py $(ARGS)
 
+bench-attacks: .venv/.dev-stamp ## what a hundred callers notice while others attack, for two servers (Linux)
+	$(BIN)/python tests/bench/under_attack.py $(ARGS)
+
 soak: .venv/.dev-stamp ## a week in five minutes: everything on, services and workers that fail; nothing may be left over, or lost
 	$(BIN)/python tests/bench/soak.py $(ARGS)
 

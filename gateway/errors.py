@@ -330,7 +330,11 @@ ERRORS: Mapping[str, Meaning] = {
         Fault.GATEWAY_OVERLOAD,
     ),
     "busy": Meaning(
-        503, _SERVER, "too_many_calls", "too many calls to Cohere are in flight (`concurrency`)", Fault.GATEWAY_OVERLOAD
+        503,
+        _SERVER,
+        "too_many_calls",
+        "too many calls to Cohere are in flight (`concurrency`), or too many large requests are being read (`offload`)",
+        Fault.GATEWAY_OVERLOAD,
     ),
     "no_descriptors": Meaning(
         503, _SERVER, "out_of_descriptors", "too many files and connections are open (`ulimit`)", Fault.GATEWAY_OVERLOAD

@@ -96,7 +96,7 @@ class Offload:
         self._settings, self.min_bytes = settings, settings.min_bytes
         self._accepted_keys = accepted_keys
         self._large, self._checks = Threads(settings, "large requests"), Threads(settings, "checks")
-        self._waiting: Counter[str] = Counter()
+        self._under_way: Counter[str] = Counter()  # those that wait and those in threads, by whose share they are in
         self._turn = 0.0  # seconds of this turn of the loop that were spent here
 
     async def run(self, caller: Principal, size: int, function: Callable[..., T], *arguments: Any) -> T:
@@ -141,15 +141,15 @@ class Offload:
         owner = await self._share(caller)
         if self._is_full(owner):
             raise _busy_error()
-        self._waiting[owner] += 1
+        self._under_way[owner] += 1
         try:
             return await threads.run(owner, function, arguments)
         except UpstreamError as error:  # the wait was too long: what runs in threads raises none
             raise _busy_error() from error
         finally:
-            self._waiting[owner] -= 1
-            if not self._waiting[owner]:
-                del self._waiting[owner]
+            self._under_way[owner] -= 1
+            if not self._under_way[owner]:
+                del self._under_way[owner]
 
     async def _share(self, caller: Principal) -> str:
         """Returns whose share of the queue a caller has. Where that of made-up keys is full, Cohere is asked about this
@@ -163,7 +163,7 @@ class Offload:
 
     def _is_full(self, owner: str) -> bool:
         size, share = self._settings.queue_size, self._settings.queue_share
-        return self._waiting.total() >= size or self._waiting[owner] >= share
+        return self._under_way.total() >= size or self._under_way[owner] >= share
 
     def stop(self) -> None:
         """Takes no more work, and does not wait for what is under way."""

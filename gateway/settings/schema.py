@@ -197,9 +197,13 @@ class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(ge=0),
     ] = 128 * 1024
     queue_size: Annotated[
-        int, _about("such requests that may wait for a thread; further ones get a 503"), Meta(ge=1)
+        int,
+        _about(
+            "large requests and long checks that may be under way, those that wait included; further ones get a 503"
+        ),
+        Meta(ge=1),
     ] = 1_000
-    queue_share: Annotated[int, _about("such requests that one caller may have waiting"), Meta(ge=1)] = 500
+    queue_share: Annotated[int, _about("those that one caller may have under way"), Meta(ge=1)] = 500
 
 
 class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """Honest callers beside an attack: what do they notice of it?
 
 `bystanders()` starts `cohere-gateway serve` as a process and, in another process, a hundred callers who read streams
-that never end, and the Cohere that sends them. Each event says when it was sent, so that its delay is known; the test
+that never end, and the Cohere that sends them. It is known when each event was sent, and so its delay. Newcomers, who
+ask one short question each on a connection of their own, come one after another while somebody watches. The test
 attacks from its own process and slows down neither. Requests of anybody else are relayed to an upstream that the
 test may bring.
 
@@ -9,7 +10,7 @@ test may bring.
         before = others.server.memory()
         with others.watch() as delays:
             attack(others.server.port)
-        assert not delays.broken and delays.longest_delay < 0.5
+        assert not delays.broken and not delays.refused and delays.longest_delay - delays.lateness < 0.5
         assert others.server.memory() - before < 50 << 20
 
 This file is also the program of the second process. Its commands come on standard input, its answers are lines of JSON.
@@ -33,7 +34,11 @@ from urllib.parse import urlsplit
 
 STREAMS = 100
 INTERVAL = 0.1
-"""Seconds between two events of one stream."""
+"""Seconds between two events of one stream, and between two newcomers."""
+TIMER = 0.005
+"""Seconds after which the bystanders look at the clock, to know how late they are themselves."""
+ASKS_LITTLE = 2_000
+"""Bytes: more has no request of a bystander's."""
 MARK = "a bystander's request"
 
 
@@ -50,6 +55,14 @@ class Delays:
     """How many arrived."""
     broken: int = 0
     """Streams that have ended, though none should."""
+    newcomers: int = 0
+    """How many asked and have been answered."""
+    longest_wait: float = 0.0
+    """Seconds from a newcomer's first packet to its answer, also of the one who waits still."""
+    refused: int = 0
+    """Newcomers who got something else than an answer."""
+    lateness: float = 0.0
+    """Seconds by which a timer of the bystanders themselves was late: that much of a delay may be the machine's."""
 
 
 class Bystanders:
@@ -92,17 +105,23 @@ def _ask(program: subprocess.Popen[str], *words: str) -> dict[str, Any]:
 
 @contextmanager
 def bystanders(
-    *arguments: str, streams: int = STREAMS, upstream: str | None = None, **environment: str
+    *arguments: str,
+    streams: int = STREAMS,
+    interval: float = INTERVAL,
+    upstream: str | None = None,
+    own_keys: bool = False,
+    **environment: str,
 ) -> Iterator[Bystanders]:
     """Serve so many streams, all of which flow when this begins.
 
-    arguments, environment: of `cohere-gateway serve`. upstream: the URL that other requests to Cohere go to; without
-    it they get a short answer.
+    arguments, environment: of `cohere-gateway serve`. interval: seconds between two events of one stream. upstream:
+    the URL that other requests to Cohere go to; without it they get a short answer. own_keys: callers bring the keys
+    that Cohere is called with, else the server has one.
     """
     from support.process import process  # not for the program, which would load all of the gateway
 
     program = subprocess.Popen(
-        [sys.executable, str(Path(__file__)), str(streams), *([upstream] if upstream else [])],
+        [sys.executable, str(Path(__file__)), str(streams), str(interval), *([upstream] if upstream else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -110,8 +129,10 @@ def bystanders(
     with program:
         try:
             url = _ask(program, "url")["url"]
-            with process(*arguments, COHERE_API_KEY="server-key", COHERE_BASE_URL=url, **environment) as server:
-                _ask(program, "begin", str(server.port))
+            if not own_keys:
+                environment = {"COHERE_API_KEY": "server-key", **environment}
+            with process(*arguments, COHERE_BASE_URL=url, **environment) as server:
+                _ask(program, "begin", str(server.port), *(["prove"] if own_keys else []))
                 yield Bystanders(server, program)
         finally:
             program.kill()
@@ -135,14 +156,18 @@ class Stream:
 class Watch:
     """All streams, and what was noticed since the last `reset`."""
 
-    def __init__(self, streams: int) -> None:
+    def __init__(self, streams: int, interval: float) -> None:
+        self.interval = interval
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Those that answer as Cohere. The loop itself would let go of them while they wait."""
         self.streams = [Stream() for _ in range(streams)]
         self.reset()
 
     def reset(self) -> None:
         """Begin anew: events on the way count from now."""
         self.events, self.longest = 0, 0.0
-        now = time.monotonic()
+        self.newcomers, self.refused, self.longest_wait, self.lateness = 0, 0, 0.0, 0.0
+        self.waits_since = now = time.monotonic()
         for stream in self.streams:
             stream.on_the_way = deque((number, now) for number, _ in stream.on_the_way)
 
@@ -162,7 +187,47 @@ class Watch:
         now = time.monotonic()
         waiting = (now - stream.on_the_way[0][1] for stream in self.streams if stream.on_the_way)
         broken = sum(stream.broken for stream in self.streams)
-        return Delays(max(self.longest, *waiting, 0.0), self.events, broken)
+        longest_wait = max(self.longest_wait, now - self.waits_since)
+        longest = max(self.longest, *waiting, 0.0)
+        return Delays(longest, self.events, broken, self.newcomers, longest_wait, self.refused, self.lateness)
+
+    async def time_itself(self) -> None:
+        """Note how late this process is, without end."""
+        while True:
+            due = time.monotonic() + TIMER
+            await asyncio.sleep(TIMER)
+            self.lateness = max(self.lateness, time.monotonic() - due)
+
+    async def send_newcomers(self, port: int) -> None:
+        """Have one newcomer after the other ask, until cancelled."""
+        while True:
+            self.waits_since = time.monotonic()
+            try:
+                answered = await ask_once(port, "newcomer")
+            except OSError:
+                answered = False
+            self.longest_wait = max(self.longest_wait, time.monotonic() - self.waits_since)
+            self.newcomers += answered
+            self.refused += not answered
+            self.waits_since = float("inf")
+            await asyncio.sleep(INTERVAL)
+
+
+async def ask_once(port: int, key: str) -> bool:
+    """Ask a short question, on a new connection, and return whether there was an answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request(f"{MARK} and short", key, "connection: close\r\n"))
+    received = await reader.read()
+    writer.close()
+    return received.startswith(b"HTTP/1.1 200 ") and b'"finish_reason":"stop"' in received
+
+
+def request(text: str, key: str, headers: str = "", **fields: Any) -> bytes:
+    """Return a request for a chat."""
+    message = {"role": "user", "content": text}
+    body = json.dumps({"model": "command-a-03-2025", "messages": [message], **fields}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n{headers}"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Caller(asyncio.Protocol):
@@ -174,11 +239,7 @@ class Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        message = {"role": "user", "content": f"{MARK} {self._index}"}
-        body = json.dumps({"model": "command-a-03-2025", "messages": [message], "stream": True}).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
-        head += f"authorization: Bearer bystander-{self._index}\r\n"
-        transport.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        transport.write(request(f"{MARK} {self._index}", f"bystander-{self._index}", stream=True))
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -221,16 +282,19 @@ async def serve(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watch: Watch, elsewhere: str | None
 ) -> None:
     """Answer as Cohere on one connection: to bystanders a stream that never ends."""
+    task = asyncio.current_task()
+    assert task is not None
+    watch.tasks.add(task)
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
             body = await reader.readexactly(int(length[1])) if length else b""
-            if mark := re.search(rf"{MARK} (\d+)".encode(), body):
+            mark = re.search(rf"{MARK} (\d+|and short)".encode(), body) if len(body) < ASKS_LITTLE else None
+            if mark and mark[1].isdigit():
                 await _flow(writer, watch.streams[int(mark[1])], int(mark[1]), watch)
-            elif elsewhere is not None:
-                await _relay(head + body, reader, writer, elsewhere)
-                return
+            elif elsewhere is not None and not mark:
+                await _relay(head + body, writer, elsewhere)
             elif re.search(rb'"stream": *true', body):
                 writer.write(STREAM + START + CONTENT + text("Hi") + END)
             else:
@@ -239,52 +303,65 @@ async def serve(
     except (OSError, asyncio.IncompleteReadError):
         pass
     finally:
+        watch.tasks.discard(task)
         writer.close()
 
 
 async def _flow(writer: asyncio.StreamWriter, stream: Stream, index: int, watch: Watch) -> None:
     writer.write(STREAM + START + CONTENT)
-    await asyncio.sleep(INTERVAL * index / len(watch.streams))  # not all at the same moment
+    await asyncio.sleep(watch.interval * index / len(watch.streams))  # not all at the same moment
     while not writer.is_closing():
         watch.sends(stream)
         writer.write(text(f"{index}:{stream.number - 1} "))
-        await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(watch.interval)
 
 
-async def _relay(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, elsewhere: str) -> None:
+async def _relay(request: bytes, writer: asyncio.StreamWriter, elsewhere: str) -> None:
+    """Pass on one request and its answer. What follows on the connection may be a bystander's.
+
+    Raises IncompleteReadError where the answer breaks off.
+    """
     parts = urlsplit(elsewhere)
-    other_reader, other_writer = await asyncio.open_connection(parts.hostname, parts.port)
+    reader, other_writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 26)
+    try:
+        other_writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        if length := re.search(rb"(?i)\r\ncontent-length: *(\d+)", head):
+            writer.write(await reader.readexactly(int(length[1])))
+            return
+        size = 1
+        while size and not writer.is_closing():
+            line = await reader.readuntil(b"\r\n")
+            size = int(line, 16)
+            writer.write(line + await reader.readexactly(size + 2))
+            await writer.drain()
+    finally:
+        other_writer.close()
 
-    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            target.write(data)
-            await target.drain()
 
-    other_writer.write(request)
-    ways = [asyncio.create_task(pass_on(reader, other_writer)), asyncio.create_task(pass_on(other_reader, writer))]
-    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    for direction in ways:
-        direction.cancel()
-    await asyncio.gather(*ways, return_exceptions=True)
-    other_writer.close()
-
-
-async def main(streams: int, elsewhere: str | None) -> None:
+async def main(streams: int, interval: float, elsewhere: str | None) -> None:
     """Obey the commands on standard input until it ends."""
-    watch = Watch(streams)
+    watch = Watch(streams, interval)
     server = await asyncio.start_server(
         lambda reader, writer: serve(reader, writer, watch, elsewhere), "127.0.0.1", 0, limit=1 << 26
     )
     loop = asyncio.get_running_loop()
+    port = 0
+    newcomers: asyncio.Task[None] | None = None
+    timer = loop.create_task(watch.time_itself())
     while words := (await loop.run_in_executor(None, sys.stdin.readline)).split():
         answer: dict[str, Any] = {}
         match words:
             case ["url"]:
                 answer = {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
-            case ["begin", port]:
+            case ["begin", number, *prove]:
+                port = int(number)
+                if prove:  # Cohere's first answer shows the gateway that a key is good
+                    await asyncio.gather(*(ask_once(port, f"bystander-{index}") for index in range(streams)))
                 flows = [asyncio.Event() for _ in range(streams)]
                 for index, one in enumerate(flows):
-                    await loop.create_connection(lambda i=index, f=one: Caller(watch, i, f), "127.0.0.1", int(port))  # type: ignore[misc]
+                    await loop.create_connection(lambda i=index, f=one: Caller(watch, i, f), "127.0.0.1", port)  # type: ignore[misc]
                 try:
                     async with asyncio.timeout(60):
                         for one in flows:
@@ -293,10 +370,14 @@ async def main(streams: int, elsewhere: str | None) -> None:
                     answer = {"failure": f"of {streams} streams {sum(one.is_set() for one in flows)} flow"}
             case ["reset"]:
                 watch.reset()
+                newcomers = loop.create_task(watch.send_newcomers(port))
             case ["read"]:
                 answer = vars(watch.read())
+                if newcomers is not None:
+                    newcomers.cancel()
         print(json.dumps(answer), flush=True)
+    timer.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None))
