@@ -156,7 +156,7 @@ class Offload:
         key: an accepted one has a share of its own. Raises UpstreamError with Cohere's refusal.
         """
         owner = self._accepted_keys.owners.share_of(caller)
-        if owner == UNPROVEN and self._waiting[owner] >= min(UNPROVEN_WAITING, self._settings.queue_share):
+        if owner == UNPROVEN and self._under_way[owner] >= min(UNPROVEN_WAITING, self._settings.queue_share):
             await self._accepted_keys.ensure(caller)
             owner = self._accepted_keys.owners.share_of(caller)
         return owner
