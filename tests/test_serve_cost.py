@@ -558,7 +558,7 @@ def test_a_stream_that_cohere_cut_is_estimated(harness: Harness) -> None:
 
 CUT = (Cut(),)
 EMBED_NATIVE = {"model": "embed-v4.0", "texts": ["x"], "input_type": "classification"}
-HASTE = {"cf-aig-request-timeout": "50"}
+HASTE = {"cf-aig-request-timeout": "250"}
 
 # path, body, headers, what Cohere does
 UNCOUNTED: dict[str, tuple[str, dict[str, Any], dict[str, str], tuple[Script, ...]]] = {

@@ -266,4 +266,7 @@ def _query(query: bytes) -> Mapping[str, str]:
         raise InvalidField(None, "The query of the URL is not text in UTF-8") from error
     if len({name for name, _ in pairs}) < len(pairs):
         raise InvalidField(None, "The query of the URL has a parameter twice")
+    for name, value in pairs:
+        if "\x00" in value:  # PostgreSQL's texts have none
+            raise InvalidField(name[:50], "The query of the URL has a NUL, which no row has")
     return dict(pairs)

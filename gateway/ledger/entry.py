@@ -17,13 +17,16 @@ from gateway.auth.principal import NOBODY, Principal
 from gateway.observability.clock import milliseconds
 from gateway.observability.record import Attempt, Door, RequestRecord
 
-MAX_NAME_LENGTH = 255
+MAX_NAME_LENGTH = 256
 """Characters of a name that a caller chose: a model, an end user, a tag."""
 
 MAX_ATTEMPTS = 100
 """Calls to Cohere of one request that a row lists; a split request may make thousands."""
 
-MAX_TAGS = 20
+MAX_TAGS, MAX_UNITS = 20, 20
+
+MAX_COUNT = 10**12
+"""Units of one kind that a row has at most: what Cohere says beyond it no invoice has, and no sum could hold."""
 
 OWN_KEY = "own key"
 """The `key_id` of callers who bring a Cohere key: nothing that could be traced to the key."""
@@ -150,22 +153,22 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         key_alias=principal.name or None,
         team_id=team.team_id if team is not None else None,
         user_id=key.user_id if key is not None else None,
-        end_user=_clean(record.end_user) or None,
-        tags=tuple([_clean(tag) for tag in record.tags[:MAX_TAGS]]),
-        metadata={_clean(name): _clean(value, len(value)) for name, value in record.metadata.items()},
+        end_user=clean(record.end_user) or None,
+        tags=tuple([clean(tag) for tag in record.tags[:MAX_TAGS]]),
+        metadata={clean(name): clean(value, len(value)) for name, value in record.metadata.items()},
         address=record.address or None,
         door=record.door,
         operation=record.operation,
         method=record.cohere_method or None,
         object=subject,
-        model_asked=_clean(record.requested_model) or None,
-        model=_clean(record.model) or None,
+        model_asked=clean(record.requested_model) or None,
+        model=clean(record.model) or None,
         streamed=record.streamed,
         status=record.status,
         outcome=record.outcome,
         fault=fault,
         error=record.error or None,
-        units=record.billed,
+        units=_units(record.billed),
         tokens=Tokens(record.prompt_tokens, record.completion_tokens, record.cached_tokens, record.thinking_tokens),
         estimated=record.estimated,
         cost_nanodollars=record.cost_nanodollars,
@@ -175,7 +178,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         ),
         cache=record.cache or None,
         saved_nanodollars=record.saved_nanodollars if record.cache else None,
-        notes=tuple([_clean(note, len(note)) for note in record.notes]),
+        notes=tuple([clean(note, len(note)) for note in record.notes]),
         ttft_ms=milliseconds(record.first_byte - record.started) if record.first_byte else None,
         total_ms=milliseconds(total),
         upstream_ms=milliseconds(upstream) if upstream is not None else None,
@@ -205,6 +208,17 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def _units(billed: Mapping[str, int | float]) -> Mapping[str, int | float]:
+    """Returns billed units within bounds, by names that every database and terminal can hold."""
+    for name, amount in billed.items():
+        if type(amount) is not int or not 0 <= amount <= MAX_COUNT or not name.isascii() or not name.isprintable():
+            break
+    else:
+        if len(billed) <= MAX_UNITS:
+            return billed
+    return {clean(name): min(max(amount, 0), MAX_COUNT) for name, amount in [*billed.items()][:MAX_UNITS]}
+
+
 def _decision(fault: str | None, principal: Principal) -> Decision:
     if fault is None:
         return "allowed"
@@ -213,8 +227,8 @@ def _decision(fault: str | None, principal: Principal) -> Decision:
     return "refused" if fault.startswith("policy_") or principal is NOBODY else "allowed"
 
 
-def _clean(text: str, length: int = MAX_NAME_LENGTH) -> str:
-    """Returns a caller's text as every database and terminal can hold it."""
+def clean(text: str, length: int = MAX_NAME_LENGTH) -> str:
+    """Returns a caller's text as every database and terminal can hold it, and as a filter finds it."""
     text = text[:length]
     if text.isascii() and text.isprintable():
         return text

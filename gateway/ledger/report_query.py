@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.ledger.entry import clean
 from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position, label_of
 from gateway.virtual_keys import Team, VirtualKey
 from translators.core.errors import InvalidField
@@ -19,6 +20,9 @@ DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 DEFAULT_DAYS = 30
 
 NANO = 1_000_000_000
+
+MAX_BIGINT = 2**63 - 1
+"""The largest number that a database compares with."""
 
 ANY, NONE = "any", "none"
 """As `fault`, any: whatever failed. As `notes`: rows that have some, or none."""
@@ -93,23 +97,26 @@ def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
     """Returns the filter of a page of rows. now: Unix seconds. Raises InvalidField."""
     key, team = query.get("key"), query.get("team")
     cost, slower, fault = query.get("min_cost"), query.get("slower_than"), query.get("fault")
+    since, until = _microseconds(query, "since", now), _microseconds(query, "until", now)
+    if since is not None and until is not None and until <= since:
+        raise InvalidField("until", "'until' must be later than 'since'")
     return Filter(
         id=query.get("id"),
         request_id=query.get("request_id"),
         key_id=names.key_id(key) if key else None,
         team_id=names.team_id(team) if team else None,
         user_id=query.get("user"),
-        end_user=query.get("end_user"),
+        end_user=name_of(query["end_user"]) if "end_user" in query else None,
         method=query.get("method"),
-        model=query.get("model"),
+        model=name_of(query["model"]) if "model" in query else None,
         status=_status(query),
         fault=None if fault == ANY else fault,
         failed=fault == ANY,
-        min_cost=round(_number(cost, "min_cost", "US dollars") * NANO) if cost else None,
+        min_cost=min(round(_number(cost, "min_cost", "US dollars") * NANO), MAX_BIGINT) if cost else None,
         slower_than=_number(slower, "slower_than", "milliseconds") if slower else None,
         text=query.get("text", "")[:200],
-        since=_microseconds(query, "since", now),
-        until=_microseconds(query, "until", now),
+        since=since,
+        until=until,
         labels=_labels(query),
         notes=_has_notes(query),
     )
@@ -133,13 +140,23 @@ def _status(query: Mapping[str, str]) -> int:
 
 def _labels(query: Mapping[str, str]) -> list[str]:
     """Returns the labels of `tag`, and of `metadata`, which is `name=value`. Raises InvalidField."""
-    labels = [label_of("", query["tag"])] if query.get("tag") else []
+    labels = [label_of("", _label(query["tag"]))] if query.get("tag") else []
     if query.get("metadata"):
         name, separator, value = query["metadata"].partition("=")
         if not name or not separator:
             raise InvalidField("metadata", "'metadata' must be a name and a value, such as project=apollo")
-        labels.append(label_of(name, value))
+        labels.append(label_of(_label(name), _label(value)))
     return labels
+
+
+def name_of(text: str) -> str:
+    """Returns a name that callers chose as rows have it."""
+    return clean(text)
+
+
+def _label(text: str) -> str:
+    """Returns a part of a label as rows have it."""
+    return clean(text, len(text))
 
 
 def narrowed(wanted: Filter, key_id: str) -> Filter:

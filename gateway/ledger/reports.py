@@ -211,7 +211,7 @@ async def usage(report: Report) -> Row:
     """
     query = report.query
     report_query.require_known(query, report_query.USAGE_PARAMETERS)
-    by = [name for name in query.get("by", "model").split(",") if name not in ("", TOTAL)]
+    by = [*dict.fromkeys(name for name in query.get("by", "model").split(",") if name not in ("", TOTAL))]
     if unknown := [name for name in by if name not in BY]:
         raise InvalidField("by", f"'by' cannot be '{unknown[0][:50]}': there are {', '.join((*BY, TOTAL))}")
     since, until = report_query.period_of(query, report.now)
@@ -233,7 +233,8 @@ async def usage(report: Report) -> Row:
 
 def _where(report: Report) -> dict[str, str]:
     query, names = report.query, report.names
-    where = {BY[name]: query[name] for name in ("user", "end_user", "model", "method", "fault") if query.get(name)}
+    where = {BY[name]: query[name] for name in ("user", "method", "fault") if query.get(name)}
+    where |= {name: report_query.name_of(query[name]) for name in ("end_user", "model") if query.get(name)}
     if query.get("key"):
         where["key_id"] = names.key_id(query["key"])
     if query.get("team"):
@@ -324,7 +325,7 @@ def as_csv(rows: Iterable[Row], columns: Sequence[str] = (), heading: bool = Tru
 
     columns: those of the table; without any, those that the rows have. heading: their names stand in the first line.
     """
-    flat = [{name: _as_text(value) for name, value in _flat(row).items()} for row in rows]
+    flat = [_flat(row) for row in rows]
     columns = columns or list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
@@ -334,12 +335,8 @@ def as_csv(rows: Iterable[Row], columns: Sequence[str] = (), heading: bool = Tru
     return text.getvalue().encode()
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def _as_text(value: Any) -> Any:
-    """Returns a value that no spreadsheet takes for a formula: names of end users and models are anybody's words."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet takes for a formula begins so."""
 
 
 def _flat(row: Row) -> Row:
@@ -359,5 +356,5 @@ def _cell(value: Any) -> Any:
         return ""
     if isinstance(value, Raw | list | tuple | dict):
         value = msgspec.json.encode(value).decode() if value else ""
-    # A spreadsheet runs what begins so; callers choose some of these texts.
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+    # Names of end users and models are anybody's words.
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -24,6 +24,9 @@ _BUCKETS = len(LATENCY_BOUNDS) + 1
 MAX_END_USERS = 1000
 """End users of an hour, and of a day, that a process counts by name: anybody may write any name into a request."""
 
+WHOLE_UNITS = ("input_tokens", "output_tokens")
+"""Units whose sums are whole numbers. Cohere counts them in such, and its SDK declares them as floats."""
+
 _HOUR = HOUR * MICROSECONDS
 
 MAX_PERIODS = 6
@@ -126,7 +129,7 @@ def _add(total: Sums, entry: LedgerEntry) -> None:
     total.thinking += tokens.thinking
     for unit, amount in entry.units.items():
         if unit in COUNTED_UNITS:
-            setattr(total, unit, getattr(total, unit) + amount)
+            setattr(total, unit, getattr(total, unit) + (round(amount) if unit in WHOLE_UNITS else amount))
     if not entry.failed:
         _add_latencies(total, entry)
 

@@ -248,9 +248,9 @@ def translate_errors(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     except TimeoutError as error:
         raise StoreUnavailable("the database did not answer in time") from error
     except errors as error:
-        if str(getattr(error, "sqlstate", "")).startswith(MISTAKES):
-            raise
         cause = getattr(error, "orig", None) or error
+        if str(getattr(cause, "sqlstate", "")).startswith(MISTAKES):
+            raise
         raise StoreUnavailable(f"the database failed: {type(cause).__name__}: {cause}") from error
 
 

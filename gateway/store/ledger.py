@@ -517,13 +517,20 @@ def _conditions(wanted: Filter, indexed: str | None, table: Any = LEDGER) -> Ite
     if wanted.slower_than is not None:
         yield columns.total_ms > wanted.slower_than
     if wanted.text:
-        yield func.lower(columns.sentence).contains(wanted.text.lower(), autoescape=True)
+        yield _contains(columns.sentence, wanted.text)
     for label in wanted.labels:
         # Not LIKE, which on SQLite takes `a` for `A`.
         yield func.replace(columns.labels, f"\n{label}\n", "") != columns.labels
     if wanted.notes is not None:
         position = _position_of_notes(columns.entry)
         yield position > 0 if wanted.notes else position == 0
+
+
+def _contains(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    """Returns the condition that a column has a text in it, in any case of letters."""
+    lowered = func.lower(column).contains(text.lower(), autoescape=True)
+    # As it is written, too: SQLite's `lower` knows the letters of ASCII alone.
+    return lowered if text.isascii() else or_(lowered, column.contains(text, autoescape=True))
 
 
 def began_of(id: str) -> int:

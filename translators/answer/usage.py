@@ -43,6 +43,10 @@ def finish_reason(reason: str, calls: int) -> tuple[str, str | None]:
     return translated, native
 
 
+MAX_COUNT = 10**12
+"""Tokens of one answer. More are nonsense, which no counter and no client of JSON's numbers should have to hold."""
+
+
 class Counts(Struct, frozen=True):
     """Numbers of tokens. prompt: includes those of images. cached: of prompt. reasoning: of completion. billed: by
     unit, as Cohere sent them."""
@@ -146,5 +150,5 @@ def _whole(number: int | float | None) -> int:
     # Nearly always: msgspec gives an int for a number without a point. The rest is for floats, which Cohere's SDK
     # declares, and for what no number of tokens can be, as a negative one or an infinity.
     if type(number) is int:
-        return number if number > 0 else 0
-    return max(0, int(number)) if number is not None and math.isfinite(number) else 0
+        return number if 0 < number < MAX_COUNT else MAX_COUNT if number > 0 else 0
+    return min(max(0, int(number)), MAX_COUNT) if number is not None and math.isfinite(number) else 0
