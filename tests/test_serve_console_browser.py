@@ -5,8 +5,11 @@ One browser and one gateway for all. Nothing here waits for a fixed time: an exp
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -343,8 +346,12 @@ def about(ms: float) -> str:
 # --- the playground -----------------------------------------------------------------------------------------
 
 
-def test_the_playground(chromium: Browser, gateway: Gateway) -> None:
-    """A stream with citations, thinking and a tool; what Cohere gets; another key; vectors and ranks."""
+def test_the_playground(chromium: Browser, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream with citations, thinking and tools; what Cohere gets; another key; vectors and ranks.
+
+    The code beside a request is run.
+    """
+    monkeypatch.setenv("GATEWAY_KEY", secret("agent"))
     with console(chromium, gateway) as window:
         page = window.sign_in(MASTER_KEY, "playground")
         page.get_by_text("System, tools").click()
@@ -359,21 +366,61 @@ def test_the_playground(chromium: Browser, gateway: Gateway) -> None:
         expect(page.locator(".citation")).to_have_text("Paris is the capital of France.")
         expect(page.locator(".turn.assistant")).to_contain_text(re.compile(r"tokens in · \d+ out · \$0\.0"))
         page.get_by_role("tab", name="Code").click()
-        for language, text in (("curl", "$GATEWAY_KEY"), ("Node", "new OpenAI"), ("Cohere SDK", "client.chat_stream")):
+        snippets = {}
+        for language, text in (
+            ("curl", "$GATEWAY_KEY"),
+            ("Python", "for chunk in"),
+            ("Node", "new OpenAI"),
+            ("Cohere SDK", "client.chat_stream"),
+        ):
             page.get_by_role("tab", name=language).click()
             expect(page.locator(".beside code")).to_contain_text(text)
-        # With a key of somebody's, and a tool whose result the user gives; by Responses, not streamed.
+            snippets[language] = page.locator(".beside code").inner_text()
+        assert "data: [DONE]" in output_of_curl(snippets["curl"])
+        assert (
+            output_of_python(snippets["Python"]).strip() == page.locator(".turn.assistant .words").inner_text().strip()
+        )
+        page.get_by_label("Model").fill("command-a-vision-07-2025")
+        page.get_by_label("Add pictures").set_input_files(
+            {
+                "name": "dot.gif",
+                "mimeType": "image/gif",
+                "buffer": b"GIF89a\x01\0\x01\0\0\xff\0,\0\0\0\0\x01\0\x01\0\0\x02\0;",
+            }
+        )
+        expect(page.locator(".prompt img")).to_have_count(1)
+        page.get_by_role("tab", name="Sent to Cohere").click()
+        expect(upstream_body).to_contain_text('"url": "data:image/gif;base64,')
+        # With a key of somebody's, and a tool that is called twice, whose results the user gives; by Responses.
         choose(page.get_by_role("radiogroup", name="API"), "Responses")
         page.get_by_label("Key").fill(secret("agent"))
         page.get_by_text("System, tools").click()
         page.get_by_role("button", name="an example").first.click()
-        page.get_by_label("Message").fill("What is the weather in Toronto? Use the tool.")
-        page.get_by_label("stream").uncheck()
+        page.get_by_label("Message").fill("What is the weather in Toronto and Paris? Use the tool.")
         page.get_by_role("button", name="Send").click()
-        expect(page.locator(".tool-call")).to_contain_text("get_weather(")
-        page.get_by_label("What get_weather answers").fill('{"temperature": 21}')
-        page.get_by_role("button", name="Send the result").click()
+        expect(page.locator(".tool-call")).to_have_text(
+            ['get_weather({"city": "Toronto"})', 'get_weather({"city": "Paris"})']
+        )
+        answers = page.get_by_label("What get_weather answers")
+        answers.first.fill('{"temperature": 21}')
+        answers.last.fill('{"temperature": 7}')
+        page.get_by_role("button", name="Send the results").click()
         expect(page.locator(".turn.assistant")).to_have_count(2)
+        expect(page.locator(".turn.assistant .words").last).to_contain_text("7")
+        page.get_by_role("tab", name="Code").click()
+        page.get_by_label("stream").uncheck()
+        page.get_by_role("tab", name="Python").click()
+        expect(page.locator(".beside code")).to_contain_text("print(answer.output)")
+        assert "temperature" in output_of_python(page.locator(".beside code").inner_text())
+        # A model that thinks, whose thoughts are apart from what it says.
+        page.get_by_label("Key").fill("")
+        page.get_by_role("button", name="Begin anew").click()
+        page.get_by_label("Model").fill("command-a-reasoning-08-2025")
+        page.get_by_label("Message").fill("Who was Ada Lovelace?")
+        page.get_by_label("stream").check()
+        page.get_by_role("button", name="Send", exact=True).click()
+        page.locator(".turn.assistant summary").click()
+        expect(page.locator(".turn.assistant .thinking")).to_be_visible()
         rows = wait_for_calls(gateway, 2, key="agent", since="1m")
         assert rows[0]["operation"] == "responses" and rows[0]["key_alias"] == "agent"
         page.get_by_label("Key").fill("sk-wrong")
@@ -388,6 +435,19 @@ def test_the_playground(chromium: Browser, gateway: Gateway) -> None:
         choose(page.get_by_role("radiogroup", name="API"), "Rerank")
         page.get_by_role("button", name="Rerank", exact=True).click()
         expect(page.locator(".ranked li").first).to_contain_text("Paris")
+
+
+def output_of_curl(code: str) -> str:
+    done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def output_of_python(code: str) -> str:
+    """What a snippet prints. It is run here, where OpenAI's SDK is loaded already."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    return printed.getvalue()
 
 
 # --- who sees what ------------------------------------------------------------------------------------------

@@ -48,22 +48,25 @@ export function Chat({ api, wanted, names, apiKey, onBody, onNotes }) {
     setText("");
     setImages([]);
     setRunning({ role: "assistant", text: "" });
+    /** @type {import("../scripts/playground.mjs").Turn} */
+    let partial = { role: "assistant", text: "" };
     try {
       const response = await call(PATHS[api], build(options, wanted), apiKey, aborter.current.signal);
       onNotes(response.headers.get("x-gateway-notes") ?? "");
-      const turn = await readAnswer(api, response, options.stream, setRunning);
+      const turn = await readAnswer(api, response, options.stream, (piece) => { partial = piece; setRunning(piece); });
       turn.facts = [...(turn.facts ?? []), durationText(performance.now() - began)];
       setTurns([...wanted, turn]);
     } catch (error) {
+      // What came stays in sight: after a stop it is part of the conversation, after an error it is not.
       const stopped = aborter.current.signal.aborted;
-      setTurns([...wanted, { role: "assistant", text: "", error: stopped ? "Stopped." : /** @type {Error} */ (error).message }]);
+      setTurns([...wanted, stopped && partial.text ? { ...partial, calls: [], facts: ["stopped"] } : { ...partial, calls: [], error: stopped ? "Stopped." : /** @type {Error} */ (error).message }]);
     }
     setRunning(null);
   };
   /** @param {Event} event */
   const submit = (event) => {
     event.preventDefault();
-    if (!running && !problem && (text || images.length)) void ask(next);
+    if (!running && !problem && !open.length && (text || images.length)) void ask(next);
   };
   /** @param {any} event */
   const addImages = async (event) => {
@@ -95,14 +98,14 @@ export function Chat({ api, wanted, names, apiKey, onBody, onNotes }) {
     <div class="turns" aria-live="polite">
       ${turns.map((turn, index) => html`<${Turned} key=${index} turn=${turn} />`)}
       ${running && html`<${Turned} turn=${running} running />`}
-      ${!running && open.map((one) => html`<${ToolResult} key=${one.id} one=${one} several=${open.length > 1} onResult=${(/** @type {string} */ result) => ask([...turns, { role: "tool", text: result, callId: one.id }])} />`)}
+      ${!running && open.length > 0 && html`<${ToolResults} key=${turns.length} calls=${open} onResults=${(/** @type {string[]} */ results) => ask([...turns, ...open.map((one, index) => /** @type {const} */ ({ role: "tool", text: results[index], callId: one.id }))])} />`}
     </div>
     <form class="card prompt" onSubmit=${submit}>
-      <textarea aria-label="Message" rows="3" value=${text} placeholder="Message" onInput=${(/** @type {any} */ event) => setText(event.target.value)}
+      <textarea aria-label="Message" rows="3" value=${text} placeholder="Message (Ctrl and Enter send it)" onInput=${(/** @type {any} */ event) => setText(event.target.value)}
         onKeyDown=${(/** @type {KeyboardEvent} */ event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event); }}></textarea>
       ${images.length > 0 && html`<div class="pictures">${images.map((url, index) => html`<img key=${index} src=${url} alt=${`Picture ${index + 1}`} />`)}</div>`}
       <div class="buttons">
-        ${running ? html`<button type="button" onClick=${() => aborter.current?.abort()}>Stop</button>` : html`<button class="primary" disabled=${Boolean(problem) || !(text || images.length)}>Send</button>`}
+        ${running ? html`<button type="button" onClick=${() => aborter.current?.abort()}>Stop</button>` : html`<button class="primary" title=${open.length ? "The tools are to answer first" : undefined} disabled=${Boolean(problem) || open.length > 0 || !(text || images.length)}>Send</button>`}
         <label class="check"><input type="checkbox" checked=${options.stream} onChange=${(/** @type {any} */ event) => set("stream")(event.target.checked)} /> stream</label>
         <label class="button file">Add pictures<input type="file" accept="image/*" multiple onChange=${addImages} /></label>
         ${turns.length > 0 && !running && html`<button type="button" class="plain" onClick=${() => setTurns([])}>Begin anew</button>`}
@@ -129,21 +132,24 @@ function Area({ label, value, onInput, rows, example }) {
 
 /** @param {{turn: import("../scripts/playground.mjs").Turn, running?: boolean}} props */
 function Turned({ turn, running }) {
-  if (turn.error) return html`<div class="turn failed" role="alert">${turn.error}</div>`;
+  if (turn.error && !turn.text && !turn.thinking) return html`<div class="turn failed" role="alert">${turn.error}</div>`;
   return html`<div class=${`turn ${turn.role}`}>
     <span class="muted small">${{ user: "You", assistant: "Model", tool: "Tool result" }[turn.role]}</span>
     ${turn.thinking && html`<details open=${running && !turn.text}><summary>Thinking</summary><p class="thinking">${turn.thinking}</p></details>`}
     ${(turn.images ?? []).length > 0 && html`<div class="pictures">${turn.images?.map((url, index) => html`<img key=${index} src=${url} alt=${`Picture ${index + 1}`} />`)}</div>`}
     <p class="words">${turn.citations?.length ? cited(turn.text, turn.citations).map((piece, index) => (piece.title ? html`<u key=${index} class="citation" tabindex="0" title=${piece.title}>${piece.text}</u>` : piece.text)) : turn.text}${running && html`<span class="pulse caret"></span>`}</p>
     ${(turn.calls ?? []).map((one) => html`<div class="tool-call" key=${one.id}><code>${one.name}(${one.arguments})</code></div>`)}
+    ${turn.error && html`<span class="bad" role="alert">${turn.error}</span>`}
     ${turn.facts && html`<span class="muted small digits">${turn.facts.join(" · ")}</span>`}
   </div>`;
 }
 
-/** What a tool would have answered. @param {{one: import("../scripts/playground.mjs").ToolCall, several: boolean, onResult: (text: string) => void}} props */
-function ToolResult({ one, several, onResult }) {
-  const [text, setText] = useState("");
-  if (several) return null; // results of several calls go together, which is more than a playground needs
-  return html`<form class="turn tool" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); onResult(text); }}>
-    <label class="field"><span>What ${one.name} answers</span><input value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} placeholder='{"temperature": 21}' /></label><button>Send the result</button></form>`;
+/** What the tools would have answered: a field for each call, sent on together. @param {{calls: import("../scripts/playground.mjs").ToolCall[], onResults: (texts: string[]) => void}} props */
+function ToolResults({ calls, onResults }) {
+  const [texts, setTexts] = useState(calls.map(() => ""));
+  /** @param {number} at @param {string} text */
+  const set = (at, text) => setTexts(texts.map((/** @type {string} */ one, /** @type {number} */ index) => (index === at ? text : one)));
+  return html`<form class="turn tool" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); onResults(texts); }}>
+    ${calls.map((one, index) => html`<label class="field" key=${one.id}><span>What ${one.name} answers${calls.length > 1 && html` <code class="muted">${one.arguments}</code>`}</span><input value=${texts[index]} onInput=${(/** @type {any} */ event) => set(index, event.target.value)} placeholder='{"temperature": 21}' /></label>`)}
+    <div class="buttons"><button>${calls.length > 1 ? "Send the results" : "Send the result"}</button></div></form>`;
 }

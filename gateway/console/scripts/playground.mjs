@@ -9,7 +9,7 @@ import { events } from "./sse.mjs";
 /**
  * @typedef {{start: number, end: number, title: string}} Citation in characters of the text
  * @typedef {{id: string, name: string, arguments: string}} ToolCall
- * @typedef {{role: "user" | "assistant" | "tool", text: string, thinking?: string, calls?: ToolCall[], citations?: Citation[], images?: string[], callId?: string, error?: string, facts?: string[]}} Turn
+ * @typedef {{role: "user" | "assistant" | "tool", text: string, thinking?: string, calls?: ToolCall[], citations?: Citation[], images?: string[], callId?: string, items?: any[], error?: string, facts?: string[]}} Turn items: of a response, which go back as they came
  * @typedef {{model: string, system: string, temperature: string, maxTokens: string, effort: string, tools: string, schema: string, documents: string, stream: boolean}} Options
  */
 
@@ -84,6 +84,7 @@ export function responsesBody(options, turns) {
 /** @param {Turn} turn @returns {any[]} */
 function items(turn) {
   if (turn.role === "tool") return [{ type: "function_call_output", call_id: turn.callId, output: turn.text }];
+  if (turn.items) return turn.items;
   const calls = (turn.calls ?? []).map((one) => ({ type: "function_call", call_id: one.id, name: one.name, arguments: one.arguments }));
   if (turn.role === "assistant") return [...(turn.text ? [{ role: "assistant", content: turn.text }] : []), ...calls];
   const images = (turn.images ?? []).map((url) => ({ type: "input_image", image_url: url }));
@@ -118,7 +119,7 @@ export async function readAnswer(api, response, streamed, onChange) {
   else {
     for await (const event of events(response)) {
       read(turn, event);
-      onChange({ ...turn });
+      onChange({ ...turn, calls: [...(turn.calls ?? [])] });
     }
   }
   return turn;
@@ -149,9 +150,15 @@ export function readResponses(turn, part) {
   if (part.type === "error" || part.error) throw new Error(part.message ?? part.error.message);
   if (part.type === "response.output_text.delta") turn.text += part.delta;
   else if (/^response\.reasoning(_summary)?_text\.delta$/.test(part.type ?? "")) turn.thinking = (turn.thinking ?? "") + part.delta;
-  else if (part.type === "response.failed") throw new Error(part.response.error?.message ?? "The response failed");
+  else if (part.type === "response.output_text.annotation.added") cite(turn, part.annotation);
+  else if (part.type === "response.output_item.added" && part.item.type === "function_call") turn.calls?.push({ id: part.item.call_id, name: part.item.name, arguments: part.item.arguments ?? "" });
+  else if (part.type === "response.function_call_arguments.delta") {
+    const open = turn.calls?.at(-1);
+    if (open) turn.calls?.splice(-1, 1, { ...open, arguments: open.arguments + part.delta });
+  } else if (part.type === "response.failed") throw new Error(part.response.error?.message ?? "The response failed");
   const whole = part.object === "response" ? part : ["response.completed", "response.incomplete"].includes(part.type) ? part.response : null;
   if (!whole) return;
+  turn.items = whole.output;
   turn.text = "";
   turn.calls = [];
   turn.citations = [];
@@ -160,10 +167,16 @@ export function readResponses(turn, part) {
     if (item.type === "reasoning") turn.thinking = [...(item.summary ?? []), ...(item.content ?? [])].map((one) => one.text).join("\n");
     for (const content of item.type === "message" ? item.content : []) {
       turn.text += content.text ?? content.refusal ?? "";
-      for (const one of content.annotations ?? []) if (one.start_index !== undefined) turn.citations.push({ start: one.start_index, end: one.end_index, title: one.title ?? one.url ?? one.filename ?? "" });
+      for (const one of content.annotations ?? []) cite(turn, one);
     }
   }
   if (whole.usage) turn.facts = usageFacts(whole.usage.input_tokens, whole.usage.output_tokens, whole.usage.cost);
+}
+
+/** Adds a citation of a response. @param {Turn} turn @param {any} annotation */
+function cite(turn, annotation) {
+  if (annotation.start_index === undefined) return;
+  turn.citations?.push({ start: annotation.start_index, end: annotation.end_index, title: annotation.title ?? annotation.url ?? annotation.filename ?? "" });
 }
 
 /** @param {number} input @param {number} output @param {number | undefined} cost */
@@ -195,20 +208,33 @@ export function codes(api, body, native) {
   const base = location.origin;
   const method = { chat: "chat.completions.create", responses: "responses.create", embeddings: "embeddings.create" }[api];
   /** @type {[string, string][]} */
-  const all = [["curl", `curl ${base}${PATHS[api]} \\\n  -H "Authorization: Bearer $GATEWAY_KEY" \\\n  -H 'Content-Type: application/json' \\\n  -d ${shellQuoted(json)}`]];
+  const all = [["curl", `curl ${body.stream ? "-N " : ""}${base}${PATHS[api]} \\\n  -H "Authorization: Bearer $GATEWAY_KEY" \\\n  -H 'Content-Type: application/json' \\\n  -d ${shellQuoted(json)}`]];
   if (method) {
     const { documents, ...known } = body;
     const more = documents ? `, extra_body={"documents": ${pythonOf(documents)}}` : "";
-    all.push(["Python", `import os\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="${base}/v1", api_key=os.environ["GATEWAY_KEY"])\nanswer = client.${method}(**${pythonOf(known)}${more})\nprint(answer)`]);
-    all.push(["Node", `import OpenAI from "openai";\n\nconst client = new OpenAI({ baseURL: "${base}/v1", apiKey: process.env.GATEWAY_KEY });\nconst answer = await client.${method}(${json});\nconsole.log(answer);`]);
+    const request = `client.${method}(**${pythonOf(known)}${more})`;
+    const [item, piece] = api === "chat" ? ["chunk", "chunk.choices[0].delta.content"] : ["event", "event.delta"];
+    const wanted = api === "chat" ? "chunk.choices and chunk.choices[0].delta.content" : 'event.type == "response.output_text.delta"';
+    const read = body.stream ? `for ${item} in ${request}:\n    if ${wanted}:\n        print(${piece}, end="", flush=True)\nprint()` : `answer = ${request}\nprint(${answerOf(api)})`;
+    all.push(["Python", `import os\nfrom openai import OpenAI\n\nclient = OpenAI(base_url="${base}/v1", api_key=os.environ["GATEWAY_KEY"])\n${read}`]);
+    const readNode = body.stream
+      ? `for await (const ${item} of await client.${method}(${json})) {\n  ${api === "chat" ? 'process.stdout.write(chunk.choices[0]?.delta.content ?? "");' : 'if (event.type === "response.output_text.delta") process.stdout.write(event.delta);'}\n}\nconsole.log();`
+      : `const answer = await client.${method}(${json});\nconsole.log(${answerOf(api)});`;
+    all.push(["Node", `import OpenAI from "openai";\n\nconst client = new OpenAI({ baseURL: "${base}/v1", apiKey: process.env.GATEWAY_KEY });\n${readNode}`]);
   }
   if (native) {
     const { stream, ...fields } = native;
     const name = { embeddings: "embed", rerank: "rerank" }[api] ?? (stream ? "chat_stream" : "chat");
-    const made = `client.${name}(**${pythonOf(fields)})`;
-    all.push(["Cohere SDK", `import os\nimport cohere\n\nclient = cohere.ClientV2(api_key=os.environ["GATEWAY_KEY"], base_url="${base}/cohere")\n${name === "chat_stream" ? `for event in ${made}:\n    print(event)` : `print(${made})`}`]);
+    const request = `client.${name}(**${pythonOf(fields)})`;
+    const read = name === "chat_stream" ? `for event in ${request}:\n    if event.type == "content-delta":\n        print(event.delta.message.content.text or "", end="", flush=True)\nprint()` : `print(${request})`;
+    all.push(["Cohere SDK", `import os\nimport cohere\n\nclient = cohere.ClientV2(api_key=os.environ["GATEWAY_KEY"], base_url="${base}/cohere")\n${read}`]);
   }
   return all;
+}
+
+/** What is worth printing of a whole answer; in both languages it is written alike. @param {string} api */
+function answerOf(api) {
+  return { chat: "answer.choices[0].message", responses: "answer.output", embeddings: "answer.data[0].embedding" }[api] ?? "answer";
 }
 
 /** JSON as Python writes it. @param {any} value @param {string} [indent] @returns {string} */

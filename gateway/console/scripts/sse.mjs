@@ -1,6 +1,6 @@
 /** Server-sent events of a response, as they come. */
 
-/** Yields the data of each event, but for the last one, `[DONE]`. @param {Response} response @returns {AsyncGenerator<any>} */
+/** Yields the data of each event, but for the last one, `[DONE]`. Throws where a stream ends without it. @param {Response} response @returns {AsyncGenerator<any>} */
 export async function* events(response) {
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
   const decoder = new TextDecoder();
@@ -16,7 +16,7 @@ export async function* events(response) {
         if (data === "[DONE]") return;
         if (data) yield JSON.parse(data);
       }
-      if (done) return;
+      if (done) throw new Error("The answer broke off");
     }
   } finally {
     await reader.cancel().catch(() => {});
