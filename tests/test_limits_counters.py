@@ -119,7 +119,8 @@ def test_a_limit_of_no_tokens_admits_none() -> None:
 class Request(Struct, eq=False):
     """One step: time passes, a request of these subjects comes, and it may end in a later step or never.
 
-    pause: seconds; below 0 the clock is set back, if it is one that swings.
+    pause: seconds; below 0 the clock is set back, if it is one that swings. shift: windows of budgets by which the
+    gateway's own clock is wrong.
     ends: after how many steps it settles, with these amounts; None if its process dies.
     """
 
@@ -130,6 +131,7 @@ class Request(Struct, eq=False):
     ends: int | None
     used_tokens: int
     used_money: int
+    shift: int = 0
 
 
 LIMITS: Mapping[str, Sequence[tuple[Unit, int]]] = {
@@ -147,6 +149,7 @@ requests = st.builds(
     st.none() | st.integers(0, 6),
     st.integers(0, 120),
     st.integers(0, 1_200),
+    st.sampled_from((0, 0, 0, 0, 1, -1, 3)),
 )
 
 
@@ -174,7 +177,7 @@ async def compare(
             await counters.settle([settlement])
             model.settle(request, reservation.counters, request.used_tokens, request.used_money)
             ends.remove((at, request, reservation))
-        wanted = counters_of(step.subjects, clock.now, prefix)
+        wanted = counters_of(step.subjects, clock.now + step.shift * BUDGET_SECONDS, prefix)
         expected = model.reserve(step, wanted, step.tokens, step.money)
         decision = await counters.reserve(wanted, step.tokens, step.money)
         assert decision.admitted == expected, (number, decision)

@@ -465,3 +465,21 @@ def test_what_was_spent_is_stored_once_the_shared_counters_have_it(redis: RedisP
             assert await one.stored.load([BUDGET]) == {(BUDGET.id, BUDGET.window): 300}
 
     asyncio.run(main())
+
+
+def test_what_has_reserved_nothing_settles_beside_what_has(redis: RedisProcess, tmp_path: Path) -> None:
+    """Such as an answer out of the cache, or a recording, whose seconds are not known before."""
+
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path) as (one,):
+            large = await one.reserve(BUDGET, money=100)
+            small = await one.reserve(BUDGET, money=0)
+            assert large is not None and small is not None
+            one.counters.settle(Settlement(small, 0, 7))
+            one.counters.settle(Settlement(large, 0, 100))
+            await one.settled()
+            assert one.counters._failures == 0 and not one.counters.degraded
+            decision = await cast(Any, one.counters)._shared.reserve((BUDGET,), 0, 0)
+            assert (decision.states[0].spent, decision.states[0].reserved) == (107, 0)
+
+    asyncio.run(main())

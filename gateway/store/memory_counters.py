@@ -17,6 +17,9 @@ MAX_IDLE_COUNTERS = 10_000
 MAX_BOUND = 20_000
 """Sequences of counters whose rows are remembered."""
 
+MAX_EARLIER = 8
+"""Windows of a budget that are remembered beside the present one."""
+
 NEVER = 2**62
 """The first slot of a counter that has none."""
 
@@ -25,14 +28,16 @@ class _State:
     """One counter.
 
     spent: in the last minute, the sum of the slots; or, of a budget, since its window began. slots: pairs of a slot and
-    an amount, the oldest first. first: the oldest slot, NEVER without any.
+    an amount, the oldest first. first: the oldest slot, NEVER without any. earlier: what was spent in windows before
+    the present one, by their beginnings: the clock that began it may have been wrong.
     """
 
-    __slots__ = ("first", "reserved", "slots", "spent", "window")
+    __slots__ = ("earlier", "first", "reserved", "slots", "spent", "window")
 
     def __init__(self, window: int) -> None:
         self.slots: deque[list[int]] = deque()
         self.window, self.spent, self.reserved = window, 0, 0
+        self.earlier: dict[int, int] = {}
         self.first = NEVER
 
     def advance(self, slot: int) -> None:
@@ -66,7 +71,18 @@ class _State:
     def turn(self, window: int) -> None:
         """Begins a new window. One that is older than the present one is that of a clock that is late: it stays."""
         if window > self.window:
+            self.add_earlier(self.window, self.spent)
             self.window, self.spent = window, 0
+
+    def add_earlier(self, window: int, amount: int) -> None:
+        """Adds what was spent in a window before the present one."""
+        self.earlier[window] = self.earlier.get(window, 0) + amount
+        if len(self.earlier) > MAX_EARLIER:
+            del self.earlier[min(self.earlier)]
+
+    def spent_since(self, window: int) -> int:
+        """Returns what was spent in this window and in those that began after it."""
+        return self.spent + sum(amount for began, amount in self.earlier.items() if began >= window)
 
 
 _Row: TypeAlias = tuple[Unit, int, _State, int]
@@ -101,15 +117,17 @@ class MemoryCounters:
         slot = math.floor(now)
         oldest, admitted = slot - WINDOW, True
         rows = self._rows(counters, slot)
-        for unit, limit, state, _ in rows:
+        for unit, limit, state, window in rows:
             if state.first < oldest:
                 state.advance(slot)
             amount = money if unit == "money" else 1 if unit != "tokens" else tokens if tokens <= limit else limit or 1
             spent, reserved = state.spent, state.reserved
+            if window != state.window:
+                spent = state.spent_since(window)
             if spent + reserved + amount > limit and (reserved or spent >= limit):
                 admitted = False
         result = []
-        for unit, limit, state, _ in rows:
+        for unit, limit, state, window in rows:
             if admitted:
                 if unit == "requests":
                     state.add(slot, 1)
@@ -118,6 +136,8 @@ class MemoryCounters:
                 else:
                     state.reserved += 1 if unit == "parallel" else money
             spent, first = state.spent, state.first
+            if window != state.window:
+                spent = state.spent_since(window)
             if first == NEVER:
                 result.append(CounterState(spent, state.reserved))
             else:
@@ -140,6 +160,8 @@ class MemoryCounters:
             if unit == "money":
                 if state.window == window:
                     state.spent += settlement.money
+                elif settlement.money:
+                    state.add_earlier(window, settlement.money)
             elif unit == "tokens" and settlement.tokens:
                 if state.first < slot - WINDOW:
                     state.advance(slot)

@@ -2,8 +2,9 @@
 
 A counter is a hash. What was spent in a second is the field `s` with the second's number, what is reserved until a
 second the field `r` with its number; `t` and `l` are their sums, `f`, `n`, `i` and `j` the first and last of these
-numbers, `w` is the window of a budget. Time is Redis' own, so that gateways whose clocks differ agree. A key of another
-type is not ours and is replaced; keys that are not used for a while go by themselves.
+numbers, `w` is the window of a budget, and `o` what was spent in windows before it. Time is Redis' own, so that
+gateways whose clocks differ agree. A key of another type is not ours and is replaced; keys that are not used for a
+while go by themselves.
 """
 
 import hashlib
@@ -84,6 +85,33 @@ local function lease(state, slot, amount)
   state.reserved = state.reserved + amount
 end
 
+-- What was spent in windows of a budget before the present one, by their beginnings. They are for gateways whose clocks
+-- are late, or were right where the one that began the present window was wrong.
+local function earlier(state)
+  local windows = {}
+  for window, spent in string.gmatch(redis.call('HGET', state.key, 'o') or '', '(%d+)=(%d+)') do
+    windows[tonumber(window)] = tonumber(spent)
+  end
+  return windows
+end
+
+local function keep(state, windows)
+  local newest, parts = {}, {}
+  for window in pairs(windows) do newest[#newest + 1] = window end
+  table.sort(newest, function(one, other) return one > other end)
+  for index = 1, math.min(#newest, 8) do
+    parts[index] = write(newest[index]) .. '=' .. write(windows[newest[index]])
+  end
+  redis.call('HSET', state.key, 'o', table.concat(parts, ','))
+end
+
+local function turn(state, window, spent)
+  local windows = earlier(state)
+  windows[state.window] = state.spent
+  keep(state, windows)
+  state.spent, state.window = spent, window
+end
+
 local function save(state, ttl)
   local fields = {'t', write(state.spent), 'f', state.first, 'n', state.last,
     'l', write(state.reserved), 'i', state.leased_first, 'j', state.leased_last}
@@ -103,19 +131,28 @@ for index, key in ipairs(KEYS) do
   local base = 4 + (index - 1) * 6
   local state = load(key, slot, window_slots, lease_seconds)
   state.unit, state.limit, state.amount = ARGV[base + 1], tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
-  state.ttl = tonumber(ARGV[base + 6])
+  state.ttl, state.earlier = tonumber(ARGV[base + 6]), 0
   if state.unit == 'money' then
     local window, before = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
     if before and (not state.window or state.window == window) then
       state.spent, state.window = math.max(state.spent, before), window
     elseif state.window and state.window < window then
-      state.spent, state.window = before or 0, window
+      turn(state, window, before or 0)
     elseif not state.window then
       missing[#missing + 1] = index
+    elseif state.window > window then
+      local windows = earlier(state)
+      if before and before > (windows[window] or 0) then
+        windows[window] = before
+        keep(state, windows)
+      end
+      for began, spent in pairs(windows) do
+        if began >= window then state.earlier = state.earlier + spent end
+      end
     end
   end
-  if not (state.spent + state.reserved + state.amount <= state.limit
-      or (state.reserved == 0 and state.spent < state.limit)) then
+  if not (state.spent + state.earlier + state.reserved + state.amount <= state.limit
+      or (state.reserved == 0 and state.spent + state.earlier < state.limit)) then
     admitted = false
   end
   states[index] = state
@@ -144,7 +181,7 @@ for index, state in ipairs(states) do
     end
   end
   save(state, state.ttl)
-  reply[#reply + 1] = write(state.spent)
+  reply[#reply + 1] = write(state.spent + state.earlier)
   reply[#reply + 1] = write(state.reserved)
   reply[#reply + 1] = string.format('%.3f', wait)
 end
@@ -174,7 +211,7 @@ for index, key in ipairs(KEYS) do
   end
   spent = spent or 0
   local held = unit ~= 'requests' and number(redis.call('HGET', key, 'r' .. leased)) or 0
-  if held > 0 then
+  if held > 0 and reserved > 0 then -- minus nothing would be written as "-0", which is no number to Redis
     local released = math.min(held, reserved)
     redis.call('HINCRBY', key, 'r' .. leased, write(-released))
     state.reserved = state.reserved - released
@@ -182,8 +219,12 @@ for index, key in ipairs(KEYS) do
   if renewed then lease(state, renewed, reserved) end
   if spent > 0 and unit ~= 'money' then spend(state, slot, spent) end
   if spent > 0 and state.window and state.window <= window then
-    if state.window < window then state.spent, state.window = 0, window end
+    if state.window < window then turn(state, window, 0) end
     state.spent = state.spent + spent
+  elseif spent > 0 and state.window then
+    local windows = earlier(state)
+    windows[window] = (windows[window] or 0) + spent
+    keep(state, windows)
   end
   if unit ~= 'money' or state.window then save(state, ttl) end
 end
