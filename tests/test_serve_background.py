@@ -11,6 +11,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -548,6 +549,17 @@ def test_one_caller_cannot_take_all_places(database: str) -> None:
         assert begin(harness.gateway).status == 200
         calls = [one.headers["authorization"][0] for one in harness.upstream.requests if one.method == "POST"]
         assert calls.index("Bearer another-caller") == 2, "callers take turns"
+
+
+def test_nor_by_asking_for_all_at_once(database: str) -> None:
+    go_on = Signal()
+    limits: dict[str, Any] = {"max_background_responses_per_caller": 3}
+    with run_harness(database_url=database, **limits, timeouts=Timeouts(shutdown=1)) as harness:
+        harness.respond_with(late(go_on))
+        with ThreadPoolExecutor(8) as callers:
+            statuses = [one.result().status for one in [callers.submit(begin, harness.gateway) for _ in range(8)]]
+        go_on.set()
+        assert sorted(statuses) == [200] * 3 + [429] * 5
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])

@@ -105,6 +105,8 @@ class Background:
         limit, share = services.settings.max_background_responses, services.settings.concurrency.caller_share
         self.slots = ConcurrencyLimiter(ConcurrencySettings(limit, sys.maxsize, QUEUE_SECONDS, share))
         self._runs: dict[str, Run] = {}
+        self._starting: list[tuple[str, int]] = []
+        """The owners of the runs that are being started, and the bytes of their requests."""
         self._timer: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._deadline: float | None = None
@@ -115,8 +117,18 @@ class Background:
         Raises CallerError (403, 429, 503), before Cohere is paid, and UpstreamError for a key that Cohere does not
         accept.
         """
+        owner, size = handler.record.principal.owner, sum(map(len, call.bodies))
         # First, because it costs nothing: a caller over their share should not cause work.
-        self._ensure_capacity(handler.record.principal.owner)
+        self._ensure_capacity(owner)
+        # From here on, or requests that come at the same time would all find room.
+        starting = owner, size
+        self._starting.append(starting)
+        try:
+            return await self._start(handler, call)
+        finally:
+            self._starting.remove(starting)
+
+    async def _start(self, handler: RequestHandler, call: Translation) -> Accepted:
         # Nobody waits for the response, so a wrong key would fail unseen, and its request would be stored until then.
         await self.services.accepted_keys.ensure(handler.record.principal)
         assert handler.operation.queued_response is not None, "operations with state can run in the background"
@@ -145,11 +157,12 @@ class Background:
     def _ensure_capacity(self, owner: str) -> None:
         if self._deadline is not None:
             raise CallerError(STOPPING)
-        settings, runs = self.services.settings, self._runs.values()
-        own_sizes = [run.size for run in runs if run.owner == owner]
+        settings = self.services.settings
+        runs = [*self._starting, *((run.owner, run.size) for run in self._runs.values())]
+        own_sizes = [size for one, size in runs if one == owner]
         if len(own_sizes) >= settings.max_background_responses_per_caller or sum(own_sizes) > MAX_CALLER_REQUEST_BYTES:
             raise CallerError(CALLER_BUSY)
-        size = sum(run.size for run in runs)
+        size = sum(size for _, size in runs)
         if len(runs) >= settings.max_background_responses + MAX_QUEUED or size > MAX_REQUEST_BYTES:
             raise CallerError(BUSY)
 

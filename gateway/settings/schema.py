@@ -156,7 +156,7 @@ class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
     queue_timeout: Annotated[float, _about("seconds that a call may wait for its turn"), Meta(ge=0)] = 30.0
     caller_share: Annotated[
         float, _about("the share of these calls and of this queue that one caller may have"), Meta(gt=0, le=1)
-    ] = 0.9
+    ] = 0.8
 
 
 class MemorySettings(Struct, frozen=True, forbid_unknown_fields=True):
