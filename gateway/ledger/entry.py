@@ -174,7 +174,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         cost_nanodollars=record.cost_nanodollars,
         price_version=record.price_version or None,
         attempts=tuple(
-            Attempt(one.key, one.status, one.trace_id, one.ms, one.upstream) for one in record.attempts[:MAX_ATTEMPTS]
+            [Attempt(one.key, one.status, one.trace_id, one.ms, one.upstream) for one in record.attempts[:MAX_ATTEMPTS]]
         ),
         cache=record.cache or None,
         saved_nanodollars=record.saved_nanodollars if record.cache else None,

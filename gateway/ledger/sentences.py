@@ -8,6 +8,7 @@ methods (`gateway/cohere_methods.py`), what the gateway's own operations do is O
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from gateway import cohere_methods
 from gateway.ledger.entry import OWN_KEY, LedgerEntry
@@ -88,10 +89,11 @@ NANO = 1_000_000_000
 
 def sentence(entry: LedgerEntry, team: str = "", reason: str = "") -> str:
     """Returns the sentence of a row. team: its name. reason: why policy refused, in the gateway's own words."""
-    what = _what(entry)
+    unserved = not entry.method and entry.status in (404, 405)
+    what, past = _what(entry.operation, entry.method, entry.object, entry.model or entry.model_asked, unserved)
     if entry.failed:
         return f"{_who(entry, team)} tried to {what}: {_failure(entry, reason)}."
-    return f"{_who(entry, team)} {_past(what)}: {', '.join(_results(entry))}."
+    return f"{_who(entry, team)} {past}: {', '.join(_results(entry))}."
 
 
 def dollars(nanodollars: int) -> str:
@@ -111,18 +113,17 @@ def _who(entry: LedgerEntry, team: str) -> str:
     return f"{name} (team {team or entry.team_id})" if entry.team_id else name
 
 
-def _what(entry: LedgerEntry) -> str:
-    phrase = OPERATIONS.get(entry.operation) or METHODS.get(entry.method or "", cohere_methods.OTHER).phrase
-    if not entry.method and entry.operation not in OPERATIONS:
-        phrase = ELSE if entry.status in (404, 405) else "make a call"
-    phrase = phrase.replace(" {}", f" {entry.object}" if entry.object else "")
-    model = entry.model or entry.model_asked
-    return f"{phrase} with {model}" if model and not phrase.endswith(model) else phrase
-
-
-def _past(phrase: str) -> str:
+@lru_cache(maxsize=1024)
+def _what(operation: str, method: str | None, object: str | None, model: str | None, unserved: bool) -> tuple[str, str]:
+    """Returns what a call does, as something to do and as something that was done. Most calls do what others do."""
+    phrase = OPERATIONS.get(operation) or METHODS.get(method or "", cohere_methods.OTHER).phrase
+    if not method and operation not in OPERATIONS:
+        phrase = ELSE if unserved else "make a call"
+    phrase = phrase.replace(" {}", f" {object}" if object else "")
+    if model and not phrase.endswith(model):
+        phrase = f"{phrase} with {model}"
     verb, space, rest = phrase.partition(" ")
-    return PAST[verb] + space + rest
+    return phrase, PAST[verb] + space + rest
 
 
 def _results(entry: LedgerEntry) -> list[str]:
@@ -140,9 +141,10 @@ def _consumed(entry: LedgerEntry) -> list[str]:
         consumed.append(f"{about}{tokens.input:,} in and {tokens.output:,} out tokens")
     elif tokens.input:
         consumed.append(f"{about}{tokens.input:,} tokens")
-    for unit, (one, several) in UNITS.items():
-        if amount := entry.units.get(unit):
-            consumed.append(f"{amount:,} {one if amount == 1 else several}")
+    if not UNITS.keys().isdisjoint(entry.units):
+        for unit, (one, several) in UNITS.items():
+            if amount := entry.units.get(unit):
+                consumed.append(f"{amount:,} {one if amount == 1 else several}")
     return consumed
 
 

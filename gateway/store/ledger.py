@@ -19,6 +19,7 @@ of rows would hold up those who wait to store a response, and only a file that b
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -62,6 +63,9 @@ POSITIONS_OF_ID = 500_000
 
 DELETED_ROWS, DELETED_BODIES = 2_000, 100
 """Rows, and bodies, that one transaction deletes on SQLite."""
+
+ROWS_OF_A_STATEMENT = (64, 8, 1)
+"""Rows that one statement inserts into SQLite, which takes 32,766 values at most."""
 
 OTHER_END_USERS = "(other)"
 """Counts the end users of an hour beyond those that are counted by name."""
@@ -271,8 +275,25 @@ def _insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any,
         driver: Any = connection.connection.driver_connection
         await_only(driver.copy_records_to_table(table.name, records=rows, columns=names))
     else:
-        marks = ", ".join("?" for _ in names)
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", list(rows))  # noqa: S608
+        _insert_into_sqlite(connection, table.name, names, rows)
+
+
+def _insert_into_sqlite(
+    connection: Connection, table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Inserts rows, many with each statement.
+
+    The driver lets go of the interpreter's lock for each statement, and fights the event loop for it when that is done:
+    a statement for each row takes three times the CPU of the whole.
+    """
+    marks = f"({', '.join('?' for _ in names)})"
+    start = 0
+    for count in ROWS_OF_A_STATEMENT:
+        statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES {', '.join([marks] * count)}"  # noqa: S608
+        while len(rows) - start >= count:
+            values = tuple(chain.from_iterable(rows[start : start + count]))
+            connection.exec_driver_sql(statement, values)
+            start += count
 
 
 def counts_latency(key: SumKey) -> bool:
