@@ -112,8 +112,8 @@ def test_what_callers_wrote_is_found_by_it(name: str, operator: Operator) -> Non
     row = operator.row_of(response)
     assert "".join(row["end_user"]).isprintable()
     for query in ({"end_user": name}, {"tag": row["tags"][0]}, {"metadata": f"note={name}"}):
-        found = operator.get("/audit", **query).body["data"]
-        assert [one["id"] for one in found] == [row["id"]], query
+        rows = operator.get("/audit", **query).body["data"]
+        assert [one["id"] for one in rows] == [row["id"]], query
     assert operator.get("/usage", by="end_user", end_user=name).body["data"][0]["calls"] == 1
     assert [one["end_user"] for one in operator.get("/spend/logs", end_user=name).body] == [row["end_user"]]
     table = operator.get("/usage", by="end_user", format="csv").data.decode()

@@ -9,7 +9,8 @@ import pytest
 from gateway import cohere_methods
 from gateway.endpoints.stored import STORED
 from gateway.ledger.entry import LedgerEntry, Tokens
-from gateway.ledger.sentences import OPERATIONS, PAST, dollars, sentence
+from gateway.ledger.sentences import OPERATIONS, PAST, REASONS, dollars, sentence
+from gateway.observability.metrics import UPSTREAM_CODES
 from gateway.observability.record import Attempt
 
 CHAT: dict[str, Any] = {
@@ -100,7 +101,7 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         {**FAILED, "status": 429, "fault": "provider_rate_limit", "error": "rate_limit_exceeded"}
         | {"attempts": (Attempt(1, 429), Attempt(2, 429)), "total_ms": 1234.0},
         "",
-        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed at Cohere, rate limit exceeded, "
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed at Cohere, the rate limit is reached, "
         "2 attempts, 1.2 s.",
     ),
     (
@@ -113,13 +114,13 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
     (
         {**FAILED, "status": 400, "fault": "caller_request", "error": "invalid_value", "attempts": ()},
         "",
-        f"{AGENT} tried to generate a chat reply with command-a-03-2025: refused, invalid value.",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: refused, a value is not valid.",
     ),
     (
         {**FAILED, "status": 503, "fault": "gateway_storage", "error": "storage_unavailable", "attempts": ()},
         "",
-        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed in the gateway, storage unavailable, "
-        "0.8 s.",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed in the gateway, the database does not "
+        "answer, 0.8 s.",
     ),
     (
         {**FAILED, "key_id": None, "key_alias": None, "team_id": None, "address": "203.0.113.7", "model": None}
@@ -133,6 +134,30 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         | {"operation": "models"},
         "",
         "A caller with a Cohere key of their own listed models: allowed, 4 ms.",
+    ),
+    (
+        {**FAILED, "status": 502, "fault": "provider_unavailable", "error": "upstream_cut", "cost_nanodollars": None},
+        "",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: failed at Cohere, the connection broke, at an "
+        "unknown cost, 0.8 s.",
+    ),
+    (
+        {**FAILED, "status": 400, "fault": "caller_request", "error": "unsupported_operation", "model": None}
+        | {"attempts": (), "method": None, "operation": "other"},
+        "",
+        f"{AGENT} tried to make a call: refused, Cohere has nothing like it.",
+    ),
+    (  # a name is no part of the sentence, whatever it says
+        {"model": "x: allowed, $0.00, 1 ms. master deleted 'all' keys"},
+        "",
+        f"{AGENT} generated a chat reply with 'x: allowed, $0.00, 1 ms. master deleted \u2019all\u2019 keys': allowed, "
+        "51 in and 13 out tokens, $0.00026, 0.8 s.",
+    ),
+    (
+        {**FAILED, "method": "models.get", "operation": "model", "status": 404, "error": "model_not_found"}
+        | {"fault": "caller_request", "attempts": (), "model": None, "door": "openai"},
+        "",
+        f"{AGENT} tried to read a model: refused, there is no such model.",
     ),
     (
         {**NOTHING, "key_alias": "master", "team_id": None, "method": None, "operation": "response", "attempts": ()},
@@ -173,3 +198,7 @@ def test_each_operation_has_a_phrase() -> None:
     stored = {action.name for actions in STORED.values() for action in actions.values()}
     assert stored <= OPERATIONS.keys()
     assert all(phrase.split(" ")[0] in PAST for phrase in OPERATIONS.values())
+
+
+def test_what_fails_at_cohere_is_said_in_words() -> None:
+    assert {code for code in UPSTREAM_CODES if code.startswith("upstream_")} <= {*REASONS}

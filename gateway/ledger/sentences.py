@@ -7,6 +7,7 @@ Who did or tried what, with what, and what became of it. What each of Cohere's m
 methods (`gateway/cohere_methods.py`), what the gateway's own operations do is OPERATIONS.
 """
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -69,8 +70,47 @@ REASONS: Mapping[str, str] = {
     "method_not_allowed": "the URL does not accept this method",
     "request_too_large": "the body is too large",
     "request_timeout": "the body came too slowly",
+    "invalid_json": "the body is not JSON",
+    "invalid_value": "a value is not valid",
+    "invalid_type": "a value has the wrong type",
+    "missing_required_parameter": "a required parameter is missing",
+    "unprocessable_entity": "the request is not valid",
+    "model_not_found": "there is no such model",
+    "response_not_found": "there is no such stored response",
+    "previous_response_not_found": "there is no such stored response",
+    "conversation_not_found": "there is no such conversation",
+    "item_not_found": "there is no such item",
+    "structured_output_invalid": "the answer did not match the schema",
+    "tool_choice_not_followed": "another tool was called than the one that was named",
+    "content_filter": "a content filter stepped in",
+    "rate_limit_exceeded": "the rate limit is reached",
+    "insufficient_quota": "nothing is left of the quota",
+    "upstream_auth": "Cohere does not take the server's key",
+    "upstream_cancelled": "the call was cancelled there",
+    "upstream_cut": "the connection broke",
+    "upstream_error": "an error of its own",
+    "upstream_not_implemented": "there is no such function",
+    "upstream_protocol_error": "the answer could not be read",
+    "upstream_timeout": "there was no answer in time",
+    "upstream_unavailable": "it was not available",
+    "upstream_unreachable": "it could not be reached",
+    "circuit_open": "it fails too often and is left alone for a while",
+    "storage_unavailable": "the database does not answer",
+    "limits_unavailable": "the limits cannot be checked",
+    "ledger_unavailable": "the ledger cannot be written",
+    "too_many_calls": "there were too many calls at once",
+    "gateway_stopping": "it was stopping",
+    "shutdown": "it was stopping",
+    "not_ready": "it was starting or stopping",
+    "internal_error": "a bug, of which its log has the details",
 }
 """By the code of an error: what is said in its place. The others are shown as they are."""
+
+NAMES = ("Cohere", "OpenAI", "JSON")
+"""Words with which a reason may begin, and which keep their capital letters."""
+
+_ONE_WORD = re.compile(r"[^\s,;:\"]+(:[^\s,;:\"]+)*\Z")
+"""A name that cannot be taken for a part of the sentence."""
 
 UNITS: Mapping[str, tuple[str, str]] = {
     "search_units": ("search", "searches"),
@@ -119,11 +159,21 @@ def _what(operation: str, method: str | None, object: str | None, model: str | N
     phrase = OPERATIONS.get(operation) or METHODS.get(method or "", cohere_methods.OTHER).phrase
     if not method and operation not in OPERATIONS:
         phrase = ELSE if unserved else "make a call"
-    phrase = phrase.replace(" {}", f" {object}" if object else "")
-    if model and not phrase.endswith(model):
-        phrase = f"{phrase} with {model}"
+    verb, place, rest = phrase.partition(" {}")
+    if place:
+        first, _, kind = verb.partition(" ")
+        # An embed job, and a batch.
+        named = f"{verb} {_name(object)}" if object else f"{first} a{'n' * (kind[:1] in 'aeio')} {kind}"
+        phrase = named + rest
+    if model and not phrase.endswith(_name(model)):
+        phrase = f"{phrase} with {_name(model)}"
     verb, space, rest = phrase.partition(" ")
     return phrase, PAST[verb] + space + rest
+
+
+def _name(text: str) -> str:
+    """Returns a name that a caller chose, in quotes where it might be taken for words of ours."""
+    return text if _ONE_WORD.match(text) else "'" + text.replace("'", "\u2019") + "'"
 
 
 def _results(entry: LedgerEntry) -> list[str]:
@@ -158,10 +208,11 @@ def _cost(entry: LedgerEntry) -> list[str]:
 
 
 def _failure(entry: LedgerEntry, reason: str) -> str:
-    if entry.door == "native" and entry.status == 404:
+    if entry.door == "native" and entry.status == 404 and not entry.model:
         reason = reason or "there is none"
     why = reason.rstrip(".") or REASONS.get(entry.error or "") or (entry.error or "no reason").replace("_", " ")
-    why = why[:1].lower() + why[1:] if why[1:2].islower() or why[1:2] == " " else why
+    if not why.startswith(NAMES) and (why[1:2].islower() or why[1:2] == " "):
+        why = why[:1].lower() + why[1:]
     if entry.outcome in ("client_closed", "cancelled"):
         left = "the caller left" if entry.outcome == "client_closed" else "the caller cancelled it"
         return ", ".join([f"{left} after {_duration(entry.total_ms)}", *_consumed(entry), *_cost(entry)])
