@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event
 from gateway.ledger.entry import LedgerEntry, Tokens, decode_entry, timestamp
 from gateway.ledger.spool import Spool
 from gateway.ledger.sums import EndUserNames, sums_of
-from gateway.ledger.writer import Flood, stored_row
+from gateway.ledger.writer import Flood, address_of, stored_row
 from gateway.store import ledger
 from gateway.store.database import Database
 from gateway.store.ledger import DAY, MICROSECONDS, OTHER_END_USERS, Filter, Position
@@ -237,3 +237,12 @@ def test_a_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
     assert not Spool(tmp_path).adopt()  # it is locked
     other.clear()
     assert not list(tmp_path.glob("*.spool"))
+
+
+def test_where_rows_wait_while_the_database_is_away(tmp_path: Path) -> None:
+    beside = tmp_path / "gateway-ledger.db"
+    assert address_of(f"sqlite:///{tmp_path}/gateway.db", "") == (f"sqlite:///{beside}", beside.with_suffix(".spool"))
+    assert address_of(f"sqlite:///{tmp_path}/gateway.db", "there")[1] == Path("there")
+    shared = "postgresql://host/gateway"
+    assert address_of(shared, "") == (shared, Path("cohere-gateway-ledger-spool"))
+    assert address_of(shared, "there") == (shared, Path("there"))

@@ -21,6 +21,7 @@ import pytest
 from gateway.cohere_methods import VERBS
 from gateway.settings.schema import Models, Retries, Timeouts, UpstreamSettings
 from gateway.upstream import response
+from gateway.upstream.session import USER_AGENT
 from support.app import (
     CALLER_KEY,
     MASTER_KEY,
@@ -307,7 +308,9 @@ def test_a_second_connection_header_counts_as_well(own: Harness) -> None:
         *own.gateway.address,
         b"\r\n".join((*lines, b"connection: x-one, x-three", b"connection: X-Two, close", b"", b"")),
     )
-    assert {"x-one", "x-two", "x-three", "connection"}.isdisjoint(own.upstream.requests[0].headers)
+    request = own.upstream.requests[0]
+    assert {"x-one", "x-two", "x-three", "connection"}.isdisjoint(request.headers)
+    assert request.headers["user-agent"] == [USER_AGENT], "for a caller who has none"
 
 
 def test_a_base_url_with_a_path_is_never_left() -> None:

@@ -244,6 +244,14 @@ def test_an_old_value_is_an_error_that_names_the_new_one(path: str) -> None:
 
 # --- what a wrong one is told -------------------------------------------------------------------------------
 
+UPSTREAM = """cohere_api_key = "k"
+[upstreams.{name}]
+base_url = "https://eu.example"
+api_key = "y"
+models = ["a"]
+{more}
+"""
+
 WRONG: tuple[tuple[str, str, str], ...] = (
     ("a misspelled key", "prot = 5", "unknown setting 'prot', did you mean 'port'?"),
     (
@@ -299,6 +307,18 @@ WRONG: tuple[tuple[str, str, str], ...] = (
     ("an origin without a scheme", 'cors_origins = ["a.example"]', "has no scheme: write 'https://a.example'"),
     ("no origin", 'cors_origins = ["null"]', "has no scheme"),
     ("an origin in capitals", 'cors_origins = ["https://A.example"]', "write 'https://a.example'"),
+    ("an origin with a user", 'cors_origins = ["https://a@b.example"]', "is not an origin as browsers send it"),
+    ("an origin with a bell", 'cors_origins = ["https://a.example\\u0007"]', "is not an origin as browsers send it"),
+    ("bodies without a key", '[ledger]\nbodies = "errors"', "ledger.bodies: 'errors' needs ledger.body_key"),
+    *(
+        (f"an upstream {name}", UPSTREAM.format(name=name, more=""), f"upstreams.{name}: a name is of small letters")
+        for name in ("default", "emulator", "Eu", "9")
+    ),
+    (
+        "a name for a model that is not served there",
+        UPSTREAM.format(name="eu", more='names = {"b" = "x"}'),
+        "upstreams.eu.names: 'b' is not among its models",
+    ),
     ("a host with a scheme", 'allowed_hosts = ["http://a.example"]', "allowed_hosts: 'http://a.example' is not a host"),
 )
 

@@ -196,6 +196,15 @@ def test_no_more_is_unpacked_than_is_read(packed: Callable[[bytes], bytes]) -> N
     over(json_answer(200, packed(data), {"content-encoding": encoding}), check)
 
 
+def test_a_packed_body_is_read_whole() -> None:
+    data = bytes(range(256)) * 40
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        assert len(data) > LIMIT and await whole(client) == data
+
+    over(json_answer(200, gzip.compress(data), {"content-encoding": "gzip"}), check)
+
+
 def test_pieces_come_as_they_are_asked_for() -> None:
     async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         content = (await ask(client)).content

@@ -210,6 +210,17 @@ def pool(*secrets: str, clock: Clock | None = None, kind: str = "learned") -> Ke
     return KeyPool(secrets, PoolSettings(kind=kind), clock or Clock())  # type: ignore[arg-type]
 
 
+def test_the_report_says_how_long_a_key_is_passed_over() -> None:
+    clock = Clock()
+    three = pool("a", "b", "c", clock=clock)
+    leases = {secret(lease): lease for lease in (granted(three.lease("/v2/chat", A)) for _ in range(3))}
+    three.cool_down(leases["a"], 20.0)
+    three.disable(leases["b"])
+    clock.passes(5.0)
+    report = [(one.number, one.state, one.seconds, one.used) for one in three.report()]
+    assert report == [(1, "resting", 15.0, 1), (2, "disabled", DISABLED_SECONDS - 5.0, 1), (3, "ready", 0.0, 1)]
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
