@@ -7,18 +7,20 @@ outputs, events, sessions.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import agents
 import openai
 import pydantic
 import pytest
-from agents import Agent, RunConfig, Runner, function_tool
 
 from support.app import REASONING, A, Gateway, demonstration
+
+if TYPE_CHECKING:
+    import agents  # takes a second, which each worker would spend at collection: see `agents_sdk`
 
 T = TypeVar("T")
 
@@ -34,8 +36,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_traces() -> None:
-    agents.set_tracing_disabled(True)  # they would be sent to OpenAI
+def agents_sdk() -> None:
+    """Import the SDK in the workers that run these tests, and in no other."""
+    globals()["agents"] = importlib.import_module("agents")
+    agents.set_tracing_disabled(True)  # traces would be sent to OpenAI
 
 
 def run(gateway: Gateway, work: Callable[[Callable[[str], Any]], Awaitable[T]]) -> T:
@@ -53,7 +57,6 @@ def run(gateway: Gateway, work: Callable[[Callable[[str], Any]], Awaitable[T]]) 
     return asyncio.run(main())
 
 
-@function_tool
 def get_weather(city: str) -> str:
     """Get the weather of a city."""
     return f"Sunny in {city}, 22 degrees"
@@ -65,8 +68,10 @@ def get_weather(city: str) -> str:
 @pytest.mark.parametrize("model", [A, REASONING])
 def test_a_tool_loop(served: Gateway, model: str) -> None:
     async def work(model_of: Callable[[str], Any]) -> Any:
-        agent = Agent(name="weather", instructions="Be brief.", model=model_of(model), tools=[get_weather])
-        return await Runner.run(agent, PARIS)
+        agent = agents.Agent(
+            name="weather", instructions="Be brief.", model=model_of(model), tools=[agents.function_tool(get_weather)]
+        )
+        return await agents.Runner.run(agent, PARIS)
 
     result = run(served, work)
     assert "22" in result.final_output
@@ -80,8 +85,10 @@ def test_a_tool_loop(served: Gateway, model: str) -> None:
 @pytest.mark.parametrize("model", [A, REASONING])
 def test_a_streamed_tool_loop(served: Gateway, model: str) -> None:
     async def work(model_of: Callable[[str], Any]) -> tuple[Any, list[Any]]:
-        agent = Agent(name="weather", instructions="Be brief.", model=model_of(model), tools=[get_weather])
-        streaming = Runner.run_streamed(agent, PARIS)
+        agent = agents.Agent(
+            name="weather", instructions="Be brief.", model=model_of(model), tools=[agents.function_tool(get_weather)]
+        )
+        streaming = agents.Runner.run_streamed(agent, PARIS)
         return streaming, [event async for event in streaming.stream_events()]
 
     result, output = run(served, work)
@@ -96,14 +103,14 @@ def test_a_streamed_tool_loop(served: Gateway, model: str) -> None:
 
 def test_a_tool_that_must_be_called_is(served: Gateway) -> None:
     async def work(model_of: Callable[[str], Any]) -> Any:
-        agent = Agent(
+        agent = agents.Agent(
             name="weather",
             model=model_of(A),
-            tools=[get_weather],
+            tools=[agents.function_tool(get_weather)],
             model_settings=agents.ModelSettings(tool_choice="get_weather", parallel_tool_calls=False),
             tool_use_behavior="stop_on_first_tool",
         )
-        return await Runner.run(agent, "Hello, I am in Oslo")
+        return await agents.Runner.run(agent, "Hello, I am in Oslo")
 
     assert run(served, work).final_output.startswith("Sunny in")
 
@@ -114,8 +121,13 @@ def test_a_tool_that_must_be_called_is(served: Gateway) -> None:
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_a_handoff(served: Gateway, streamed: bool) -> None:
     async def work(model_of: Callable[[str], Any]) -> Any:
-        weather = Agent(name="Weather", instructions="You know the weather.", model=model_of(A), tools=[get_weather])
-        desk = Agent(
+        weather = agents.Agent(
+            name="Weather",
+            instructions="You know the weather.",
+            model=model_of(A),
+            tools=[agents.function_tool(get_weather)],
+        )
+        desk = agents.Agent(
             name="Desk",
             instructions="Send people on.",
             model=model_of(A),
@@ -123,8 +135,8 @@ def test_a_handoff(served: Gateway, streamed: bool) -> None:
         )
         request = "transfer to weather: what is the weather in Paris?"
         if not streamed:
-            return await Runner.run(desk, request)
-        streaming = Runner.run_streamed(desk, request)
+            return await agents.Runner.run(desk, request)
+        streaming = agents.Runner.run_streamed(desk, request)
         async for _ in streaming.stream_events():
             pass
         return streaming
@@ -139,11 +151,16 @@ class Person(pydantic.BaseModel):
     age: int
 
 
-@pytest.mark.parametrize("tools", [[], [get_weather]], ids=["alone", "beside tools"])
-def test_a_typed_output(served: Gateway, tools: list[Any]) -> None:
+@pytest.mark.parametrize("beside_tools", [False, True], ids=["alone", "beside tools"])
+def test_a_typed_output(served: Gateway, beside_tools: bool) -> None:
     async def work(model_of: Callable[[str], Any]) -> Any:
-        agent = Agent(name="reader", model=model_of(A), output_type=Person, tools=tools)
-        return await Runner.run(agent, "Ada Lovelace died at the age of 36.")
+        agent = agents.Agent(
+            name="reader",
+            model=model_of(A),
+            output_type=Person,
+            tools=[agents.function_tool(get_weather)] if beside_tools else [],
+        )
+        return await agents.Runner.run(agent, "Ada Lovelace died at the age of 36.")
 
     person = run(served, work).final_output
     assert isinstance(person, Person) and person.age == 36
@@ -156,9 +173,9 @@ def test_runs_that_continue_each_other(served: Gateway) -> None:
     """By the response's id, as the SDK does it when it is told to."""
 
     async def work(model_of: Callable[[str], Any]) -> Any:
-        agent = Agent(name="memory", model=model_of(A))
-        first = await Runner.run(agent, FIRST_MESSAGE)
-        return await Runner.run(agent, CORRECT_ANSWER, previous_response_id=first.last_response_id)
+        agent = agents.Agent(name="memory", model=model_of(A))
+        first = await agents.Runner.run(agent, FIRST_MESSAGE)
+        return await agents.Runner.run(agent, CORRECT_ANSWER, previous_response_id=first.last_response_id)
 
     assert run(served, work).final_output == "Your name is Ada."
 
@@ -167,9 +184,9 @@ def test_a_conversation_held_by_the_server(served: Gateway) -> None:
     async def work(model_of: Callable[[str], Any]) -> tuple[Any, Any]:
         model = model_of(A)
         session = agents.OpenAIConversationsSession(openai_client=model._client)
-        agent = Agent(name="memory", model=model)
-        await Runner.run(agent, FIRST_MESSAGE, session=session)
-        again = await Runner.run(agent, CORRECT_ANSWER, session=session)
+        agent = agents.Agent(name="memory", model=model)
+        await agents.Runner.run(agent, FIRST_MESSAGE, session=session)
+        again = await agents.Runner.run(agent, CORRECT_ANSWER, session=session)
         return again, await session.get_items()
 
     again, items = run(served, work)
@@ -183,10 +200,15 @@ def test_a_session_held_by_the_client(served: Gateway, tmp_path: Path) -> None:
     async def work(model_of: Callable[[str], Any]) -> Any:
         session = agents.SQLiteSession("one", tmp_path / "session.db")
         settings = agents.ModelSettings(store=False, response_include=["reasoning.encrypted_content"])
-        agent = Agent(name="weather", model=model_of(REASONING), tools=[get_weather], model_settings=settings)
+        agent = agents.Agent(
+            name="weather",
+            model=model_of(REASONING),
+            tools=[agents.function_tool(get_weather)],
+            model_settings=settings,
+        )
         try:
-            await Runner.run(agent, PARIS, session=session)
-            return await Runner.run(agent, "And in Oslo?", session=session, run_config=RunConfig())
+            await agents.Runner.run(agent, PARIS, session=session)
+            return await agents.Runner.run(agent, "And in Oslo?", session=session, run_config=agents.RunConfig())
         finally:
             session.close()
 
