@@ -23,7 +23,7 @@ export default function Audit() {
   const columns = [
     { title: "Time", cell: (/** @type {any} */ one) => html`<${Time} at=${one.time} />` },
     { title: "What happened", wide: true, cell: (/** @type {any} */ one) => one.sentence },
-    { title: "Who", cell: (/** @type {any} */ one) => one.key_alias },
+    { title: "Who", hide: true, cell: (/** @type {any} */ one) => one.key_alias },
     { title: "From", hide: true, cell: (/** @type {any} */ one) => one.address },
   ];
   /** @param {any} one */

@@ -41,7 +41,7 @@ export default function Calls() {
     { title: "Status", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${call.status || "–"}<//>` },
     { title: "Key", cell: (call) => html`<span class="truncate narrow" title=${call.key_alias ?? call.key_id}>${call.key_alias ?? call.key_id ?? "–"}</span>` },
     { title: "End user", hide: true, cell: (call) => html`<span class="truncate narrow">${call.end_user}</span>` },
-    { title: "Method", cell: (call) => call.method ?? call.operation },
+    { title: "Method", hide: true, cell: (call) => call.method ?? call.operation },
     { title: "Model", hide: true, cell: (call) => html`<${ModelOf} call=${call} />` },
     { title: "In", number: true, hide: true, cell: (call) => tokens(call.tokens.input) },
     { title: "Out", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },

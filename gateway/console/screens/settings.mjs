@@ -15,11 +15,10 @@ export default function SettingsScreen() {
   const search = (query.search ?? "").toLowerCase();
   const rows = (settings.data?.data ?? []).filter((/** @type {any} */ one) => (query.show !== "set" || one.origin.kind !== "default") && (query.show !== "changed" || !one.is_default) && (!search || `${one.name} ${one.about} ${one.environment.join(" ")} ${one.origin.name}`.toLowerCase().includes(search)));
   const columns = [
-    { title: "Setting", cell: (/** @type {any} */ one) => html`<code>${one.name}</code>` },
+    { title: "Setting", cell: (/** @type {any} */ one) => html`<div class="two-lines"><code class="setting">${one.name}</code><code class="muted">${one.environment.join(", ")}</code></div>` },
     { title: "Value", cell: (/** @type {any} */ one) => html`<span class=${one.is_default ? "muted value" : "value"}>${shown(one.value)}</span>` },
     { title: "From", cell: (/** @type {any} */ one) => html`<${OriginOf} origin=${one.origin} />` },
     { title: "Meaning", wide: true, hide: true, cell: (/** @type {any} */ one) => one.about },
-    { title: "Environment", hide: true, cell: (/** @type {any} */ one) => html`<code class="muted">${one.environment.join(", ")}</code>` },
   ];
   return html`
     <${PageHead} title="Settings" subtitle="What is in force now. They are changed in gateway.toml, in the environment or on the command line, not here." />

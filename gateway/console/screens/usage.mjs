@@ -128,7 +128,7 @@ function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
         : html`<${Card} title="Time taken, mean"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
     </div>
     <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
-      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted">${group.name}</span>`) },
+      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted truncate models" title=${group.name}>${group.name}</span>`) },
       { title: "Cost", number: true, cell: (/** @type {any} */ group) => group.unpriced && !group.cost ? html`<${Cost} nano=${null} />` : html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
       { title: "Calls", number: true, cell: (/** @type {any} */ group) => countText(group.calls) },

@@ -125,7 +125,7 @@ export function useData(path, query = {}, seconds = 0, read = (answer) => answer
         if (aborter.signal.aborted) return;
         setState((/** @type {any} */ before) => ({ key, data: before.key === key ? before.data : undefined, error, loading: false }));
       }
-      if (seconds && !document.hidden) timer = setTimeout(load, seconds * 1000);
+      if (seconds && !document.hidden) timer = setTimeout(seen, seconds * 1000);
     };
     const seen = () => { if (!document.hidden && seconds) void load(); };
     document.addEventListener("visibilitychange", seen);

@@ -20,10 +20,11 @@ export function LineChart({ times, lines, format, label, labels, titles }) {
     /** @param {string} name */
     const colour = (name) => resolved(element, name);
     const every = Math.max(1, Math.ceil(times.length / 6));
-    const font = `${parseFloat(style.fontSize) * 0.8}px ${style.fontFamily}`;
+    const font = `${Math.round(parseFloat(style.fontSize) * 0.8)}px ${style.fontFamily}`;
     const axis = { stroke: colour("--muted"), font, grid: { stroke: colour("--border"), width: 1 }, ticks: { show: false } };
     const chart = new uPlot(
       {
+        padding: [10, 8, 0, 0],
         width: element.clientWidth,
         height: HEIGHT,
         legend: { live: true, markers: { width: 0, fill: (/** @type {any} */ _, /** @type {number} */ index) => (index ? colour(lines[index - 1].colour) : "transparent") } },
@@ -31,7 +32,7 @@ export function LineChart({ times, lines, format, label, labels, titles }) {
         scales: { x: { time: false }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
         axes: [{ ...axis, splits: () => times.filter((_, index) => index % every === 0), values: (_, ticks) => ticks.map((tick) => labels[times.indexOf(tick)] ?? "") }, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => format(tick)) }],
         series: [
-          { label: "", value: (_, at) => titles[times.indexOf(at)] ?? "" },
+          { label: "Time", value: (_, at) => titles[times.indexOf(at)] ?? "" },
           ...lines.map((line) => ({ label: line.name, stroke: colour(line.colour), width: 1.8, spanGaps: false, points: { show: times.length < 60, size: 5, fill: colour(line.colour) }, value: (/** @type {any} */ _, /** @type {number | null} */ value) => (value === null ? "" : format(value)) })),
         ],
       },
