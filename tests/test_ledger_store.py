@@ -21,6 +21,7 @@ from gateway.store.database import Database
 from gateway.store.ledger import DAY, MICROSECONDS, OTHER_END_USERS, Filter, Position
 from gateway.store.tables import LATENCY_COLUMNS
 from support.databases import throwaway
+from support.ledger import sums_are_of_rows
 
 NOW = int(time.time())
 
@@ -246,3 +247,51 @@ def test_where_rows_wait_while_the_database_is_away(tmp_path: Path) -> None:
     shared = "postgresql://host/gateway"
     assert address_of(shared, "") == (shared, Path("cohere-gateway-ledger-spool"))
     assert address_of(shared, "there") == (shared, Path("there"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_row_belongs_to_the_day_in_which_it_ended(kind: str, tmp_path: Path) -> None:
+    """In UTC, to the microsecond; its hour, its partition and the filters of rows say the same."""
+    midnight = NOW // DAY * DAY
+    async with throwaway(kind, tmp_path) as url:
+        database = Database(url, 30, 2)
+        late = [entry(number, midnight - 1) for number in (0, 999_999)]
+        early = [entry(number, midnight) for number in (0, 1, 999_999)]
+        assert await insert(database, late + early) == 5
+        await sums_are_of_rows(database)
+        for first, rows in ((midnight - DAY, late), (midnight, early)):
+            period = Filter(since=first * MICROSECONDS, until=(first + DAY) * MICROSECONDS)
+            page = await database.read(lambda c, period=period: ledger.page(c, period, None, 10))  # type: ignore[misc]
+            assert [decode_entry(one).at for one in page.entries] == [one.at for one in reversed(rows)]
+            for by, since in ((("day",), first), (("hour",), first), ((), first)):
+                sums = await database.read(lambda c, by=by, since=since: ledger.usage(c, by, since, since + DAY, {}))  # type: ignore[misc]
+                assert [int(row["calls"]) for row in sums] == [len(rows)]
+        await database.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_pages_skip_and_repeat_nothing_while_rows_come_and_go(kind: str, tmp_path: Path) -> None:
+    async with throwaway(kind, tmp_path) as url:
+        database, writing = Database(url, 30, 2), Database(url, 30, 1)
+        await insert(database, [entry(number, NOW - 10 * DAY) for number in range(100)])
+        there = [entry(number, NOW - 3_000) for number in range(1_000, 1_120)]
+        await insert(database, there)
+        read: list[str] = []
+        before: Position | None = None
+        for number in range(100):
+            page = await database.read(lambda c, before=before: ledger.page(c, Filter(), before, 17))  # type: ignore[misc]
+            read += [decode_entry(one).id for one in page.entries]
+            before = page.next
+            if before is None:
+                break
+            await insert(writing, [entry(10_000 + number)])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ledger, "DELETED_ROWS", 20)
+                await writing.write(lambda c: ledger.delete_old(c, NOW - 5 * DAY))
+        assert len(read) == len(set(read)) and {one.id for one in there} <= {*read}
+        page = await database.read(lambda c: ledger.page(c, Filter(until=(NOW - DAY) * MICROSECONDS), None, 200))
+        assert not page.entries, "old rows are gone"
+        await database.close()
+        await writing.close()

@@ -208,6 +208,15 @@ def test_a_caller_sees_its_own(reported: Reported) -> None:
         assert reported.ask("GET", path, key).status == 400
     for path in ("/global/spend", "/global/spend/keys", "/global/spend/report"):
         assert reported.ask("GET", path, key).status == 403
+    (others,) = reported.get("/audit?key=other")["data"]
+    for query in (f"id={others['id']}", f"request_id={others['request_id']}", "method=v2.rerank", "kind=change"):
+        assert reported.get(f"/audit?{query}", key)["data"] == []
+        assert reported.get(f"/audit/newer?cursor=MC4&{query}", key)["count"] == 0
+    for path in ("/audit/export", "/usage?by=total", "/usage?by=user,team,model", "/spend/logs/v2", "/spend/logs"):
+        text = reported.ask("GET", path, key).data.decode()
+        assert not [secret for secret in ("rerank", reported.other["key_id"], others["id"]) if secret in text], path
+    assert reported.ask("GET", f"/audit/{others['id']}/body", key).status == 403
+    assert reported.ask("GET", "/usage?by=end_user", key).status == 400, "end users are counted by nothing else"
 
 
 def test_a_viewer_sees_everything(reported: Reported) -> None:

@@ -159,8 +159,8 @@ def _what(operation: str, method: str | None, object: str | None, model: str | N
     phrase = OPERATIONS.get(operation) or METHODS.get(method or "", cohere_methods.OTHER).phrase
     if not method and operation not in OPERATIONS:
         phrase = ELSE if unserved else "make a call"
-    verb, place, rest = phrase.partition(" {}")
-    if place:
+    verb, parameter, rest = phrase.partition(" {}")
+    if parameter:
         first, _, kind = verb.partition(" ")
         # An embed job, and a batch.
         named = f"{verb} {_name(object)}" if object else f"{first} a{'n' * (kind[:1] in 'aeio')} {kind}"
