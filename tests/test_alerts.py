@@ -17,7 +17,7 @@ from gateway.observability.alerts import Alerts
 from gateway.observability.conditions import Condition, Conditions
 from gateway.settings.schema import AlertSettings, BreakerSettings, GlobalLimits, LimitSettings, SettingError
 from support.app import MASTER_KEY, R7B, A, answered, gateway_over
-from support.keys import key_of
+from support.keys import add, key_of
 from support.process import Process, awaited
 from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
 from test_ledger_durability import PostgresLedger
@@ -116,6 +116,20 @@ def test_what_a_gateway_sends(receiver: Receiver) -> None:
         awaited(lambda: len(receiver.bodies) == 3)
         assert (receiver.bodies[2]["event"], receiver.bodies[2]["object"]) == ("breaker_open", A)
         scripted.respond_with(answered())
+
+
+def test_a_budgets_alert_is_sent_once_for_all_processes_of_a_database(receiver: Receiver, tmp_path: Path) -> None:
+    key = key_of("k", max_budget=18.0, soft_budget=5.0)
+    url = f"sqlite:///{tmp_path}/gateway.sqlite3"
+    settings = {"alerts": AlertSettings(receiver.server.url, SECRET), "database_url": url}
+    with limited(**settings) as (_, caller):
+        add(url, key)
+        assert caller("k").statuses(1) == [200]
+        awaited(lambda: len(receiver.bodies) == 1)
+    with limited(**settings) as (_, caller):
+        assert caller("k").statuses(2) == [200, 200]
+        awaited(lambda: receiver.bodies[-1]["event"] == "budget")
+    assert [body["event"] for body in receiver.bodies] == ["soft_budget", "budget"]
 
 
 def test_an_alert_for_whatever_else_an_operator_should_hear_of(receiver: Receiver, tmp_path: Path) -> None:

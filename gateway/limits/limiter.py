@@ -6,6 +6,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from gateway.ledger.prices import BILLED_GROUPS, Prices
 from gateway.limits import budgets
 from gateway.limits.plan import Limit, Limits, Plan, Plans
 from gateway.limits.process_counters import LimiterCounters
-from gateway.observability.alerts import Alerts
+from gateway.observability.alerts import Alerts, Event
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.settings.schema import SettingError, Settings
@@ -258,12 +259,14 @@ class Limiter:
             kind, id = limit.subject
             is_spent = spent >= counter.limit
             bound = counter.limit if is_spent else limit.soft
+            event: Event = "budget" if is_spent else "soft_budget"
             self._alerts.raise_once(
                 (counter.id, str(counter.window), str(bound)),
-                "budget" if is_spent else "soft_budget",
+                event,
                 f"{kind} {id}".strip(),
                 f"The {'' if is_spent else 'soft '}budget of {limit.owner} is spent: {budgets.dollars(spent)} of "
                 f"{budgets.dollars(bound)}",
+                claim=partial(self.counters.claim, f"{counter.id}:{event}:{bound}", counter.window),
                 budget=counter.id,
                 spent_nanodollars=spent,
                 limit_nanodollars=bound,

@@ -32,6 +32,10 @@ class LimiterCounters(Protocol):
         """Ends a reservation. Nobody waits for it."""
         ...
 
+    async def claim(self, words: str, window: int) -> bool:
+        """Returns whether this is the first of all processes to say something of a window of a budget."""
+        ...
+
     async def stop(self) -> None:
         """Ends what is done beside requests, and frees connections."""
         ...
@@ -58,6 +62,9 @@ class ProcessCounters:
     def settle(self, settlement: Settlement) -> None:
         self._counters.settle(settlement)
         self._stored.add(settlement.reservation.counters, settlement.money)
+
+    async def claim(self, words: str, window: int) -> bool:
+        return await self._stored.claim(words, window)
 
     async def stop(self) -> None:
         await self._stored.stop()

@@ -156,6 +156,9 @@ class SharedCounters:
         if self._settling is None:
             self._settling = asyncio.get_running_loop().create_task(self._send_settlements())
 
+    async def claim(self, words: str, window: int) -> bool:
+        return await self._stored.claim(words, window)
+
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

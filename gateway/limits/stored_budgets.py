@@ -50,6 +50,17 @@ class StoredBudgets:
             stored = await self._database.read(partial(sql_counters.budgets, ids=ids))
         return {key: stored.get(key, 0) + self._pending.get(key, 0) for key in {*stored, *self._pending}}
 
+    async def claim(self, words: str, window: int) -> bool:
+        """Returns whether no process that shares the database has claimed these words for a window of a budget before.
+
+        Without the database everybody has.
+        """
+        try:
+            return await self._database.write(partial(sql_counters.claim, words=words, window=window))
+        except StoreUnavailable as error:
+            self._on_error(error)
+            return True
+
     async def flush(self) -> None:
         """Writes what is pending. Raises StoreUnavailable, and nothing is lost."""
         async with self._lock:

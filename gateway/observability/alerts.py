@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -99,13 +100,33 @@ class Alerts:
             if count or len(waiting) < MAX_OBJECTS:
                 waiting[object] = (count + 1, alert)
 
-    def raise_once(self, key: tuple[str, ...], event: Event, object: str, message: str, **details: Any) -> None:
-        """Sends an alert that this process has not sent yet, by this key."""
-        if self._url and key not in self._once:
-            self._once[key] = None
-            if len(self._once) > MAX_ONCE:
-                self._once.popitem(last=False)
-            self.raise_alert(event, object, message, **details)
+    def raise_once(
+        self,
+        key: tuple[str, ...],
+        event: Event,
+        object: str,
+        message: str,
+        claim: Callable[[], Awaitable[bool]] | None = None,
+        **details: Any,
+    ) -> None:
+        """Sends an alert that this process has not sent yet, by this key.
+
+        claim: returns whether no other process has sent it.
+        """
+        if not self._url or key in self._once:
+            return
+        self._once[key] = None
+        if len(self._once) > MAX_ONCE:
+            self._once.popitem(last=False)
+        raise_alert = partial(self.raise_alert, event, object, message, **details)
+        if claim is None:
+            raise_alert()
+        else:
+            self._start(self._raise_claimed(claim, raise_alert))
+
+    async def _raise_claimed(self, claim: Callable[[], Awaitable[bool]], raise_alert: Callable[[], None]) -> None:
+        if await claim():
+            raise_alert()
 
     async def stop(self) -> None:
         """Gives up what has not been delivered."""

@@ -33,4 +33,6 @@ class DeprecatedModels:
     def _report(self, record: RequestRecord, model: str, message: str) -> None:
         key = record.principal.key
         details = {"key": key.key_alias or key.key_id} if key is not None else {}
-        self._alerts.raise_once(("deprecated_model", model), "deprecated_model", f"model {model}", message, **details)
+        self._alerts.raise_once(
+            ("deprecated_model", model), "deprecated_model", f"model {model}", message, None, **details
+        )

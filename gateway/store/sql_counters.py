@@ -32,9 +32,10 @@ from gateway.store.database import Database
 from gateway.store.errors import StoreUnavailable
 from gateway.store.tables import COUNTER_SLOTS, database_time
 
-ROLLING, RESERVED, MONEY, PROCESS = 0, 1, 2, 3
+ROLLING, RESERVED, MONEY, PROCESS, CLAIM = 0, 1, 2, 3, 4
 """Kinds of rows. The slot is: the second in which it was spent; the one in which the reservation lapses; the beginning
-of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter."""
+of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter; the
+beginning of the window of which something is said once, whose words stand in that place."""
 
 MAX_GROUP = 200
 """Requests that share a transaction."""
@@ -295,11 +296,18 @@ def budgets(connection: Connection, ids: Sequence[str] | None = None) -> dict[tu
     return {(id, slot): amount for id, slot, amount in connection.execute(query)}
 
 
+def claim(connection: Connection, words: str, window: int) -> bool:
+    """Returns whether nobody has claimed these words for a window yet; from now on somebody has."""
+    statement = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(COUNTER_SLOTS)
+    row = {"counter": words, "kind": CLAIM, "slot": window, "amount": 1}
+    return connection.execute(statement.on_conflict_do_nothing(), row).rowcount == 1
+
+
 def delete_old(connection: Connection, now: float, wall_clock: float) -> int:
     """Deletes rows that count no more. now: of the clock of slots; wall_clock: Unix seconds, for budgets."""
     columns = COUNTER_SLOTS.c
     old = or_(
-        (columns.kind != MONEY) & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
-        (columns.kind == MONEY) & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
+        columns.kind.not_in((MONEY, CLAIM)) & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
+        columns.kind.in_((MONEY, CLAIM)) & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
     )
     return connection.execute(delete(COUNTER_SLOTS).where(old)).rowcount
