@@ -568,9 +568,22 @@ def module_in(path: Path) -> Module:
     return parsed(dotted(path), path.read_text(encoding="utf-8"))
 
 
+@cache
+def _paths() -> frozenset[str]:
+    """Every file of ours by its path, and by each tail of it."""
+    parts = [path.relative_to(ROOT).parts for path in files()]
+    return frozenset("/".join(one[start:]) for one in parts for start in range(len(one)))
+
+
+MENTIONED = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
+"""A file of ours by its name, or by as much of its path as is needed, in a docstring or a comment."""
+
+
 @pytest.mark.parametrize("path", files(), ids=dotted)
 def test_module(path: Path) -> None:
     broken = violations(module_in(path))
+    for gone in sorted(set(MENTIONED.findall(path.read_text(encoding="utf-8"))) - _paths()):
+        broken.append(f"{dotted(path)}: `{gone}` does not exist")
     assert not broken, "\n" + "\n".join(broken)
 
 
@@ -590,24 +603,6 @@ def test_no_imports_run_in_a_circle() -> None:
 def _module_of(target: str, modules: Collection[str]) -> str | None:
     """The module that an imported name is, or is in."""
     return target if target in modules else (parent if (parent := target.rpartition(".")[0]) in modules else None)
-
-
-@cache
-def _paths() -> frozenset[str]:
-    """Every file of ours by its path, and by each tail of it."""
-    parts = [path.relative_to(ROOT).parts for path in files()]
-    return frozenset("/".join(one[start:]) for one in parts for start in range(len(one)))
-
-
-MENTIONED = re.compile(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
-"""A file of ours by its name, or by as much of its path as is needed, in a docstring or a comment."""
-
-
-@pytest.mark.parametrize("path", files(), ids=dotted)
-def test_files_that_are_mentioned_exist(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    gone = set(MENTIONED.findall(text)) - _paths()
-    assert not gone, f"{dotted(path)} speaks of files that do not exist: {sorted(gone)}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
