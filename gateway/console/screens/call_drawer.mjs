@@ -30,7 +30,7 @@ export function CallDrawer({ id, row, onClose }) {
   const title = call ? html`<${Chip} tone=${statusTone(call)}>${call.status || "–"}<//> ${call.method ?? call.operation}` : "Call";
   const actions = call && html`
     <${CopyButton} text=${curlOf(call)} label="A request like this one, without its text">Copy as curl<//>
-    ${playable(call) && html`<${Link} class="button" to=${href("playground", { model: call.model_asked ?? call.model, method: call.method })}>Open in playground<//>`}
+    ${playable(call) && html`<${Link} class="button" title="Open in the playground" to=${href("playground", { model: call.model_asked ?? call.model, method: call.method })}>Playground<//>`}
     <${CopyButton} text=${location.origin + href(`calls/${call.id}`)} label="Copy the link">Copy link<//>
     <${CopyButton} text=${JSON.stringify(call, null, 2)} label="Copy the row">Copy JSON<//>`;
   return html`<${Drawer} title=${title} onClose=${onClose} actions=${actions} follows>
