@@ -1,11 +1,14 @@
-"""Which limits hold for the further calls of a request that is let in: fallbacks and second attempts."""
+"""Which limits hold for a request and for its further calls (fallbacks, second attempts), and for how long they do."""
 
 from __future__ import annotations
+
+from msgspec.structs import replace
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
 from gateway.limits.plan import Plan, Plans
 from gateway.settings.schema import GlobalLimits
+from gateway.virtual_keys import EndUser, Team, VirtualKey
 from support.virtual_keys import key_of
 
 A = "command-a-03-2025"
@@ -36,3 +39,38 @@ def test_a_call_to_the_same_model_is_counted_already() -> None:
 
 def test_a_call_to_another_model_counts_among_its_requests() -> None:
     assert limits(True) == {("tokens", False), ("tokens", True), ("requests", True)}
+
+
+def test_a_plan_is_made_anew_when_a_record_is_replaced() -> None:
+    plans = Plans(GlobalLimits(), lambda name: name, lambda: 1_000.0)
+    key, team, user = (
+        key_of("a", team_id="t", rpm_limit=5),
+        Team(team_id="t", rpm_limit=6),
+        EndUser(user_id="u", rpm_limit=7),
+    )
+
+    def limits_of(key: VirtualKey, team: Team, user: EndUser) -> tuple[Plan, list[int]]:
+        plan = plans.plan(Principal("a", "a", False, Credential(), key=key, team=team), user, A)
+        return plan, [limit.counter.limit for limit in plan.all.limits]
+
+    first, limits = limits_of(key, team, user)
+    assert sorted(limits) == [5, 6, 7]
+    assert limits_of(key, team, user)[0] is first, "a plan is made once"
+    for records, expected in (
+        ((replace(key, rpm_limit=1), team, user), [1, 6, 7]),
+        ((key, replace(team, rpm_limit=2), user), [2, 5, 7]),
+        ((key, team, replace(user, rpm_limit=3)), [3, 5, 6]),
+    ):
+        assert sorted(limits_of(*records)[1]) == expected
+        assert sorted(limits_of(key, team, user)[1]) == [5, 6, 7]
+
+
+def test_a_plan_ends_with_the_first_window_of_its_budgets() -> None:
+    now = [1_000.0]
+    plans = Plans(GlobalLimits(), lambda name: name, lambda: now[0])
+    caller = Principal("a", "a", False, Credential(), key=key_of("a", max_budget=1_000_000_000, budget_duration="1d"))
+    first = plans.plan(caller, None, A)
+    now[0] = first.until - 1
+    assert plans.plan(caller, None, A) is first
+    now[0] = first.until
+    assert plans.plan(caller, None, A).until > first.until
