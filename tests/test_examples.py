@@ -185,6 +185,7 @@ PRINTED: Mapping[str, tuple[str, ...]] = {
     "docs/emulator.md": ('"code":"rate_limit_exceeded"',),
     "docs/errors-and-notes.md": ('"param":"temperature"',),
     "docs/ledger.md": (
+        "200 application/",
         r"(?s)generated a chat reply with command-a-03-2025: allowed, \d+ in and \d+ out tokens.*"
         r"model,calls,failures,.*command-a-03-2025,",
     ),

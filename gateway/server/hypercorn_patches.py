@@ -11,6 +11,10 @@ Each says what it stands for, and which test fails without it; a new version of 
                    tests/test_serve_http2.py
     TLS            QuietTCPServer. The end of a connection that breaks TLS is raised to nobody. Not reported.
                    tests/test_serve_http2.py: test_who_breaks_tls_off_is_no_news
+    the end        start_server. Since Python 3.12 `Server.wait_closed` waits until all connections have ended, and
+                   Hypercorn awaits it before it gives requests their last seconds: one request that does not end holds
+                   up the process for ever. Not reported. tests/test_serve_metrics.py: test_a_request_cut_by_shutdown,
+                   which fails without it on 3.12 and later
     WebSockets     BoundedWebsocketBuffer. `WebsocketBuffer.extend` first keeps what comes and then finds that it is too
                    much, each time again: a caller who ignores the close (1009) fills the memory. Not reported; it is in
                    https://github.com/pgjones/hypercorn/blob/0.18.0/src/hypercorn/protocol/ws_stream.py
@@ -194,11 +198,32 @@ class QuietTCPServer(TCPServer):
             await super()._close()
 
 
+async def start_server(*arguments: Any, **options: Any) -> asyncio.Server:
+    """Starts a server whose `wait_closed` waits for nothing."""
+    server = await asyncio.start_server(*arguments, **options)
+    vars(server)["wait_closed"] = _wait_for_nothing
+    return server
+
+
+async def _wait_for_nothing() -> None:
+    """Stands for `Server.wait_closed`, as it was before Python 3.12."""
+
+
+class _Asyncio:
+    """The module `asyncio` as Hypercorn sees it."""
+
+    start_server = staticmethod(start_server)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
 def install(config: hypercorn.config.Config) -> None:
     """Applies the patches in the whole process, and their limits to this configuration."""
     config.h11_max_incomplete_size = LARGEST_HEAD
     vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
     vars(hypercorn.asyncio.run)[TCPServer.__name__] = QuietTCPServer
+    vars(hypercorn.asyncio.run)["asyncio"] = _Asyncio()
     vars(hypercorn.protocol)[H2Protocol.__name__] = Http2Connection
     vars(hypercorn.protocol.h11)[ws_stream.WSStream.__name__] = ClosingWSStream
     ws_stream.WebsocketBuffer = BoundedWebsocketBuffer  # type: ignore[misc]
