@@ -179,7 +179,7 @@ TRIPS: dict[Callable[[Harness, Watch], Trip], tuple[int, int, int]] = {
     event_of_a_stream: (16, 36, 0),
     responses_with_memory: (78, 375, 6),
     three_hundred_embeddings: (61, 261, 2),
-    native_chat: (59, 239, 1),
+    native_chat: (59, 241, 1),
     upstream_error: (60, 266, 6),
 }
 
