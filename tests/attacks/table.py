@@ -267,6 +267,20 @@ def unread(target: Target) -> Iterator[str]:
         yield "held"
 
 
+def idle(target: Target) -> Iterator[str]:
+    """Connections on which one request was answered, and nothing more is asked."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asks = head("/health/live", method="GET").replace(b"connection: close\r\n", b"")
+    with contextlib.ExitStack() as stack:
+        for _ in range(target.count(5_000, 50)):
+            connection = stack.enter_context(target.connection())
+            connection.sendall(asks)
+            until(connection, b"}")
+        target.hold()
+    yield "held"
+
+
 def vanishing(target: Target) -> Iterator[str]:
     """Connections that say nothing, or half a word, and go."""
     for number in range(target.count(100, 20)):
@@ -571,6 +585,15 @@ ATTACKS: tuple[Attack, ...] = (
         "256 KiB of each; `timeouts.response_write`",
         "held",
         unread,
+        attackers=1,
+    ),
+    row(
+        "idle connections",
+        "memory",
+        "5,000 connections that stay open after a request",
+        "`timeouts.keep_alive`; descriptors",
+        "held",
+        idle,
         attackers=1,
     ),
     row(

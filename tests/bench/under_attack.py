@@ -39,6 +39,7 @@ PAUSE = 0.5
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/attacks.md"
 BEGIN, END = "<!-- measured -->", "<!-- until here -->"
 NICE = 5
+"""Of the attackers."""
 
 
 def passes(outcome: Outcome) -> bool:
@@ -48,9 +49,11 @@ def passes(outcome: Outcome) -> bool:
 def measure(server: str, seconds: float, only: list[str]) -> Iterator[Outcome]:
     """Attack a gateway with the default settings, and yield what came of each attack."""
     attacks = [attack for attack in ATTACKS if not only or attack.name in only]
+    began_with = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, os.getpriority(os.PRIO_PROCESS, 0)
     for environment, rows in groupby(attacks, key=lambda attack: dict(attack.environment)):
         with attacked_gateway(environment, server) as gateway:
-            _go_last()
+            # The servers and the bystanders are running, and go before the attackers.
+            _schedule(os.SCHED_OTHER, 0, NICE)
             for attack in rows:
                 outcome = gateway.watch(attack, seconds)
                 for _ in range(TRIES - 1):
@@ -60,18 +63,19 @@ def measure(server: str, seconds: float, only: list[str]) -> Iterator[Outcome]:
                     outcome = min(outcome, gateway.watch(attack, seconds), key=badness)
                 yield outcome
                 time.sleep(PAUSE)
+        with suppress(PermissionError):  # only root may take back what it gave up
+            _schedule(*began_with)
 
 
 def badness(outcome: Outcome) -> tuple[int, float]:
     return len(outcome.troubles), outcome.delays.longest_delay
 
 
-def _go_last() -> None:
-    """Let the servers and the bystanders, which are running, go before this process."""
-    with suppress(OSError, AttributeError):
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, int(thread), NICE)
+def _schedule(policy: int, priority: int, nice: int) -> None:
+    """Set how this process and its threads, and processes started from now on, get the processors."""
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setscheduler(int(thread), policy, os.sched_param(priority))
+        os.setpriority(os.PRIO_PROCESS, int(thread), nice)
 
 
 HEAD = (
