@@ -191,12 +191,14 @@ def within(name: str, package: str) -> bool:
 def parsed(name: str, source: str) -> Module:
     """Return the module of this dotted name."""
     # A tree is thousands of objects, none of which is garbage yet: looking for some would double the time.
+    collects = gc.isenabled()
     gc.disable()
     try:
         tree = ast.parse(source)
         nodes = tuple(ast.walk(tree))
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
     comment_lines = {number for number, line in enumerate(source.splitlines(), 1) if line.lstrip().startswith("#")}
     return Module(name, tree, nodes, tuple(imports(nodes)), frozenset(comment_lines))
 
