@@ -194,6 +194,10 @@ def test_lists_are_pages_and_filters(api: Management) -> None:
         assert api.done(f"/key/list?{query}")["keys"] == [new_keys[1]["token"]], query
     api.done("/key/delete", {"keys": [new_keys[2]["key"]]})
     assert api.done(f"/key/list?user_id={user}")["total_count"] == 2
+    # LiteLLM's name for a part of it.
+    active = api.done(f"/key/list?user_id={user}&status=active")["keys"]
+    assert active and api.done(f"/key/list?user_id={user}&expires=active")["keys"] == active
+    assert api.done(f"/key/list?user_id={user}&expires=expired")["keys"] == []
     (deleted,) = api.done(f"/key/list?user_id={user}&status=deleted&return_full_object=true")["keys"]
     assert (deleted["key_id"], deleted["status"]) == (new_keys[2]["key_id"], "deleted")
 
