@@ -25,6 +25,22 @@ const FIELDS = [
   ["request_id", "Request id", "req_…"], ["tag", "Tag", "nightly"], ["metadata", "Metadata", "project=apollo"], ["since", "Since", "24h, 2026-11-29 …"], ["until", "Until", "1h, 2026-11-30 …"],
 ];
 
+/** @type {import("../scripts/table.mjs").Column<any>[]} */
+const COLUMNS = [
+  { title: "Time", cell: (call) => html`<${Time} at=${call.time} />` },
+  { title: "Status", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${call.status || "–"}<//>` },
+  { title: "Key", cell: (call) => html`<span class="truncate narrow" title=${call.key_alias ?? call.key_id}>${call.key_alias ?? call.key_id ?? "–"}</span>` },
+  { title: "End user", hide: true, cell: (call) => html`<span class="truncate narrow">${call.end_user}</span>` },
+  { title: "Method", hide: true, cell: (call) => call.method ?? call.operation },
+  { title: "Model", hide: true, cell: (call) => html`<${ModelOf} call=${call} />` },
+  { title: "In", number: true, hide: true, cell: (call) => tokens(call.tokens.input) },
+  { title: "Out", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },
+  { title: "Cost", number: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
+  { title: "Took", number: true, cell: (call) => durationText(call.total_ms) },
+  { title: "First token", number: true, hide: true, minor: true, cell: (call) => durationText(call.ttft_ms) },
+  { title: "Notes", number: true, hide: true, cell: (call) => html`${call.cache === "hit" && html`<${Chip} tone="accent">cache<//> `}${call.attempts.length > 1 && html`<${Chip} tone="warn" title="Attempts">${call.attempts.length}×<//> `}${call.notes.length > 0 && html`<span title=${call.notes.join("\n")}>${call.notes.length}</span>`}` },
+];
+
 export default function Calls() {
   const { query, path } = route.value;
   const id = path.split("/")[1] ?? "";
@@ -34,22 +50,6 @@ export default function Calls() {
   const names = Object.keys(filters).filter((name) => name !== "kind");
   const hidden = names.filter((name) => !["text", "status"].includes(name) && !(name === "notes" && query.notes === "any"));
   const row = id ? feed.rows.find((one) => one.id === id) : undefined;
-
-  /** @type {import("../scripts/table.mjs").Column<any>[]} */
-  const columns = [
-    { title: "Time", cell: (call) => html`<${Time} at=${call.time} />` },
-    { title: "Status", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${call.status || "–"}<//>` },
-    { title: "Key", cell: (call) => html`<span class="truncate narrow" title=${call.key_alias ?? call.key_id}>${call.key_alias ?? call.key_id ?? "–"}</span>` },
-    { title: "End user", hide: true, cell: (call) => html`<span class="truncate narrow">${call.end_user}</span>` },
-    { title: "Method", hide: true, cell: (call) => call.method ?? call.operation },
-    { title: "Model", hide: true, cell: (call) => html`<${ModelOf} call=${call} />` },
-    { title: "In", number: true, hide: true, cell: (call) => tokens(call.tokens.input) },
-    { title: "Out", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },
-    { title: "Cost", number: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
-    { title: "Took", number: true, cell: (call) => durationText(call.total_ms) },
-    { title: "First token", number: true, hide: true, minor: true, cell: (call) => durationText(call.ttft_ms) },
-    { title: "Notes", number: true, hide: true, cell: (call) => html`${call.cache === "hit" && html`<${Chip} tone="accent">cache<//> `}${call.attempts.length > 1 && html`<${Chip} tone="warn" title="Attempts">${call.attempts.length}×<//> `}${call.notes.length > 0 && html`<span title=${call.notes.join("\n")}>${call.notes.length}</span>`}` },
-  ];
 
   return html`
     <${PageHead} title="Calls" subtitle=${seesAll.value ? "Each call at either API, whatever became of it." : "Each call of your key, whatever became of it."}>
@@ -68,7 +68,7 @@ export default function Calls() {
     <div class="feed-head" aria-live="polite">${feed.fresh && html`<button class="primary" onClick=${feed.showFresh}>${feed.fresh}</button>`}</div>
     ${feed.error && html`<${Failure} error=${feed.error} retry=${feed.reload} />`}
     ${feed.loading ? html`<${Loading} lines=${8} />` : feed.rows.length ? html`
-      <${Table} caption="Calls" rows=${feed.rows} columns=${columns} id=${(/** @type {any} */ call) => call.id} selected=${id} onOpen=${(/** @type {any} */ call) => navigate(href(`calls/${call.id}`, query), Boolean(id))} />
+      <${Table} caption="Calls" rows=${feed.rows} columns=${COLUMNS} id=${(/** @type {any} */ call) => call.id} selected=${id} onOpen=${(/** @type {any} */ call) => navigate(href(`calls/${call.id}`, query), Boolean(id))} />
       <div class="table-foot"><span>${countText(feed.rows.length)} shown</span>${feed.more && html`<button disabled=${feed.searching} onClick=${feed.older}>${feed.searching ? "Looking …" : "Older calls"}</button>`}</div>`
     : !feed.error && (names.length ? html`<${Empty} title="No call is like that">${feed.more ? html`None among the latest ones. <button onClick=${feed.older} disabled=${feed.searching}>Look further back</button>` : html`<${Link} to=${href("calls")}>Show all calls<//>`}<//>`
       : html`<${Empty} title="No calls yet" icon="calls">The first one appears here a moment after it was answered. <${Link} to=${href("start")}>How to make it<//><//>`)}
