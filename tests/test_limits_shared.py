@@ -176,6 +176,20 @@ def test_a_redis_that_is_emptied_before_the_database_knows(
     asyncio.run(main())
 
 
+def test_processes_that_begin_together_soon_know_of_each_other(
+    redis: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_SECONDS", 3_600.0)
+
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path, count=2) as (first, second):
+            for one in (first, second):
+                assert await one.reserve(REQUESTS) is not None
+            await until(lambda: first.counters.processes == second.counters.processes == 2)
+
+    asyncio.run(main())
+
+
 def test_a_key_of_another_type_is_replaced(redis: RedisProcess, tmp_path: Path) -> None:
     async def main() -> None:
         async with gateways(redis.url, tmp_path) as (gateway,):

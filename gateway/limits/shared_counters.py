@@ -40,6 +40,10 @@ PROBE_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 """Between two signs of life of this process."""
 
+EARLY_BEATS = 4
+"""Signs of life at the beginning that follow each other as fast as looks do: processes that were started together are
+to know of each other before they may have to share."""
+
 ALIVE_SECONDS = 15
 """After so long without one, a process counts as gone."""
 
@@ -233,13 +237,15 @@ class SharedCounters:
     async def _run_timer(self) -> None:
         loop = asyncio.get_running_loop()
         beat_at = renew_at = 0.0
+        beats = 0
         while True:
             try:
                 if self.degraded:
                     await self._probe()
                 if not self.degraded and loop.time() >= beat_at:
                     self.processes = await self._within(PATIENT_SECONDS, self._shared.beat(self._id, ALIVE_SECONDS))
-                    beat_at = loop.time() + BEAT_SECONDS
+                    beats += 1
+                    beat_at = loop.time() + (BEAT_SECONDS if beats >= EARLY_BEATS else 0.0)
                 if not self.degraded and loop.time() >= renew_at:
                     await self._renew(loop.time())
                     renew_at = loop.time() + RENEW_SECONDS / 2
