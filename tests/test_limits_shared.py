@@ -18,7 +18,6 @@ import pytest
 
 from gateway.auth.directory import KeyDirectory
 from gateway.limits import shared_counters as module
-from gateway.limits import stored_budgets
 from gateway.limits.shared_counters import SharedCounters
 from gateway.limits.start import create_limiter
 from gateway.limits.stored_budgets import StoredBudgets
@@ -158,20 +157,6 @@ def test_a_redis_that_is_emptied(redis: RedisProcess, tmp_path: Path) -> None:
             redis.command("FLUSHALL")
             redis.command("SCRIPT", "FLUSH")
             assert not await gateway.spend(1) and not gateway.reasons
-
-    asyncio.run(main())
-
-
-def test_a_redis_that_is_emptied_before_the_database_knows(
-    redis: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stored_budgets, "FLUSH_SECONDS", 60.0)
-
-    async def main() -> None:
-        async with gateways(redis.url, tmp_path, count=2) as (first, second):
-            assert await first.spend(1_000) and not await second.spend(1)
-            redis.command("FLUSHALL")
-            assert not await second.spend(1), "it has seen what the first has spent"
 
     asyncio.run(main())
 

@@ -13,8 +13,8 @@ Each says what it stands for, and which test fails without it; a new version of 
                    tests/test_serve_http2.py: test_who_breaks_tls_off_is_no_news
     the end        start_server. Since Python 3.12 `Server.wait_closed` waits until all connections have ended, and
                    Hypercorn awaits it before it gives requests their last seconds: one request that does not end holds
-                   up the process for ever. Not reported. tests/test_serve_metrics.py: test_a_request_cut_by_shutdown,
-                   which fails without it on 3.12 and later
+                   up the process for ever. Not reported.
+                   tests/test_serve_metrics.py: test_a_request_cut_by_shutdown (fails on 3.12 and later)
     WebSockets     BoundedWebsocketBuffer. `WebsocketBuffer.extend` first keeps what comes and then finds that it is too
                    much, each time again: a caller who ignores the close (1009) fills the memory. Not reported; it is in
                    https://github.com/pgjones/hypercorn/blob/0.18.0/src/hypercorn/protocol/ws_stream.py

@@ -86,8 +86,6 @@ class RedisCounters:
         self._before: dict[str, int] = {}
         # The budgets, by id and window, of which Redis has at least what the database has.
         self._compared: set[tuple[str, int]] = set()
-        # What Redis had of budgets when it was last asked, by id and window: the database has it a moment later.
-        self._last_seen: dict[tuple[str, int], int] = {}
 
     def _connect(self, url: str, timeout: float) -> None:
         self._redis = connect(url, timeout)
@@ -122,7 +120,6 @@ class RedisCounters:
         states = [
             CounterState(int(reply[at]), int(reply[at + 1]), float(reply[at + 2])) for at in range(2, len(reply), 3)
         ]
-        self._see(counters, states)
         return Reply(reply[0] == ADMITTED, int(reply[1]), states)
 
     async def _call_reserve(
@@ -137,14 +134,6 @@ class RedisCounters:
             raise CountersUnavailable("Redis did not answer a script as Redis does")
         return reply
 
-    def _see(self, counters: Sequence[Counter], states: Sequence[CounterState]) -> None:
-        """Takes note of what Redis has, for the moment in which it has lost it."""
-        if len(self._last_seen) > MAX_COMPARED:
-            self._last_seen.clear()
-        for counter, state in zip(counters, states, strict=True):
-            if counter.unit == "money":
-                self._last_seen[counter.id, counter.window] = state.spent
-
     def _compare(self, counters: Sequence[Counter]) -> None:
         """Takes note that Redis has at least what the database has of these."""
         if len(self._compared) > MAX_COMPARED:
@@ -154,14 +143,9 @@ class RedisCounters:
                 self._compared.add((counter.id, counter.window))
 
     async def _spent_before(self, counters: Sequence[Counter]) -> dict[str, int]:
-        """Returns what was spent of these budgets in their present windows: what the database has, or what Redis had.
-
-        The database knows what was spent everywhere, half a second late; what Redis had is as old as the last admission
-        of this process.
-        """
+        """Returns what the database has of these budgets in their present windows, 0 where it has nothing."""
         stored = await self._spent(counters)
-        keys = [(counter.id, counter.window) for counter in counters]
-        return {key[0]: max(stored.get(key, 0), self._last_seen.get(key, 0)) for key in keys}
+        return {counter.id: stored.get((counter.id, counter.window), 0) for counter in counters}
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._finish(
@@ -171,10 +155,6 @@ class RedisCounters:
                 for counter, lease in _leased(settlement.reservation)
             ]
         )
-        for settlement in settlements:
-            for counter in settlement.reservation.counters:
-                if counter.unit == "money" and (key := (counter.id, counter.window)) in self._last_seen:
-                    self._last_seen[key] += settlement.money
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
         await self._finish(
