@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from gateway.ledger import writer
 from gateway.settings.schema import CacheSettings, LedgerSettings, ModelPrice
 from support import databases
 from support.app import (
@@ -372,3 +374,21 @@ def test_an_ended_stream_without_counts_has_an_unknown_cost(harness: LedgerHarne
     row = harness.row_of(harness.ask("POST", *chat(stream=True)))
     matches(row, {"cost_nanodollars": None, "estimated": True, "outcome": "ok"})
     assert "at an unknown cost" in row["sentence"]
+
+
+def test_a_row_that_cannot_be_made_fails_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made on the path of the call. The row is lost, which the metric and the log say."""
+
+    def broken(*arguments: Any) -> str:
+        raise KeyError("no such verb")
+
+    settings: dict[str, Any] = {"master_key": MASTER_KEY, "cohere_api_key": [SERVER_KEY]}
+    with run_harness(database_url=f"sqlite:///{tmp_path}/gateway.db", **settings) as served:
+        harness = LedgerHarness(served)
+        served.respond_with(answered())
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "sentence", broken)
+            assert harness.ask("POST", *chat()).status == 200
+            served.gateway.log.wait(lambda line: "KeyError while making a row" in line.get("message", ""))
+        assert served.gateway.metrics()['gateway_ledger_rows_total{result="lost"}'] == 1
+        assert harness.row_of(harness.ask("POST", *chat()))["outcome"] == "ok"

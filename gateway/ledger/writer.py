@@ -76,7 +76,7 @@ MAX_ADDRESSES = 10_000
 NATIVE_PREFIXES = ("/litellm/cohere/", "/cohere/")
 
 
-class Finished(Struct):
+class QueuedRow(Struct):
     """A row in the queue. now: the end of its call in monotonic seconds. bodies: those of the call, where it has any.
 
     done: waits for the row.
@@ -120,7 +120,7 @@ class Ledger:
         """
         url, spool = address_of(database_url, settings.spool)
         self._settings, self._observer, self._body_seal = settings, observer, body_seal
-        self._queue: deque[Finished] = deque()
+        self._queue: deque[QueuedRow] = deque()
         self._writer = _Writer(settings, url, Spool(spool), observer, self._queue, body_seal)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading = Database(url, TIMEOUT, READERS)
@@ -200,20 +200,29 @@ class Ledger:
             return None
         # Counted as lost and not waited for: to hold up callers would turn a slow database into an outage.
         if len(self._queue) >= MAX_QUEUE:
-            self._observer.on_rows("lost", 1)
-            if record.bodies is not None:
-                record.bodies.discard()
+            self._lose_row(record)
             return None
-        finished = Finished(_entry(record, now, time.time()), now, record.bodies)
+        try:
+            entry = _entry(record, now, time.time())
+        except Exception as error:  # a bug, which is no reason to fail a call that has been answered
+            self._observer.message(f"ledger: {type(error).__name__} while making a row")
+            self._lose_row(record)
+            return None
+        queued = QueuedRow(entry, now, record.bodies)
         if self._settings.sync and self._loop is not None:
-            finished.done = self._loop.create_future()
+            queued.done = self._loop.create_future()
         # A deque's append and popleft are atomic, so the two threads need no lock.
-        self._queue.append(finished)
+        self._queue.append(queued)
         if not self._waking and self._loop is not None:
             self._waking = True
             # In sync mode a caller waits, so the row goes at once, with those that came in the same turn of the loop.
-            self._loop.call_later(0 if finished.done is not None else self._settings.flush_seconds, self._wake)
-        return finished.done
+            self._loop.call_later(0 if queued.done is not None else self._settings.flush_seconds, self._wake)
+        return queued.done
+
+    def _lose_row(self, record: RequestRecord) -> None:
+        self._observer.on_rows("lost", 1)
+        if record.bodies is not None:
+            record.bodies.discard()
 
     def row_in_advance(self, record: RequestRecord) -> bytes:
         """Returns the row of a call that goes on, for the case that this process does not live to write it."""
@@ -274,7 +283,7 @@ class _Writer:
         url: str,
         spool: Spool,
         observer: LedgerObserver,
-        queue: deque[Finished],
+        queue: deque[QueuedRow],
         body_seal: BodySeal | None,
     ) -> None:
         self.url, self._settings, self._spool, self._body_seal = url, settings, spool, body_seal
@@ -355,18 +364,18 @@ class _Writer:
         if self.failing or self.held:
             await self._recover(database)
         while self._queue:
-            finished = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
-            entries, bodies = self._entries(finished)
+            queued = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
+            entries, bodies = self._entries(queued)
             if self.failing:  # to try the database with each group would take its time limit each time
                 self._put_aside(entries, bodies)
             else:
                 await self._write(database, entries, bodies)
-            self._release(finished)
+            self._release(queued)
 
-    def _entries(self, finished: Sequence[Finished]) -> tuple[list[LedgerEntry], list[StoredBody]]:
+    def _entries(self, queued: Sequence[QueuedRow]) -> tuple[list[LedgerEntry], list[StoredBody]]:
         """Returns these rows, and the bodies of those whose bodies are to be stored."""
         entries, stored = [], []
-        for one in finished:
+        for one in queued:
             entry, bodies = one.entry, one.bodies
             entries.append(entry)
             if bodies is not None:
@@ -481,9 +490,9 @@ class _Writer:
             self._observer.message(f"ledger: {type(error).__name__} while writing rows again")
             await self._insert_each(database, entries)
 
-    def _release(self, finished: Sequence[Finished]) -> None:
+    def _release(self, queued: Sequence[QueuedRow]) -> None:
         """Lets the answers go that wait for these rows."""
-        for one in finished:
+        for one in queued:
             if one.done is not None:
                 with contextlib.suppress(RuntimeError):  # the requests' loop is closed
                     one.done.get_loop().call_soon_threadsafe(_set_done, one.done)
