@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.ledger.entry import MAX_COUNT
 from gateway.settings.schema import LedgerSettings
-from gateway.store import ledger
+from gateway.store import ledger_pages
 from gateway.store.database import Database
 from gateway.store.errors import StoreError
 from support import databases
@@ -175,6 +175,6 @@ async def test_a_row_that_a_database_refuses_is_no_failure_of_the_database(kind:
                 await insert(database, [bad])
             assert not isinstance(raised.value, StoreError)
         assert await insert(database, [entry(3)]) == 1
-        page = await database.read(lambda connection: ledger.page(connection, ledger.Filter(), None, 10))
+        page = await database.read(lambda connection: ledger_pages.page(connection, ledger_pages.Filter(), None, 10))
         assert len(page.entries) == 1
         await database.close()

@@ -16,9 +16,11 @@ from gateway.ledger.entry import LedgerEntry, Tokens, decode_entry, timestamp
 from gateway.ledger.spool import Spool
 from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import Flood, address_of, stored_row
-from gateway.store import ledger
+from gateway.store import ledger, ledger_pages, ledger_sums
 from gateway.store.database import Database
-from gateway.store.ledger import DAY, MICROSECONDS, OTHER_END_USERS, Filter, Position
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_pages import Filter, Position
+from gateway.store.ledger_sums import DAY, OTHER_END_USERS
 from gateway.store.tables import LATENCY_COLUMNS
 from support.databases import throwaway
 from support.ledger import sums_are_of_rows
@@ -71,12 +73,12 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         assert await insert(database, new) == 40
         assert await insert(database, [*new, entry(40)], repeated=True) == 1  # the others are there already
 
-        by_key = await database.read(lambda c: ledger.usage(c, ("key_id",), NOW - 3600, NOW + 7200, {}))
+        by_key = await database.read(lambda c: ledger_sums.usage(c, ("key_id",), NOW - 3600, NOW + 7200, {}))
         assert sum(row["calls"] for row in by_key) == 41
-        everything = await database.read(lambda c: ledger.usage(c, (), 0, NOW + 2 * DAY, {}))
+        everything = await database.read(lambda c: ledger_sums.usage(c, (), 0, NOW + 2 * DAY, {}))
         assert everything[0]["calls"] == 2541 and everything[0]["cost"] == 25_410
         assert everything[0]["input_tokens"] == 5082
-        users = await database.read(lambda c: ledger.usage(c, ("end_user",), NOW // DAY * DAY, NOW + 2 * DAY, {}))
+        users = await database.read(lambda c: ledger_sums.usage(c, ("end_user",), NOW // DAY * DAY, NOW + 2 * DAY, {}))
         assert {row["end_user"] for row in users} > {OTHER_END_USERS} and sum(row["calls"] for row in users) == 41
 
         slow: dict[str, Any] = {"key_id": "key_slow", "model": "slow"}
@@ -89,7 +91,7 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         day = NOW // DAY * DAY
         for by, start in (("model", NOW - 7200), ("key_id", day - DAY), ("model", day - DAY)):
             (row,) = await database.read(
-                lambda c, by=by, start=start: ledger.usage(  # type: ignore[misc]
+                lambda c, by=by, start=start: ledger_sums.usage(  # type: ignore[misc]
                     c, (by,), start, day + DAY, {by: slow[by]}, latency=True
                 )
             )
@@ -99,36 +101,38 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         count, before = 0, None
         wanted = Filter(text="call 3")  # no index answers it: pages may be short
         for _ in range(100):
-            page = await database.read(lambda c, before=before: ledger.page(c, wanted, before, 4))  # type: ignore[misc]
+            page = await database.read(lambda c, before=before: ledger_pages.page(c, wanted, before, 4))  # type: ignore[misc]
             count, before = count + len(page.entries), page.next
             if before is None:
                 break
         assert count == 11  # 3 and 30 to 39
         with pytest.MonkeyPatch.context() as patch:  # few rows are looked at for a page
-            patch.setattr(ledger, "SCANS", (2, 3, 4))
+            patch.setattr(ledger_pages, "SCANS", (2, 3, 4))
             texts: list[bytes] = []
             before, pages = None, 0
             while pages == 0 or before is not None:
-                page = await database.read(lambda c, before=before: ledger.page(c, wanted, before, 4))  # type: ignore[misc]
+                page = await database.read(lambda c, before=before: ledger_pages.page(c, wanted, before, 4))  # type: ignore[misc]
                 texts, before, pages = texts + list(page.entries), page.next, pages + 1
             assert len(set(texts)) == len(texts) == 11 and pages > 100
             oldest = Filter(id=old[0].id)
-            assert len((await database.read(lambda c: ledger.page(c, oldest, None, 4))).entries) == 1
-            assert not (await database.read(lambda c: ledger.page(c, replace(oldest, status=404), None, 4))).entries
+            assert len((await database.read(lambda c: ledger_pages.page(c, oldest, None, 4))).entries) == 1
+            assert not (
+                await database.read(lambda c: ledger_pages.page(c, replace(oldest, status=404), None, 4))
+            ).entries
         assert await insert(database, [entry(41, notes=("a",)), entry(42, metadata={"a": 'b","notes":["'})]) == 2
         for notes, ids in ((True, [41]), (False, [42, 40])):
-            few = await database.read(lambda c, notes=notes: ledger.page(c, Filter(notes=notes), None, 2))  # type: ignore[misc]
+            few = await database.read(lambda c, notes=notes: ledger_pages.page(c, Filter(notes=notes), None, 2))  # type: ignore[misc]
             assert [one.request_id for one in map(decode_entry, few.entries)] == [f"req-{number}" for number in ids]
         position = Position(new[10].at, new[10].id)
-        older = await database.read(lambda c: ledger.page(c, Filter(key_id="key_1"), position, 100))
+        older = await database.read(lambda c: ledger_pages.page(c, Filter(key_id="key_1"), position, 100))
         assert len(older.entries) == 100 and older.next is not None
 
         size = (tmp_path / "store.db").stat().st_size if kind == "sqlite" else 0
         while await database.write(lambda c: ledger.delete_old(c, NOW - 5 * DAY)):
             pass
-        left = await database.read(lambda c: ledger.page(c, Filter(), None, 5000))
+        left = await database.read(lambda c: ledger_pages.page(c, Filter(), None, 5000))
         assert len(left.entries) == 46
-        days = await database.read(lambda c: ledger.usage(c, ("day",), 0, (NOW // DAY + 1) * DAY, {}))
+        days = await database.read(lambda c: ledger_sums.usage(c, ("day",), 0, (NOW // DAY + 1) * DAY, {}))
         assert sum(row["calls"] for row in days) == 2546  # daily sums stay
         await database.close()
         if kind == "sqlite":  # closing moves what is in the log to the file
@@ -214,8 +218,8 @@ def plans_of(connection: Connection) -> Iterator[tuple[str, list[str]]]:
     for name, wanted in FILTERS.items():
         statements.clear()
         event.listen(connection, "before_cursor_execute", see)
-        ledger.page(connection, wanted, before, 5)
-        ledger.newer(connection, wanted, after)
+        ledger_pages.page(connection, wanted, before, 5)
+        ledger_pages.newer(connection, wanted, after)
         event.remove(connection, "before_cursor_execute", see)
         for statement, parameters in list(statements):
             yield name, [str(row[-1]) for row in connection.exec_driver_sql(explain + statement, parameters)]
@@ -262,10 +266,12 @@ async def test_a_row_belongs_to_the_day_in_which_it_ended(kind: str, tmp_path: P
         await sums_are_of_rows(database)
         for first, rows in ((midnight - DAY, late), (midnight, early)):
             period = Filter(since=first * MICROSECONDS, until=(first + DAY) * MICROSECONDS)
-            page = await database.read(lambda c, period=period: ledger.page(c, period, None, 10))  # type: ignore[misc]
+            page = await database.read(lambda c, period=period: ledger_pages.page(c, period, None, 10))  # type: ignore[misc]
             assert [decode_entry(one).at for one in page.entries] == [one.at for one in reversed(rows)]
             for by, since in ((("day",), first), (("hour",), first), ((), first)):
-                sums = await database.read(lambda c, by=by, since=since: ledger.usage(c, by, since, since + DAY, {}))  # type: ignore[misc]
+                sums = await database.read(
+                    lambda c, by=by, since=since: ledger_sums.usage(c, by, since, since + DAY, {})  # type: ignore[misc]
+                )
                 assert [int(row["calls"]) for row in sums] == [len(rows)]
         await database.close()
 
@@ -281,7 +287,7 @@ async def test_pages_skip_and_repeat_nothing_while_rows_come_and_go(kind: str, t
         read: list[str] = []
         before: Position | None = None
         for number in range(100):
-            page = await database.read(lambda c, before=before: ledger.page(c, Filter(), before, 17))  # type: ignore[misc]
+            page = await database.read(lambda c, before=before: ledger_pages.page(c, Filter(), before, 17))  # type: ignore[misc]
             read += [decode_entry(one).id for one in page.entries]
             before = page.next
             if before is None:
@@ -291,7 +297,7 @@ async def test_pages_skip_and_repeat_nothing_while_rows_come_and_go(kind: str, t
                 patch.setattr(ledger, "DELETED_ROWS", 20)
                 await writing.write(lambda c: ledger.delete_old(c, NOW - 5 * DAY))
         assert len(read) == len(set(read)) and {one.id for one in there} <= {*read}
-        page = await database.read(lambda c: ledger.page(c, Filter(until=(NOW - DAY) * MICROSECONDS), None, 200))
+        page = await database.read(lambda c: ledger_pages.page(c, Filter(until=(NOW - DAY) * MICROSECONDS), None, 200))
         assert not page.entries, "old rows are gone"
         await database.close()
         await writing.close()

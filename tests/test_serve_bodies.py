@@ -18,7 +18,8 @@ from gateway.settings.schema import LedgerSettings
 from gateway.state.encrypted_content import LedgerBodySeal
 from gateway.store import ledger
 from gateway.store.database import Database
-from gateway.store.ledger import DAY, StoredBody, SumKey, Sums
+from gateway.store.ledger import StoredBody
+from gateway.store.ledger_sums import DAY, SumKey, Sums
 from support import databases
 from support.app import MASTER_KEY, Gateway, Response, demonstration
 from support.ledger import ledger_file, wait_for_rows

@@ -186,7 +186,7 @@ def _report_here(name: str, config: str | None, query: Mapping[str, str]) -> Any
     from gateway.store import keys
     from gateway.store.database import Work
     from gateway.store.keys import Change
-    from gateway.store.ledger import Filter, Position
+    from gateway.store.ledger_pages import Filter, Position
     from gateway.store.reports import changes
 
     settings = read_settings(config)

@@ -31,7 +31,7 @@ from gateway.pipeline.services import Services
 from gateway.settings.schema import Settings
 from gateway.store.errors import StoreUnavailable
 from gateway.store.keys import Change
-from gateway.store.ledger import Filter, Position
+from gateway.store.ledger_pages import Filter, Position
 from gateway.store.reports import changes
 from translators.core.errors import InvalidField
 from translators.core.notes import Notes

@@ -14,7 +14,7 @@ from gateway.ledger import report_query, reports
 from gateway.ledger.entry import Bytes, LedgerEntry, Tokens
 from gateway.ledger.report_query import EXPORT_PARAMETERS, MAX_LIMIT
 from gateway.ledger.reports import Report, Row, as_csv
-from gateway.store.ledger import COUNTED_UNITS
+from gateway.store.ledger_sums import COUNTED_UNITS
 from translators.core.errors import InvalidField
 
 MAX_ROWS = 100_000

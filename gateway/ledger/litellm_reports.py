@@ -16,8 +16,10 @@ from gateway.ledger import report_query
 from gateway.ledger.entry import LedgerEntry, decode_entry, timestamp
 from gateway.ledger.report_query import NANO, Names
 from gateway.ledger.reports import Report, Row, usage_rows
-from gateway.store import ledger
-from gateway.store.ledger import DAY, MICROSECONDS, Filter
+from gateway.store import ledger_pages
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_pages import Filter, Page
+from gateway.store.ledger_sums import DAY
 from translators.core.errors import InvalidField
 
 MAX_ROWS = 10_000
@@ -66,7 +68,7 @@ async def spend_logs(report: Report) -> Any:
     if all(query.get(name) for name in DATES) and query.get("summarize", "true").lower() != "false":
         return await _summaries(report)
     wanted = await _wanted(report)
-    page = await report.reader.read(lambda connection: ledger.page(connection, wanted, None, MAX_ROWS))
+    page = await report.reader.read(lambda connection: ledger_pages.page(connection, wanted, None, MAX_ROWS))
     return await asyncio.to_thread(_log_rows, page.entries, report.names)
 
 
@@ -77,7 +79,7 @@ async def spend_logs_page(report: Report) -> Row:
     if number * size > MAX_ROWS:
         raise InvalidField("page", f"Pages end at {MAX_ROWS} rows; /audit has cursors, which do not")
     wanted = await _wanted(report)
-    page = await report.reader.read(lambda connection: ledger.page(connection, wanted, None, number * size))
+    page = await report.reader.read(lambda connection: ledger_pages.page(connection, wanted, None, number * size))
     total = await _total(report, wanted, page)
     return {
         "data": await asyncio.to_thread(_log_rows, page.entries[(number - 1) * size :], report.names),
@@ -88,7 +90,7 @@ async def spend_logs_page(report: Report) -> Row:
     }
 
 
-async def _total(report: Report, wanted: Filter, page: ledger.Page) -> int:
+async def _total(report: Report, wanted: Filter, page: Page) -> int:
     """Returns how many rows meet a filter; where no sum says it, how many are known of. page: with its first rows."""
     if page.next is None:
         return len(page.entries)

@@ -12,7 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.ledger.entry import clean
-from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter, Position, label_of
+from gateway.store.ledger import MICROSECONDS, label_of
+from gateway.store.ledger_pages import Filter, Position
+from gateway.store.ledger_sums import DAY, HOUR
 from gateway.virtual_keys import Team, VirtualKey
 from translators.core.errors import InvalidField
 

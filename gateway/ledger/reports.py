@@ -18,10 +18,12 @@ from gateway.ledger import report_query
 from gateway.ledger.entry import decode_entry, timestamp
 from gateway.ledger.latencies import latencies
 from gateway.ledger.report_query import Names
-from gateway.store import ledger
+from gateway.store import ledger_pages, ledger_sums
 from gateway.store.database import Work
 from gateway.store.keys import Change
-from gateway.store.ledger import COUNTED_UNITS, DAY, MICROSECONDS, Filter, Page, Position, Scope
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_pages import Filter, Page, Position
+from gateway.store.ledger_sums import COUNTED_UNITS, DAY, Scope
 from gateway.store.reports import position_of
 from translators.core.errors import InvalidField
 
@@ -85,7 +87,7 @@ async def audit(report: Report) -> Row:
     limit, before = report_query.limit_of(query), report_query.cursor_of(query)
     page = Page([], None)
     if with_calls:
-        page = await report.reader.read(lambda connection: ledger.page(connection, wanted, before, limit))
+        page = await report.reader.read(lambda connection: ledger_pages.page(connection, wanted, before, limit))
     changes = await report.changes(wanted, before, limit + 1) if with_changes else []
     first = Position(int(report.now * MICROSECONDS), "")
     return await asyncio.to_thread(_merged, page, changes, wanted.text.lower(), limit, first)
@@ -105,13 +107,13 @@ async def audit_newer(report: Report) -> Row:
         raise InvalidField("cursor", "'cursor' must be the 'newest_cursor' of a page of /audit")
     count = 0
     if with_calls:
-        count = await report.reader.read(lambda connection: ledger.newer(connection, wanted, after))
-    if with_changes and count < ledger.NEWER_ROWS:
+        count = await report.reader.read(lambda connection: ledger_pages.newer(connection, wanted, after))
+    if with_changes and count < ledger_pages.NEWER_ROWS:
         since = max(after.at + 1, wanted.since or 0)
-        changes = await report.changes(replace(wanted, since=since), None, ledger.NEWER_ROWS)
+        changes = await report.changes(replace(wanted, since=since), None, ledger_pages.NEWER_ROWS)
         text = wanted.text.lower()
         count += sum(not text or text in change_row(one)["sentence"].lower() for one in changes)
-    return {"count": min(count, ledger.NEWER_ROWS), "more": count >= ledger.NEWER_ROWS}
+    return {"count": min(count, ledger_pages.NEWER_ROWS), "more": count >= ledger_pages.NEWER_ROWS}
 
 
 def _wanted(report: Report) -> tuple[Filter, bool, bool]:
@@ -261,7 +263,7 @@ async def usage_rows(
     Raises InvalidField where there are none of this kind, and for more over a time.
     """
     columns = [BY[name] for name in by]
-    scope = ledger.scope_of(columns, where)
+    scope = ledger_sums.scope_of(columns, where)
     if latency and scope is not Scope.MODELS:
         _require_days(scope, by, since, until)
     if scope is Scope.END_USERS:
@@ -272,7 +274,7 @@ async def usage_rows(
             )
             raise InvalidField("by", message)
     sums = await reader.read(
-        lambda connection: ledger.usage(connection, columns, since, until, where, MAX_GROUPS + 1, latency)
+        lambda connection: ledger_sums.usage(connection, columns, since, until, where, MAX_GROUPS + 1, latency)
     )
     if len(sums) > MAX_GROUPS and not {"hour", "day"}.isdisjoint(by):
         raise InvalidField("since", f"This is more than {MAX_GROUPS} sums: ask for less time, or by fewer things")

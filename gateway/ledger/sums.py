@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 
 from gateway.ledger.entry import LedgerEntry
-from gateway.store.ledger import (
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_sums import (
     COUNTED_UNITS,
     DAY,
     HOUR,
-    MICROSECONDS,
     OTHER_END_USERS,
     SUMMED,
     Scope,

@@ -40,7 +40,8 @@ from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store.database import Address, Database, Work
 from gateway.store.errors import StoreError
-from gateway.store.ledger import DAY, MICROSECONDS, StoredBody, StoredRow
+from gateway.store.ledger import MICROSECONDS, StoredBody, StoredRow
+from gateway.store.ledger_sums import DAY
 from gateway.store.responses import InterruptedRun
 from translators.core.errors import CANCELLED
 
@@ -508,7 +509,7 @@ class _Writer:
 
     async def _delete_batches(self, database: Database, delete_batch: Callable[[Any, int], bool], days: float) -> None:
         """Deletes what is so many days old; new rows are written in between. Raises StoreUnavailable."""
-        before = int(time.time() - days * ledger_store.DAY)
+        before = int(time.time() - days * DAY)
         while not self._stopping and await database.write(lambda connection: delete_batch(connection, before)):
             if self._queue:
                 await self._flush(database)

@@ -7,7 +7,7 @@ import sqlalchemy
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_, select
 
-from gateway.store.ledger import DAY, Scope
+from gateway.store.ledger_sums import DAY, Scope
 from gateway.store.tables import END_USERS, KEY_DIGESTS, KEYS, LEDGER_SUMS, TEAMS
 
 Connection: TypeAlias = sqlalchemy.Connection

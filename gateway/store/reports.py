@@ -6,7 +6,8 @@ from sqlalchemy import Connection
 
 from gateway.store import keys
 from gateway.store.keys import Change
-from gateway.store.ledger import MICROSECONDS, Filter, Position
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_pages import Filter, Position
 from gateway.store.tables import KEY_CHANGES
 
 

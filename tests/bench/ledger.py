@@ -41,8 +41,11 @@ from gateway.observability.lifecycle import new_row_id
 from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
+from gateway.store import ledger_sums
 from gateway.store.database import Database
-from gateway.store.ledger import DAY, MICROSECONDS, SUMMED, Position, SumKey
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_pages import Position
+from gateway.store.ledger_sums import DAY, SUMMED, SumKey
 from gateway.store.tables import LATENCY_COLUMNS, LEDGER, LEDGER_SUMS
 from gateway.virtual_keys import VirtualKey
 
@@ -368,7 +371,7 @@ async def measure(kind: str, url: str, empty_url: str, count: int) -> None:
     await database.open()
     if empty_url:
         await print_recording("an empty table", empty_url)
-    if await database.read(ledger_store.bounds) is None:
+    if await database.read(ledger_sums.bounds) is None:
         print(f"  filled: {await fill(database, count, time.time()):,.0f} rows/s", flush=True)
     await ask(ledger_url, database)
     await database.close()

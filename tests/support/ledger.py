@@ -17,9 +17,11 @@ from typing import Any
 from gateway.ledger.entry import LedgerEntry, decode_entry
 from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import address_of, stored_row
-from gateway.store import ledger
+from gateway.store import ledger, ledger_pages, ledger_sums
 from gateway.store.database import Database
-from gateway.store.ledger import DAY, HOUR, MICROSECONDS, Filter
+from gateway.store.ledger import MICROSECONDS
+from gateway.store.ledger_pages import Filter
+from gateway.store.ledger_sums import DAY, HOUR
 
 
 def ledger_file(database_url: str) -> Path:
@@ -68,11 +70,11 @@ BY: tuple[tuple[str, ...], ...] = (
 
 async def sums_are_of_rows(database: Database) -> list[LedgerEntry]:
     """Assert that usage, by whatever it is asked for, is what the rows add up to. Returns these, the newest first."""
-    page = await database.read(lambda connection: ledger.page(connection, Filter(), None, 100_000))
+    page = await database.read(lambda connection: ledger_pages.page(connection, Filter(), None, 100_000))
     entries = [decode_entry(entry) for entry in page.entries]
     until = max((entry.at // MICROSECONDS for entry in entries), default=0) // DAY * DAY + DAY
     for by in BY:
-        groups = await database.read(lambda connection, by=by: ledger.usage(connection, by, 0, until, {}))  # type: ignore[misc]
+        groups = await database.read(lambda connection, by=by: ledger_sums.usage(connection, by, 0, until, {}))  # type: ignore[misc]
         names = [name for name in by if name not in ("day", "hour")] + ["start"] * (by[-1:] in (("day",), ("hour",)))
         result = {tuple(group[name] for name in names): _amounts(group) for group in groups}
         counted: dict[tuple[Any, ...], Counter[str]] = {}
