@@ -260,6 +260,11 @@ class Metrics:
         self.loop_delay = histogram(
             "gateway_event_loop_delay_seconds", "How late the event loop was for what was due each second"
         )
+        self.collections = histogram(
+            "gateway_garbage_collection_seconds",
+            "How long a collection of garbage let nothing else run in a worker",
+            buckets=_SHORT_SECONDS,
+        )
         gauge("livemax", "gateway_build_info", "1, with the version that runs", "version").labels(__version__).set(1)
         self._cpu = counter("process_cpu_seconds_total", "CPU seconds of user and system, of all workers")
         self._resident = gauge("livesum", "process_resident_memory_bytes", "Resident memory in bytes, of all workers")

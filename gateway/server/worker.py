@@ -8,7 +8,6 @@ the supervisor does.
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import select
 import signal
 import socket
@@ -26,6 +25,7 @@ from gateway.descriptors import HANDSHAKE_SECONDS, AcceptLimit
 from gateway.reload import RunningGateway
 from gateway.server import hypercorn_patches
 from gateway.server.connection import WRITE_TIMEOUT
+from gateway.server.garbage_collection import GarbageCollection, keep_what_is_loaded
 from gateway.server.idle_connections import close_idle
 from gateway.server.sockets import BACKLOG
 from gateway.server.tls import Tls
@@ -49,15 +49,6 @@ SWITCH_SECONDS = 0.0001
 
 The loop lets go of the interpreter at each call of the system, a few times for each piece of a stream, and waits so
 long each time to get it back from a thread that reads a large request.
-"""
-
-GC_THRESHOLDS = 5_000, 10, 160
-"""When the garbage collector looks at the youngest objects, in allocations, and how often then at older ones (CPython's
-default: 700, 10, 10).
-
-To look at an object takes half a microsecond or more, and nothing else runs meanwhile: 5,000 young ones are two
-milliseconds, 50,000 of the next age 25. A request makes more objects than the default threshold, nearly all of which
-die by reference count.
 """
 
 EMULATOR_KEEP_ALIVE = 75.0
@@ -121,10 +112,7 @@ async def _serve_gateway(
 
 def configure_interpreter() -> None:
     """Sets what serving needs of the garbage collector and of the switches between threads."""
-    # What is loaded now stays for ever: the collector need not walk it again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    keep_what_is_loaded()
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
@@ -148,6 +136,7 @@ async def serve(
     accept_limit = AcceptLimit(loop, report, close_idle, gateway is not None and gateway.shares_sockets)
     if gateway is not None:
         accept_limit.install()
+        GarbageCollection(gateway.metrics.collections.observe).start(loop)
     configs = [_config(grace, settings) for _, _, settings in applications]
     had_terminal = has_terminal()
 
