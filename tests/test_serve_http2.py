@@ -371,10 +371,11 @@ def test_floods_end_the_connection(served: Harness, name: str) -> None:
         assert other.response(other.chat())[0] == 200, "nobody else notices"
 
 
-def test_a_flood_of_empty_data(served: Harness) -> None:
+@pytest.mark.parametrize("data", [b"", b" "], ids=["empty", "a byte"])
+def test_a_flood_of_small_data(served: Harness, data: bytes) -> None:
     with connected(served.gateway) as caller:
         stream = caller.request(head("POST", CHAT, ("content-type", "application/json")), b"{", ended=False)
-        caller.raw(frame(DATA, 0, stream) * MANY)
+        caller.raw(frame(DATA, 0, stream, data) * MANY)
         assert caller.goaway() in (None, CALM)
         while not caller.over:
             caller.read()

@@ -38,6 +38,7 @@ BROKE: Mapping[str, Failure] = {
     "target": failure("target_too_long", f"The URL is longer than {LONGEST_TARGET} bytes"),
     "head": failure("head_too_large", f"The request's headers have more than {LARGEST_HEAD} bytes"),
     "body": failure("bad_request", "The request's body is not properly framed"),
+    "pieces": failure("bad_request", "The request's body comes in thousands of pieces of a few bytes"),
 }
 
 _SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type")

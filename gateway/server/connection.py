@@ -8,6 +8,7 @@
     bytes that are no HTTP  reach the middleware, which refuses them like everything else: OpenAI's shape, an id, a line
                             in the log
     pipelined requests      wait, but do not keep us from noticing that the caller has left
+    small pieces            of a request are counted, be they chunks or what a read brings (`pieces.py`)
     Expect: 100-continue    is answered when the request's head alone was no reason to refuse
     responses               leave in as few writes as they can: each is a call of the system and wakes the caller
     unread responses        are cut when a write has not ended in time (`timeouts.response_write`)
@@ -39,6 +40,7 @@ from wsproto.events import CloseConnection
 
 from gateway.http.drain import LINGER_SECONDS
 from gateway.http.validation import BROKEN, JOINED
+from gateway.server import pieces
 from gateway.server.idle_connections import (
     LINGER_BYTES,
     MIN_BYTES_PER_SECOND,
@@ -46,6 +48,7 @@ from gateway.server.idle_connections import (
     IdleConnections,
     reset,
 )
+from gateway.server.pieces import PieceAllowance
 
 MAX_PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
@@ -109,6 +112,7 @@ class Connection(H11Protocol):
         super().__init__(*args)
         self._processing = asyncio.Lock()
         self._pipelined = False  # further requests have come, for when this one is served
+        self._pieces = PieceAllowance()
         self._unreadable = False  # what comes from now on has no meaning
         self._eof = False  # the caller sends no more
         self._closed = False  # nobody reads from this connection any more
@@ -137,6 +141,8 @@ class Connection(H11Protocol):
                 return self._discard(event.data)
             if self._unreadable:
                 return
+            if not self._eof and not self._pieces.take(len(event.data)):
+                return await self._too_many_pieces()
         elif isinstance(event, Closed) and not self._closed:
             self._closed = True
             self._idle.leave(self)
@@ -230,6 +236,9 @@ class Connection(H11Protocol):
     async def _forward(self, event: object, stream: HTTPStream | WSStream) -> bool:
         """Gives a piece of the request to the application. Returns False if the event is none."""
         if isinstance(event, h11.Data):
+            if not self._pieces.take(len(event.data)):
+                await self._too_many_pieces()
+                return False
             await stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
         elif isinstance(event, h11.EndOfMessage):
             await stream.handle(EndBody(stream_id=STREAM_ID))
@@ -250,8 +259,24 @@ class Connection(H11Protocol):
                 await self._reject("coding" if error.error_status_hint == 501 else "syntax")
         elif self._eof:
             return  # the caller has left in the middle of a body: the stream hears of it from the end of the connection
-        elif isinstance(self.stream, HTTPStream) and self.connection.our_state is h11.SEND_RESPONSE:
-            broken: Any = {"type": "http.request", "body": b"", "more_body": True, BROKEN: "body"}
+        else:
+            await self._break_body("body")
+
+    async def _too_many_pieces(self) -> None:
+        """Handles the piece after the last one that is allowed. It is not read."""
+        if isinstance(self.stream, HTTPStream) and self.connection.their_state is h11.DONE:
+            await self.can_read.clear()  # of the next request: it waits, as it does when it is too large
+            await self.can_read.wait()
+        self._unreadable = True
+        await self._break_body("pieces")
+
+    async def _break_body(self, reason: str) -> None:
+        """Tells the application that no more of a body can be read, or closes a connection on which there is none.
+
+        reason: a key of BROKE in `validation.py`.
+        """
+        if isinstance(self.stream, HTTPStream) and self.connection.our_state is h11.SEND_RESPONSE:
+            broken: Any = {"type": "http.request", "body": b"", "more_body": True, BROKEN: reason}
             await self.stream.app_put(broken)
         else:
             await self.send(Closed())
@@ -377,6 +402,7 @@ class Connection(H11Protocol):
 
     async def _request_started(self) -> None:
         self._skipped_line = False
+        self._pieces.left = pieces.MAX_PIECES
         self._idle.leave(self)
         if self._new:
             self._new = False

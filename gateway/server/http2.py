@@ -2,7 +2,7 @@
 
     WebSockets              are not offered (RFC 8441): clients open them over HTTP/1.1, where they are bounded
     methods                 are case-sensitive, and CONNECT is refused, as over HTTP/1.1
-    floods                  of resets, pings, settings, priorities, empty frames and tiny windows end the connection
+    floods                  of resets, pings, settings, priorities, tiny frames and tiny windows end the connection
                             with ENHANCE_YOUR_CALM: it has an allowance of such frames, which grows with time and with
                             what is sent on it
     unread responses        are reset when less than 500 bytes a second are read for `timeouts.response_write`; a caller
@@ -36,6 +36,7 @@ from priority.priority import PriorityError
 from gateway.http.validation import BROKEN
 from gateway.server.connection import WRITE_TIMEOUT
 from gateway.server.idle_connections import MIN_BYTES_PER_SECOND, WriteWatch
+from gateway.server.pieces import FULL_PIECE, MAX_PIECES
 
 MAX_STREAMS = 100
 """Requests of one connection at one time."""
@@ -48,6 +49,9 @@ ALLOWANCE, ALLOWANCE_PER_SECOND, ALLOWANCE_PER_FRAME = 1_000.0, 100.0, 4.0
 
 RESET_COST = 5.0
 """Such frames that a reset stream counts for: a request was begun for it."""
+
+PIECE_COST = ALLOWANCE / MAX_PIECES
+"""Such frames that a byte of a body counts for which comes alone."""
 
 FORBIDDEN_HEADERS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 """In a response (RFC 9113 §8.2.2)."""
@@ -124,6 +128,8 @@ class Http2Connection(H2Protocol):
             self._stop_timers()
             await super().handle(event)
             return
+        if isinstance(event, RawData):
+            self._allow(_cost_of_piece(event.data))
         try:
             await super().handle(event)
         except (h2.exceptions.H2Error, PriorityError, KeyError, ValueError):
@@ -147,7 +153,7 @@ class Http2Connection(H2Protocol):
         if isinstance(event, h2.events.StreamReset):
             return RESET_COST
         if isinstance(event, h2.events.DataReceived):
-            return 0.0 if event.data else 1.0
+            return _cost_of_piece(event.data) if event.data else 1.0
         return 1.0 if isinstance(event, _OVERHEAD) else 0.0
 
     def _allow(self, cost: float) -> None:
@@ -280,3 +286,7 @@ class Http2Connection(H2Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _cost_of_piece(data: bytes) -> float:
+    return PIECE_COST * max(1.0 - len(data) / FULL_PIECE, 0.0)

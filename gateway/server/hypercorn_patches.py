@@ -29,7 +29,7 @@ Each says what it stands for, and which test fails without it; a new version of 
                    tests/test_serve_websocket.py: test_frames_before_the_handshake_leave_nothing_behind
                    And where the application closes while a caller still sends, it waits for room in the queue of an
                    application that has returned. tests/test_serve_lingering_close.py
-                   It counts messages while they come.
+                   It counts messages, and small frames, while they come.
                    tests/attacks/test_memory.py: test_messages_on_websockets_are_counted_while_they_come
                    And it reads all frames that have come before anybody else is served, for seconds in a flood.
                    tests/attacks/test_event_loop.py: test_a_flood_of_frames
@@ -63,12 +63,15 @@ from gateway.memory_budget import HELD, UNLIMITED, Gathering, RequestMemory
 from gateway.observability.record import DISCONNECT_FAILURE, REQUEST, RequestRecord
 from gateway.server.connection import Connection
 from gateway.server.http2 import Http2Connection
+from gateway.server.pieces import PieceAllowance
 from translators.core.errors import Failure
 
 MAX_CLOSE_REASON = 123
 """Bytes of the sentence in a close frame (RFC 6455 §5.5)."""
 
 TOO_LARGE = failure("body_too_large", "the message is too large")
+
+TOO_MANY = failure("bad_request", "thousands of frames have a few bytes each")
 
 MAX_EMPTY_FRAGMENTS = 100
 """Of one message. A caller has no reason to send one."""
@@ -102,6 +105,7 @@ class ClosingWSStream(ws_stream.WSStream):
     """
 
     _gathering: Gathering | None = None
+    _pieces: PieceAllowance | None = None
 
     _over = False  # the application has returned: nobody takes messages any more
 
@@ -136,17 +140,11 @@ class ClosingWSStream(ws_stream.WSStream):
                 await asyncio.sleep(0)
                 if self._over or self.closed:
                     return
+            if (refused := self._refused(event, gathering)) is not None:
+                code, why = refused
+                await self._fail(CloseConnection(code, why.message[:MAX_CLOSE_REASON]), why)
+                return
             if isinstance(event, Message):
-                try:
-                    self.buffer.extend(event)
-                    gathering.add(len(event.data))
-                except ws_stream.FrameTooLargeError:
-                    await self._fail(CloseConnection(CloseReason.MESSAGE_TOO_BIG, TOO_LARGE.message), TOO_LARGE)
-                    return
-                except CallerError as error:
-                    reason = error.failure.message[:MAX_CLOSE_REASON]
-                    await self._fail(CloseConnection(CloseReason.TRY_AGAIN_LATER, reason), error.failure)
-                    return
                 if event.message_finished:
                     assert self.app_put is not None, "messages come after the handshake"
                     message = {**self.buffer.to_message(), HELD: gathering.take()}
@@ -164,6 +162,22 @@ class ClosingWSStream(ws_stream.WSStream):
                         event, failure("bad_request", f"The WebSocket's frames are broken: {event.reason}")
                     )
                 return
+
+    def _refused(self, event: Any, gathering: Gathering) -> tuple[CloseReason, Failure] | None:
+        """Takes a frame in, or returns why it is one too many."""
+        if isinstance(event, Ping) or (isinstance(event, Message) and not event.message_finished):
+            self._pieces = self._pieces or PieceAllowance()
+            if not self._pieces.take(len(event.payload if isinstance(event, Ping) else event.data)):
+                return CloseReason.POLICY_VIOLATION, TOO_MANY
+        if isinstance(event, Message):
+            try:
+                self.buffer.extend(event)
+                gathering.add(len(event.data))
+            except ws_stream.FrameTooLargeError:
+                return CloseReason.MESSAGE_TOO_BIG, TOO_LARGE
+            except CallerError as error:
+                return CloseReason.TRY_AGAIN_LATER, error.failure
+        return None
 
     async def _fail(self, close: CloseConnection, why: Failure) -> None:
         """Ends the connection because of what the caller sent. The application hears why."""

@@ -29,8 +29,10 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.http.drain import LINGER_SECONDS
-from gateway.http.validation import JOINED, LARGEST_HEAD
+from gateway.http.validation import BROKEN, JOINED, LARGEST_HEAD
+from gateway.server import pieces
 from gateway.server.idle_connections import LINGER_BYTES, IdleConnections, WriteWatch
+from gateway.server.pieces import PieceAllowance
 
 MAX_PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
@@ -81,7 +83,8 @@ class Connection(asyncio.Protocol):
         self._cycle: Cycle | None = None  # the current request
         self._headers: list[tuple[bytes, bytes]] = []  # of the request that is read
         self._target = b""
-        self._reading_paused = self._closing = False
+        self._pieces = PieceAllowance()
+        self._reading_paused = self._closing = self._unreadable = False
         self._linger_bytes = LINGER_BYTES
         self._idle_since = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -118,12 +121,15 @@ class Connection(asyncio.Protocol):
         self.writes.resume()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._closing or self._unreadable:
             self._linger_bytes -= len(data)
             if self._linger_bytes < 0:
                 self.transport.close()
             return
         cycle = self._cycle
+        if not self._pieces.take(len(data)):
+            self._too_many_pieces(cycle)
+            return
         if self._body_left:
             assert cycle is not None
             if len(data) <= self._body_left:
@@ -138,6 +144,16 @@ class Connection(asyncio.Protocol):
             self._read_head()
         elif len(self._buffer) > MAX_PIPELINED_BYTES:
             self.pause_reading()
+
+    def _too_many_pieces(self, cycle: "Cycle | None") -> None:
+        """Drops a piece, and what follows it."""
+        self._unreadable = True
+        if cycle is None:
+            self.close()
+        elif self._body_left:
+            cycle.break_body("pieces")
+        else:
+            cycle.keep_alive = False
 
     def pause_reading(self) -> None:
         if not self._reading_paused:
@@ -165,6 +181,7 @@ class Connection(asyncio.Protocol):
             self._hand_over()
             return
         self._idle.leave(self)
+        self._pieces.left = pieces.MAX_PIECES
         self._cycle, self._body_left = cycle, cycle.length
         rest, self._buffer = buffer[end:], b""
         if cycle.length:
@@ -303,6 +320,7 @@ class Cycle:
     __slots__ = (
         "_body",
         "_body_complete",
+        "_broken",
         "_chunked",
         "_complete",
         "_connection",
@@ -325,6 +343,7 @@ class Cycle:
         self._waiting_for_100_continue = waiting and length > 0
         self._body: bytes | bytearray = b""
         self._body_complete, self._news = not length, not length
+        self._broken = ""  # why no more of the body can be read
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""  # of the response, until it is known whether its body leaves with it
         self._started = self._complete = self._disconnected = self._chunked = False
@@ -356,6 +375,11 @@ class Cycle:
             self._connection.pause_reading()
         self._wake()
 
+    def break_body(self, reason: str) -> None:
+        """Takes notice that no more of the body is read. reason: a key of BROKE in `validation.py`."""
+        self._broken = reason
+        self._wake()
+
     def disconnect(self) -> None:
         """Takes notice that the caller has left."""
         self._disconnected = True
@@ -369,6 +393,8 @@ class Cycle:
         """Returns what has come of the body, or waits for more; in the end, for the caller's leaving."""
         connection = self._connection
         while not self._disconnected and not self._complete:
+            if self._broken:
+                return {"type": "http.request", "body": b"", "more_body": True, BROKEN: self._broken}
             if self._waiting_for_100_continue:
                 self._waiting_for_100_continue = False
                 connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
