@@ -17,6 +17,7 @@ from msgspec import Struct
 from gateway.management.field_table import FieldTable, Verdict
 from gateway.management.fields import KEY_UPDATE
 from gateway.management.request import Actor, Work
+from gateway.management.values import Texts
 from gateway.store import keys
 from gateway.store.errors import NameTaken
 from gateway.store.key_lists import Connection, present
@@ -35,6 +36,8 @@ BOOKKEEPING = frozenset(
 its own interface.
 """
 
+MAX_CELL_CHARACTERS = 16 * 1024 * 1024
+
 IN_METADATA = ("model_rpm_limit", "model_tpm_limit", "tags")
 """Fields that LiteLLM keeps in the metadata of a row."""
 
@@ -44,6 +47,7 @@ _TABLE = FieldTable([row for row in KEY_UPDATE.rows.values() if row.name not in 
 _OPEN = FieldTable([row for row in _TABLE.rows.values() if row.verdict is not Verdict.REFUSED])
 _RESTRICTIONS = frozenset(row.name for row in _TABLE.rows.values() if row.verdict is Verdict.REFUSED)
 _OBJECTS = frozenset(row.name for row in _TABLE.rows.values()) - {"key_alias", "team_id", "user_id"}
+_LISTS = frozenset(row.name for row in _TABLE.rows.values() if row.type == Texts)
 
 
 class Skipped(Struct, frozen=True):
@@ -75,7 +79,7 @@ def read_rows(content: bytes) -> Iterator[Mapping[str, Any]]:
                 except msgspec.DecodeError as error:
                     raise ValueError(f"line {number} is not a JSON object: {error}") from error
         return
-    csv.field_size_limit(16 * 1024 * 1024)
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if "token" not in (reader.fieldnames or ()):
         raise ValueError("it is neither JSON lines nor CSV with a head that has the column 'token'")
@@ -83,7 +87,8 @@ def read_rows(content: bytes) -> Iterator[Mapping[str, Any]]:
         for row in reader:
             yield {name: _csv_value(name, value) for name, value in row.items() if isinstance(name, str)}
     except csv.Error as error:
-        raise ValueError(f"line {reader.line_num} is not CSV: {error}") from error
+        # Its own number is that of the last row that could be read.
+        raise ValueError(f"line {reader.reader.line_num} is not CSV: {error}") from error
 
 
 def _csv_value(name: str, text: Any) -> Any:
@@ -94,6 +99,8 @@ def _csv_value(name: str, text: Any) -> Any:
         return text.lower() in ("t", "true", "1")
     if name not in _OBJECTS:
         return text
+    if text == "{}" and name in _LISTS:
+        return []  # PostgreSQL's empty list, which is JSON for an empty object as well
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
