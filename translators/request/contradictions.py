@@ -154,12 +154,6 @@ class _Limit(Struct, frozen=True):
     keyword: str
     path: str
 
-    def holds_below(self, value: float) -> bool:
-        return value > self.value if self.exclusive else value >= self.value
-
-    def holds_above(self, value: float) -> bool:
-        return value < self.value if self.exclusive else value <= self.value
-
 
 def _range(parts: Sequence[Part]) -> tuple[_Limit, _Limit]:
     lows = [_Limit(-math.inf, False, "", "")]
