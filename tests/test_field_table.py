@@ -267,6 +267,11 @@ ROWS: tuple[tuple[dict[str, Any], dict[str, Any], list[str]], ...] = (
     ({"citation_options": {"mode": "accurate"}}, {"citation_options": {"mode": "ACCURATE"}}, []),
     ({"documents": ["a"]}, {"documents": ["a"]}, []),
     ({"documents": [{"id": "d", "data": {"t": [1]}}]}, {"documents": [{"id": "d", "data": {"t": [1]}}]}, []),
+    (
+        {"documents": [{"id": "d", "t": 1}, {"t": 2}]},
+        {"documents": [{"data": {"t": 1}, "id": "d"}, {"data": {"t": 2}}]},
+        [],
+    ),
     ({"thinking": {"type": "disabled"}}, {"thinking": {"type": "disabled"}}, []),
 )
 

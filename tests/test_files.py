@@ -13,6 +13,7 @@ from support.app import CHAT, demonstration
 from translators.core.contracts import ConversationContext
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.operations import chat, file_parsing
+from translators.request import files
 from translators.request.files import MOST_TEXT_BYTES, TYPES_BY_EXTENSION
 
 A = "command-a-03-2025"
@@ -93,6 +94,18 @@ def test_pages_are_parsed_first(extension: str) -> None:
     uri = f"data:{TYPES_BY_EXTENSION[extension]};base64,{encoded(b'page')}"
     assert chat.request(request(file), transcripts.context()).unparsed_files == (uri,)
     assert prompt(file, {uri: "The page."}) == f'File "a.{extension}":\n\nThe page.'
+
+
+def test_a_file_to_be_parsed_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_PARSED_BYTES", 300)
+    for size, fits in ((300, True), (303, False)):
+        file = {"file_data": encoded(b"x" * size), "filename": "a.pdf"}
+        if fits:
+            assert chat.request(request(file), transcripts.context()).unparsed_files
+            continue
+        with pytest.raises(InvalidField) as caught:
+            prompt(file)
+        assert caught.value.failure.param == "messages[0].content[0]"
 
 
 def test_one_file_twice_is_parsed_once() -> None:

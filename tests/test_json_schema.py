@@ -157,6 +157,8 @@ CUT: tuple[tuple[str, Any, Any, list[str]], ...] = (
     ("const", {"type": "integer", "const": 5}, {"type": "integer", "const": 5}, []),
     ("an enum without a type", {"enum": ["a", "b"]}, {"enum": ["a", "b"], "type": "string"}, []),
     ("a const without a type", {"const": None}, {"const": None, "type": "null"}, []),
+    ("an enum of two types", {"enum": ["a", 1]}, {"enum": ["a", 1]}, []),
+    ("a list without a type", {"const": [1]}, {"const": [1], "type": "array"}, []),
     ("a truth without a type", {"const": True}, {"const": True, "type": "boolean"}, []),
     (
         "anyOf",
@@ -376,5 +378,8 @@ def test_a_dynamic_reference_that_leads_nowhere_is_refused() -> None:
     node = {"$dynamicAnchor": "node", "properties": {"next": {"$dynamicRef": "#node"}}}
     check_references(node, "schema")
     check_references({"$dynamicRef": "#"}, "schema")
-    with pytest.raises(InvalidField, match="'#lost' leads nowhere"):
-        check_references({"properties": {"next": {"$dynamicRef": "#lost"}}}, "schema")
+    lost = {"properties": {"next": {"$dynamicRef": "#lost"}}}
+    check_references({**lost, "allOf": [{"$anchor": "lost"}]}, "schema")
+    for schema in (lost, {**lost, "examples": [{"$anchor": "lost"}]}):
+        with pytest.raises(InvalidField, match="'#lost' leads nowhere"):
+            check_references(schema, "schema")

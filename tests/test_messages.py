@@ -10,6 +10,7 @@ import pytest
 from support import transcripts
 from translators.core.errors import InvalidField
 from translators.request.messages import IMAGE_FOLLOWS, IMAGE_UNSEEN, LATE_SYSTEM
+from translators.request.tool_results import MAX_ARGUMENT_VALUES
 
 A, AR, VISION = "command-a-03-2025", "command-a-reasoning-08-2025", "command-a-plus-05-2026"
 USER = {"role": "user", "content": "Hi"}
@@ -305,6 +306,31 @@ def test_c25_arguments_that_are_no_object_are_sent_inside_one(arguments: str) ->
     (_, turn, _) = cohere_messages(*history)
     assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == {"arguments": arguments}
     assert notes(*history) == ['messages[1] arguments adjusted no JSON object -> {"arguments": ...}']
+
+
+def test_c25_megabytes_of_brackets_are_not_parsed() -> None:
+    arguments = '{"a":[' + ",".join(["[]"] * (MAX_ARGUMENT_VALUES + 1)) + "]}"
+    history = [USER, assistant(tool_calls=[call(arguments=arguments)]), result()]
+    (_, turn, _) = cohere_messages(*history)
+    assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == {"arguments": arguments}
+
+
+def test_an_assistants_audio_is_told() -> None:
+    turn = assistant(content="Hi", audio={"id": "audio_1"})
+    assert cohere_messages(USER, turn, USER)[1] == assistant(content="Hi")
+    assert notes(USER, turn, USER) == ["messages[].audio ignored (Cohere hears nothing)"]
+
+
+def test_calls_of_functions_and_custom_tools_in_one_turn() -> None:
+    custom = {"id": "c2", "type": "custom", "custom": {"name": "patch", "input": "*** Begin"}}
+    (_, turn, *_) = cohere_messages(
+        USER, assistant(tool_calls=[call(), custom]), result(), result(identity="c2"), tools=[WEATHER]
+    )
+    functions = [one["function"] for one in turn["tool_calls"]]
+    assert functions == [
+        {"name": "get_weather", "arguments": "{}"},
+        {"name": "patch", "arguments": '{"input":"*** Begin"}'},
+    ]
 
 
 def test_a_call_that_was_cut_and_has_no_result_is_left_out() -> None:

@@ -60,6 +60,15 @@ def test_a_long_name_is_cut_and_distinguished() -> None:
     assert [names.caller_name(one) for one in request] == long
 
 
+def test_a_name_that_looks_like_a_cut_one_keeps_it() -> None:
+    long = "x" * 100
+    cut = ToolNames([long]).upstream_name(long)
+    names = ToolNames([cut, long])
+    other = names.upstream_name(long)
+    assert names.upstream_name(cut) == cut and other != cut and len(other) <= LONGEST
+    assert (names.caller_name(cut), names.caller_name(other)) == (cut, long)
+
+
 def test_names_that_nobody_mentioned_pass() -> None:
     names = ToolNames(["a"])
     assert names.upstream_name("b.c") == "b.c" and names.caller_name("never_sent") == "never_sent"
@@ -110,6 +119,7 @@ ALIASES = {"gpt-4o": A, "fast": "cohere/command-r7b-12-2024", "cohere/own": A, "
         ("cohere/gpt-4o", A),
         ("fast", "command-r7b-12-2024"),
         ("cohere/own", A),
+        ("cohere/fast", "command-r7b-12-2024"),
         ("old", "command-r-08-2024"),
         ("command-r-plus", "command-r-plus-08-2024"),
         ("cohere/command-r-plus", "command-r-plus-08-2024"),

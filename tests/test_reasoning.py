@@ -162,5 +162,33 @@ def test_thoughts_can_be_hidden() -> None:
         assert ("reasoning_content" in choice["message"]) is visible
 
 
+def test_thoughts_of_earlier_turns_can_be_left_out() -> None:
+    def thought(words: str) -> dict[str, Any]:
+        return {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": words}, {"type": "text", "text": "A"}],
+        }
+
+    messages = [USER, thought("old"), {"role": "assistant", "content": "B", "reasoning": "older"}, USER, thought("new")]
+    for context, expected in (
+        (None, "old"),
+        ("auto", "old"),
+        ("all_turns", "old"),
+        ("lately", "old"),
+        ("current_turn", ""),
+    ):
+        call = transcripts.call({"model": AR, "messages": messages, "reasoning": {"context": context}})
+        request = json.dumps(transcripts.cohere_request(call)["messages"])
+        assert ('"old"' in request and "older" in request) is bool(expected) and '"new"' in request and '"A"' in request
+        assert ["reasoning.context ignored (not known to Cohere)"] * (context == "lately") == [
+            note.text for note in call.notes
+        ]
+
+
+def test_a_mode_that_cohere_does_not_have_is_noted() -> None:
+    for mode, noted in ((None, False), ("standard", False), ("pro", True)):
+        assert bool(thinking(reasoning={"mode": mode})[1]) is noted
+
+
 def test_a_summary_that_nobody_writes_is_noted() -> None:
     assert thinking(reasoning={"effort": "low", "summary": "auto"})[1]

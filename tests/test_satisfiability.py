@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from translators.request.check_budget import TooExpensive, generous_budget
-from translators.request.satisfiability import contradiction
+from translators.request.satisfiability import DEEPEST, contradiction
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 
@@ -32,6 +32,13 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "a constant of another type": (value({"type": "integer", "const": "one"}), "'const'"),
     "a constant that the enum lacks": (value({"enum": ["a"], "const": "b"}), "'const'"),
     "a true that is no 1": (value({"type": "integer", "enum": [True]}), "'enum'"),
+    "a constant of null": (value({"type": "string", "const": None}), "'const'"),
+    "a fraction that is no integer": (value({"type": "integer", "enum": [1.5]}), "'enum'"),
+    "more different items than a constant": (
+        value({"type": "array", "minItems": 2, "uniqueItems": True, "items": {"const": 1}}),
+        "'uniqueItems'",
+    ),
+    "true among what must hold": (value({"allOf": [True, STRING, INTEGER]}), "'type'"),
     "an enum out of range": (value({"enum": [1, 2], "minimum": 3}), "'enum'"),
     "an enum too short": (value({"enum": ["a"], "minLength": 2}), "'enum'"),
     "an enum that the pattern excludes": (value({"enum": ["x"], "pattern": "^y$"}), "'enum'"),
@@ -193,6 +200,14 @@ POSSIBLE: dict[str, dict[str, Any]] = {
     "as many different items as there are": value(
         {"type": "array", "minItems": 3, "uniqueItems": True, "items": {"type": ["boolean", "null"]}}
     ),
+    "a constant of null": value({"type": "null", "const": None}),
+    "a fraction": value({"type": "number", "enum": [1.5]}),
+    "any different items": value({"type": "array", "minItems": 9, "uniqueItems": True, "items": True}),
+    "branches that are not compared": value({"oneOf": [{"enum": [1]}, {"enum": [1]}, True]}),
+    "an enum beside a schema with an id": value({"enum": ["a"], "anyOf": [{"$id": "urn:x", "const": "b"}]}),
+    "an enum beside a dynamic reference": value({"enum": ["a"], "anyOf": [{"$dynamicRef": "#x"}]}),
+    "a pattern that Python reads differently": value({"type": "string", "pattern": "^(?P<a>x)$", "minLength": 9}),
+    "a pattern too long to be measured": value({"type": "string", "pattern": f"^{'x' * 1_001}$", "maxLength": 9}),
     "any number of different items": value(
         {"type": "array", "minItems": 9, "uniqueItems": True, "items": {"type": "integer", "minimum": 1}}
     ),
@@ -211,6 +226,18 @@ def test_what_cannot_be_is_named(schema: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize("schema", POSSIBLE.values(), ids=POSSIBLE)
 def test_what_may_be_is_let_through(schema: dict[str, Any]) -> None:
     assert contradiction(schema) == ""
+
+
+def test_what_lies_too_deep_is_not_looked_at() -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        schema: Any = {"enum": []}
+        for _ in range(depth):
+            schema = value(schema)
+        return value(schema)
+
+    with generous_budget():
+        assert "'enum'" in contradiction(nested(DEEPEST - 1))
+        assert contradiction(nested(DEEPEST)) == ""
 
 
 def test_the_work_is_bounded() -> None:

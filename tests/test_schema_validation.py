@@ -14,7 +14,13 @@ from translators.answer.events import Closed, Delta, Kind, Opened
 from translators.answer.transforms import MAX_HELD_BACK, StripCodeFence, UnwrapValue
 from translators.request.check_budget import TooExpensive, generous_budget
 from translators.request.patterns import unchecked_patterns
-from translators.request.schema_validation import MAX_DEPTH, instance_violation, schema_violation
+from translators.request.schema_validation import (
+    MAX_DEPTH,
+    MAX_SUBSCHEMAS,
+    instance_violation,
+    may_be_instance,
+    schema_violation,
+)
 
 encode = msgspec.json.encode
 
@@ -165,6 +171,11 @@ ADDITIONAL: tuple[tuple[Any, Any, str], ...] = (
     ({"patternProperties": {"^x": {}}, "additionalProperties": False}, {"y": 1}, "additionalProperties at $"),
     ({"additionalProperties": {"type": "integer"}}, {"y": "z"}, "type at $.y"),
     ({"properties": {"a": {}}, "unevaluatedProperties": False}, {"b": 1}, "unevaluatedProperties at $"),
+    ({"properties": {"a": {}}, "patternProperties": {"^x": {}}, "unevaluatedProperties": False}, {"b": 1}, ""),
+    ({"additionalProperties": False}, 5, ""),
+    ({"patternProperties": {"^x": {"type": "integer"}}}, "x1", ""),
+    ({"dependencies": {"a": ["b"]}}, ["a"], ""),
+    ({"multipleOf": 2}, "a", ""),
 )
 
 
@@ -173,6 +184,21 @@ ADDITIONAL: tuple[tuple[Any, Any, str], ...] = (
 )
 def test_additional_properties(schema: Any, instance: Any, violation: str) -> None:
     assert instance_violation(encode(schema), encode(instance).decode()) == violation
+
+
+def test_numbers_that_are_too_large_to_be_divided() -> None:
+    text = f"1{'0' * 400}"
+    assert instance_violation(encode({"multipleOf": 0.5}), text) == "it has a number that is too large to be checked"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"$ref": "#/nowhere"}, {"type": "str"}, {"$ref": "#"}, {"$ref": "https://example.com/a"}],
+    ids=str,
+)
+def test_where_it_cannot_be_decided_a_value_may_be(schema: Any) -> None:
+    with generous_budget():
+        assert may_be_instance(schema, "x")
 
 
 # --- schemas ------------------------------------------------------------------------------------------------
@@ -204,6 +230,10 @@ SCHEMAS: tuple[Any, ...] = (
     {"$anchor": "1"},
     {"additionalProperties": []},
     {"title": 1},
+    {"minLength": -1, "items": {"type": "string"}, "allOf": [{}], "properties": {"a": {}}},
+    {"minLength": -1, "items": {"type": "strng"}},
+    {"dependencies": {"a": {"type": "strng"}}},
+    {"$vocabulary": {"urn:a": 1}},
 )
 
 
@@ -223,6 +253,9 @@ def test_limits_of_schemas() -> None:
         deep = {"items": deep}
     assert "nested more than" in schema_violation(encode(deep))
     assert "no double can hold" in schema_violation(b'{"multipleOf":' + b"9" * 400 + b"}")
+    many = encode({"allOf": [{}] * MAX_SUBSCHEMAS})
+    with generous_budget():
+        assert schema_violation(many) == f"it has more than {MAX_SUBSCHEMAS} subschemas"
     wide = encode({"properties": {str(n): {"type": "string"} for n in range(5_000)}})
     with pytest.raises(TooExpensive):
         schema_violation(wide)

@@ -86,6 +86,7 @@ def test_c45_b18_parameters(original: Any, expected: Any) -> None:
         {"type": "array", "items": {}},
         {"type": "object", "properties": 5},
         {"type": "object", "required": "a"},
+        {"city": "Oslo"},
     ],
     ids=json.dumps,
 )
@@ -114,6 +115,14 @@ def test_a_definition_has_three_fields_and_no_other() -> None:
 )
 def test_c44_a_malformed_tool_is_refused(value: Any, param: str) -> None:
     assert refused(tool("a"), value) == param
+
+
+def test_a_hosted_tool_is_left_out_and_told() -> None:
+    tools = [{"type": "web_search"}, tool("f"), {"type": "code_interpreter", "name": "f"}]
+    assert names(body(*tools)) == ["f"]
+    assert notes(*tools) == [
+        f"tools[].type {kind} ignored (Cohere has no such tool)" for kind in ("web_search", "code_interpreter")
+    ]
 
 
 def test_c44_no_tools_are_no_field() -> None:
@@ -307,6 +316,50 @@ def test_an_instruction_joins_the_callers_own() -> None:
 )
 def test_c40_a_choice_that_cannot_be_meant_is_refused(choice: Any, param: str) -> None:
     assert refused(tool("f"), tool_choice=choice) == param
+
+
+def test_no_allowed_tool_allows_no_call() -> None:
+    hosted = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "web_search"}]}}
+    for choice in (allowed("auto"), hosted):
+        assert body(tool("f"), tool_choice=choice)["tool_choice"] == "NONE"
+    for choice in (allowed("required"), {**hosted, "allowed_tools": {"mode": "required", "tools": []}}):
+        assert refused(tool("f"), tool_choice=choice) == "tool_choice"
+
+
+def called(name: str) -> list[dict[str, Any]]:
+    function = {"name": name, "arguments": "{}"}
+    turn = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+    return [USER, turn, {"role": "tool", "tool_call_id": "c1", "content": "Sunny"}, USER]
+
+
+CALLED: tuple[tuple[str, Any, list[str], str, str], ...] = (
+    # model, choice, the tools that are sent, words of the instruction, of a note
+    (A, "none", ["f", "g"], "", ""),
+    (AR, "none", ["f", "g"], "Do not call any tool now", "none: calls are kept from the answer"),
+    (A, named("g"), ["f", "g"], "You must call the tool g now", "an instruction names them"),
+    (AR, named("g"), ["f", "g"], "You must call the tool g now", "an instruction names them"),
+    (
+        A,
+        allowed("auto", "g"),
+        ["f", "g"],
+        "If you call a tool now, it must be the tool g.",
+        "an instruction names them",
+    ),
+    (A, allowed("auto", "f", "g"), ["f", "g"], "", "only these tools are sent"),
+    ("command-r-08-2024", named("g"), ["g"], "", "only these tools are sent"),
+)
+
+
+@pytest.mark.parametrize(("model", "choice", "expected", "words", "note"), CALLED, ids=str)
+def test_a_choice_after_calls(model: str, choice: Any, expected: list[str], words: str, note: str) -> None:
+    """Tools that the history calls have to be defined, so they cannot be left out."""
+    body_of_call = {"model": model, "messages": called("f"), "tools": [tool("f"), tool("g")], "tool_choice": choice}
+    translation = transcripts.call(body_of_call)
+    request = transcripts.cohere_request(translation)
+    assert names(request) == expected
+    instructed = [one["content"] for one in request["messages"] if one["role"] == "system"]
+    assert bool(instructed) == bool(words) and words in "".join(instructed)
+    assert note in "; ".join(one.text for one in translation.notes)
 
 
 @pytest.mark.parametrize("choice", ["required", "any", named("f"), allowed("required", "f")], ids=json.dumps)

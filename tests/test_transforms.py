@@ -16,6 +16,7 @@ from translators.answer.transforms import (
     HideReasoning,
     LimitToolCalls,
     OnlyTools,
+    RequireToolCall,
     RestoreCallIds,
     RestoreToolNames,
     StripCodeFence,
@@ -135,6 +136,26 @@ def test_a_tool_that_may_not_be_called_fails_the_answer() -> None:
     assert texts_of(OnlyTools({"f"}), call(0, "f")) == call(0, "f")
 
 
+@pytest.mark.parametrize(
+    ("reason", "items", "misses"),
+    [
+        ("COMPLETE", text_item(["Hi"]), True),
+        ("STOP_SEQUENCE", text_item(["Hi"]), True),
+        ("MAX_TOKENS", text_item(["Hi"]), False),
+        ("COMPLETE", [*text_item(["Hi"]), *call(1, "f")], False),
+        ("TOOL_CALL", call(0, "f"), False),
+    ],
+)
+def test_a_call_can_be_required(reason: str, items: list[AnswerEvent], misses: bool) -> None:
+    finished = Finished(reason, None)
+    (*before, last) = texts_of(RequireToolCall(None), [*items, finished])
+    assert before == items
+    assert isinstance(last, Failed) and last.failure.second_attempt if misses else last == finished
+    missed: list[bool] = []
+    assert texts_of(RequireToolCall(lambda: missed.append(True)), [*items, finished]) == [*items, finished]
+    assert missed == [True] * misses
+
+
 def test_thoughts_can_be_hidden() -> None:
     thought: list[AnswerEvent] = [
         Opened(0, Kind.THINKING),
@@ -160,6 +181,8 @@ def test_the_answers_tool_is_the_answer() -> None:
         ("MAX_TOKENS", text_item(["bad"]), False),
         ("TOOL_CALL", call(0, "f"), False),
         ("COMPLETE", [], True),
+        ("COMPLETE", [Closed(0, Kind.THINKING, "bad"), *text_item(["good"], 1)], False),
+        ("COMPLETE", [*call(0, "f"), *text_item(["bad"], 1)], False),
     ],
 )
 def test_a_finished_text_is_checked(reason: str, items: list[AnswerEvent], fails: bool) -> None:
