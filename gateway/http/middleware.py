@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
@@ -238,14 +238,16 @@ def fixed_endpoints(router: Router) -> dict[tuple[str, str], ASGIApp]:
     It would ask its routes one after the other, each with a regular expression.
     """
     endpoints: dict[tuple[str, str], ASGIApp] = {}
+    # An earlier route with a parameter may match the same path, and the router would take that one.
+    earlier: list[BaseRoute] = []
     for route in router.routes:
-        if isinstance(route, Route) and not route.param_convertors:
-            for method in route.methods or ():
-                scope = {"type": "http", "method": method, "path": route.path}
-                # An earlier route with a parameter may match the same path, and the router would take that one.
-                first = next(one for one in router.routes if one.matches(scope)[0] is Match.FULL)
-                if first is route:
-                    endpoints[method, route.path] = route.app
+        if not isinstance(route, Route) or route.param_convertors:
+            earlier.append(route)
+            continue
+        for method in route.methods or ():
+            scope = {"type": "http", "method": method, "path": route.path}
+            if not any(one.matches(scope)[0] is Match.FULL for one in earlier):
+                endpoints.setdefault((method, route.path), route.app)
     return endpoints
 
 
