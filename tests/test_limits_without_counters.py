@@ -92,9 +92,9 @@ async def test_a_share_of_a_budget_is_one_of_what_is_left(limit: int, admitted: 
     shared: Any = Away()
     stored: Any = Stored()
     counters = SharedCounters(shared, stored, 5.0, False, lambda reason: None, stores_all=False)
-    counters.processes = 2
+    counters._shares.processes = 2
     amounts = []
     for money in (12, 8, 1) if limit == 100 else (1, 1):  # half of the 40 that are left, and at least one
-        _, _, reservation = await counters._reserve_locally([replace(BUDGET, limit=limit)], 0, money)
+        _, _, reservation = await counters._shares.reserve([replace(BUDGET, limit=limit)], 0, money)
         amounts += [money] if reservation is not None and reservation.local else []
     assert amounts == admitted

@@ -1,10 +1,11 @@
 """Counters that several processes share, and what happens while these cannot be reached.
 
 A reservation waits for the shared counters as long as the settings allow and no longer. After a few failures in a row
-they are left alone until a timer finds them well again; meanwhile this process decides by counters of its own, in which
-each limit is divided by the number of processes that were last seen, or refuses, as `limits.on_failure` says.
-Settlements are sent in groups that nobody waits for. One that is lost frees its reservation when that lapses, and what
-it had spent is put into the database (`stored_budgets.py`), with which the counters are compared before their next use.
+they are left alone until a timer finds them well again; meanwhile this process holds requests to its shares of the
+limits (`local_shares.py`), or refuses, as `limits.on_failure` says. What it has admitted by itself is handed over to
+the shared counters when they answer again. Only when all processes have had the time for it are they asked again.
+Settlements are sent in groups that nobody waits for. What one that did not arrive had spent is put into the database
+(`stored_budgets.py`), with which the counters are compared before their next use; what it frees is sent once more.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from gateway.limits.local_shares import LocalShares
 from gateway.limits.stored_budgets import StoredBudgets
 from gateway.store.counters import (
     LEASE,
@@ -27,7 +29,6 @@ from gateway.store.counters import (
     Settlement,
 )
 from gateway.store.errors import StoreUnavailable
-from gateway.store.memory_counters import MemoryCounters
 
 Result = TypeVar("Result")
 
@@ -36,6 +37,9 @@ MAX_FAILURES = 3
 
 PROBE_SECONDS = 0.5
 """Between two looks at counters that were left alone."""
+
+RETURN_SECONDS = 2 * PROBE_SECONDS
+"""After the shared counters were found well. By then each process has found them, and handed over what it admitted."""
 
 BEAT_SECONDS = 5.0
 """Between two signs of life of this process."""
@@ -52,9 +56,6 @@ RENEW_SECONDS = LEASE // 3
 
 LOOP_TURNS = 6
 """Turns of the event loop in which an answer that has arrived in time may still be read."""
-
-MAX_SEEN = 100_000
-"""Budgets of which the spent amount is remembered for the time without shared counters."""
 
 PATIENT_SECONDS = 5.0
 """For what nobody waits for."""
@@ -79,17 +80,27 @@ class SharedCounters:
         self._shared, self._stored, self._timeout, self._refuses = shared, stored, timeout, refuses
         self._on_change, self._stores_all = on_change, stores_all
         self.degraded = ""
-        self.processes = 1
         self._id = secrets.token_hex(8)
         self._failures, self._prepare_at = 0, 0.0
-        self._local = MemoryCounters()
-        self._shares: dict[str, tuple[Counter | None, Counter]] = {}
-        self._loaded: set[tuple[str, int]] = set()
-        self._seen: dict[tuple[str, int], int] = {}
+        self._shares = LocalShares(self._stored_amount)
         self._live: dict[Reservation, float] = {}
         self._settlements: list[Settlement] = []
+        # What is to be free although its settlement did not arrive.
+        self._unsettled: list[Settlement] = []
+        # Budgets that have been spent from without the shared counters, by id and window.
+        self._spent: dict[tuple[str, int], Counter] = {}
+        # What is being handed over, and the settlements of what has to be handed over first.
+        self._adopting: set[Reservation] = set()
+        self._deferred: list[Settlement] = []
+        # When the shared counters, which were away, are asked again; None while they are away.
+        self._return_at: float | None = None
         self._settling: asyncio.Task[None] | None = None
         self._timer: asyncio.Task[None] | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many processes there are, this one included, as was last seen."""
+        return self._shares.processes
 
     async def reserve(
         self, counters: Sequence[Counter], tokens: int, money: int
@@ -101,21 +112,25 @@ class SharedCounters:
                 await self._prepare(counters)
             # A task that outlives the wait: what it reserves after that has to be freed, so its answer is wanted in any
             # case.
-            call = asyncio.get_running_loop().create_task(self._shared.reserve(counters, tokens, money))
+            call = asyncio.get_running_loop().create_task(self._shared.reserve(counters, tokens, money, self._timeout))
             try:
                 decision = await self._wait(call, self._timeout)
-            except CountersUnavailable as error:
+            except BaseException as error:
+                # It is too late, or the caller has left: what it reserves is nobody's.
+                call.add_done_callback(partial(self._release, counters, tokens, money))
+                if not isinstance(error, CountersUnavailable):
+                    raise
                 self._fail(error)
             else:
                 self._failures = 0
                 return counters, decision, self._begin(counters, decision, tokens, money)
-            finally:
-                if not call.done():  # it is too late, or the caller has left: what it reserves is nobody's
-                    call.add_done_callback(partial(self._release, counters, tokens, money))
         # Also after a single late answer, which is no outage yet: nothing may pass unchecked.
         if self._refuses:
             raise CountersUnavailable(self.degraded or "the shared counters did not answer")
-        return await self._reserve_locally(counters, tokens, money)
+        shares, decision, reservation = await self._shares.reserve(counters, tokens, money)
+        if reservation is not None and self._reachable:
+            self._send_soon()
+        return shares, decision, reservation
 
     async def _prepare(self, counters: Sequence[Counter]) -> None:
         """Reads what was spent before, once for a window: the database has more time than the shared counters."""
@@ -126,17 +141,14 @@ class SharedCounters:
             self._prepare_at = asyncio.get_running_loop().time() + PATIENT_SECONDS
 
     def _release(self, counters: Sequence[Counter], tokens: int, money: int, call: "asyncio.Task[Decision]") -> None:
-        """Frees what a call has reserved that nobody waited for."""
+        """Takes back what a call has reserved that nobody waited for."""
         if not call.cancelled() and call.exception() is None and call.result().admitted:
             reservation = Reservation(counters, tokens, money, call.result().lease, leases=call.result().leases)
-            self.settle(Settlement(reservation, 0, 0))
+            self._settlements.append(Settlement(reservation, 0, 0, withdrawn=True))
+            self._send_soon()
 
     def _begin(self, counters: Sequence[Counter], decision: Decision, tokens: int, money: int) -> Reservation | None:
-        if len(self._seen) > MAX_SEEN:
-            self._seen.clear()
-        for counter, state in zip(counters, decision.states, strict=True):
-            if counter.unit == "money":
-                self._seen[counter.id, counter.window] = state.spent
+        self._shares.see(counters, decision, tokens, money)
         if not decision.admitted:
             return None
         reservation = Reservation(counters, tokens, money, decision.lease, leases=decision.leases)
@@ -145,18 +157,21 @@ class SharedCounters:
 
     def settle(self, settlement: Settlement) -> None:
         reservation = settlement.reservation
+        if reservation.local and (self._reachable or reservation in self._adopting):
+            # Once the shared counters have taken it over: a budget that they do not know of is not left to others.
+            self._deferred.append(settlement)
+            self._send_soon()
+            return
+        self._shares.settle(settlement)
         if reservation.local:
-            self._stored.add(reservation.counters, settlement.money)
-            self._local.settle(settlement)
+            self._store_alone(settlement)
             return
         self._live.pop(reservation, None)
-        for counter in reservation.counters:
-            budget = (counter.id, counter.window)
-            if settlement.money and budget in self._seen:
-                # Kept current here as well: if the counters are lost, this process goes on from what it knows.
-                self._seen[budget] += settlement.money
         # A list and not a call for each: those that end together are one message to the counters.
         self._settlements.append(settlement)
+        self._send_soon()
+
+    def _send_soon(self) -> None:
         if self._settling is None:
             self._settling = asyncio.get_running_loop().create_task(self._send_settlements())
 
@@ -172,6 +187,8 @@ class SharedCounters:
             settling.cancel()
             await asyncio.gather(settling, return_exceptions=True)
             self._store(self._settlements, arrived=False)
+        for settlement in self._deferred:
+            self._store_alone(settlement)
         with contextlib.suppress(Exception):
             await self._shared.stop()
         await self._stored.stop()
@@ -197,28 +214,85 @@ class SharedCounters:
 
     def _fail(self, error: CountersUnavailable) -> None:
         self._failures += 1
-        if self._failures >= MAX_FAILURES and not self.degraded:
-            self.degraded = f"limits: {error}"
-            self._reset_local()
-            self._on_change(self.degraded)
+        if self._failures >= MAX_FAILURES:
+            self._return_at = None
+            if not self.degraded:
+                self.degraded = f"limits: {error}"
+                self._on_change(self.degraded)
+            if self._deferred:
+                self._send_soon()
 
-    def _reset_local(self) -> None:
-        """Forgets what was decided here: it begins with what is left of the shared limits."""
-        self._local, self._shares, self._loaded = MemoryCounters(), {}, set()
+    @property
+    def _reachable(self) -> bool:
+        """The shared counters answer, whether they are asked already or not."""
+        return not self.degraded or self._return_at is not None
+
+    @property
+    def _behind(self) -> bool:
+        """There is something that the shared counters do not know, beside settlements that are new."""
+        return bool(self._unsettled or self._shares.has_untold)
 
     async def _send_settlements(self) -> None:
-        while self._settlements:
-            group, self._settlements = self._settlements, []
-            arrived = False
-            try:
-                if not self.degraded:
-                    await self._within(PATIENT_SECONDS, self._shared.settle(group))
-                    arrived = True
-            except CountersUnavailable as error:
-                self._fail(error)
-            finally:
-                self._store(group, arrived)
-        self._settling = None
+        try:
+            while True:
+                arrived = True
+                while self._settlements:
+                    arrived = await self._send_group()
+                if not self._reachable:
+                    self._settle_deferred()
+                    break
+                # After a failure the timer tries again, and not this at once.
+                if not arrived or not self._behind:
+                    break
+                try:
+                    await self._catch_up()
+                except CountersUnavailable as error:
+                    self._fail(error)
+                    if not self._settlements:
+                        break
+        finally:
+            self._settling = None
+
+    async def _send_group(self) -> bool:
+        """Sends the settlements that wait. Returns whether they arrived."""
+        group, self._settlements = self._settlements, []
+        arrived = False
+        try:
+            if self._reachable:
+                await self._within(PATIENT_SECONDS, self._shared.settle(group))
+                arrived = True
+        except CountersUnavailable as error:
+            self._fail(error)
+        finally:
+            self._store(group, arrived)
+        return arrived
+
+    async def _catch_up(self) -> None:
+        """Tells the shared counters some of what they do not know. Raises CountersUnavailable, and nothing is lost."""
+        unsettled, self._unsettled = self._unsettled, []
+        reservations, past = self._shares.hand_over()
+        self._adopting = {one for one, _ in reservations}
+        try:
+            if unsettled:
+                await self._within(PATIENT_SECONDS, self._shared.settle(unsettled))
+                unsettled = []
+            if reservations or past:
+                await self._within(PATIENT_SECONDS, self._shared.adopt(reservations, past))
+            for reservation, _ in reservations:
+                reservation.local = False
+                self._live[reservation] = asyncio.get_running_loop().time()
+        except BaseException:
+            self._unsettled += unsettled
+            self._shares.take_back(reservations, past)
+            raise
+        finally:
+            self._adopting = set()
+            self._settle_deferred()
+
+    def _settle_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for settlement in deferred:
+            self.settle(settlement)
 
     def _store(self, group: Sequence[Settlement], arrived: bool) -> None:
         """Stores what was spent, once the shared counters have it, or once they could not be told.
@@ -229,8 +303,18 @@ class SharedCounters:
         for settlement in group:
             if not arrived:
                 self._shared.doubt(settlement.reservation.counters)
-            if self._stores_all or not arrived:
+                # Without the money, which the database has.
+                self._unsettled.append(replace(settlement, money=0))
+                self._store_alone(settlement)
+            elif self._stores_all:
                 self._stored.add(settlement.reservation.counters, settlement.money)
+
+    def _store_alone(self, settlement: Settlement) -> None:
+        """Stores what was spent, for shared counters that do not know it."""
+        counters = settlement.reservation.counters
+        self._stored.add(counters, settlement.money)
+        if settlement.money:
+            self._spent.update(((one.id, one.window), one) for one in counters if one.unit == "money")
 
     # --- the timer ------------------------------------------------------------------------------------------
 
@@ -242,27 +326,47 @@ class SharedCounters:
             try:
                 if self.degraded:
                     await self._probe()
-                if not self.degraded and loop.time() >= beat_at:
-                    self.processes = await self._within(PATIENT_SECONDS, self._shared.beat(self._id, ALIVE_SECONDS))
+                if self._reachable and loop.time() >= beat_at:
+                    self._shares.processes = await self._beat(PATIENT_SECONDS)
                     beats += 1
                     beat_at = loop.time() + (BEAT_SECONDS if beats >= EARLY_BEATS else 0.0)
-                if not self.degraded and loop.time() >= renew_at:
+                if self._reachable and loop.time() >= renew_at:
                     await self._renew(loop.time())
                     renew_at = loop.time() + RENEW_SECONDS / 2
+                if self._reachable and self._behind:
+                    self._send_soon()
             except CountersUnavailable as error:
                 self._fail(error)
             await asyncio.sleep(PROBE_SECONDS)
 
+    async def _beat(self, seconds: float) -> int:
+        return await self._within(seconds, self._shared.beat(self._id, ALIVE_SECONDS))
+
     async def _probe(self) -> None:
-        with contextlib.suppress(CountersUnavailable):
-            await self._within(self._timeout, self._shared.reconnect())
-            await self._within(self._timeout, self._shared.beat(self._id, ALIVE_SECONDS))
+        """Looks whether the shared counters answer, and returns to them when they have done so for a while."""
+        now = asyncio.get_running_loop().time()
+        try:
+            if self._return_at is None:
+                await self._within(self._timeout, self._shared.reconnect())
+                await self._beat(self._timeout)
             # A connection may answer only to be made: the second call shows what a request would wait.
-            self.processes = await self._within(self._timeout, self._shared.beat(self._id, ALIVE_SECONDS))
-            with contextlib.suppress(StoreUnavailable):
-                await self._stored.flush()
-            self._failures, self.degraded = 0, ""
-            self._reset_local()
+            self._shares.processes = await self._beat(self._timeout)
+        except CountersUnavailable:
+            self._return_at = None
+            return
+        # Before anything is settled there that the database does not have: whatever is greater counts.
+        spent, self._spent = self._spent, {}
+        try:
+            await self._stored.flush()
+            if spent:
+                await self._within(PATIENT_SECONDS, self._shared.compare(list(spent.values())))
+        except (StoreUnavailable, CountersUnavailable):
+            self._spent = spent | self._spent
+        if self._return_at is None:
+            self._return_at = now + (0.0 if self._refuses else RETURN_SECONDS)
+            self._failures = 0
+        if now >= self._return_at:
+            self._return_at, self._failures, self.degraded = None, 0, ""
             self._on_change("")
 
     async def _renew(self, now: float) -> None:
@@ -274,35 +378,6 @@ class SharedCounters:
             self._live[reservation] += seconds
         for seconds, group in groups.items():
             await self._within(PATIENT_SECONDS, self._shared.renew(group, seconds))
-
-    # --- without them ---------------------------------------------------------------------------------------
-
-    async def _reserve_locally(
-        self, counters: Sequence[Counter], tokens: int, money: int
-    ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
-        shares = [await self._share(counter) for counter in counters]
-        decision = self._local.reserve(shares, tokens, money)
-        reservation = Reservation(shares, tokens, money, local=True) if decision.admitted else None
-        return shares, decision, reservation
-
-    async def _share(self, counter: Counter) -> Counter:
-        """Returns a counter with this process' share of the limit; of a budget, of what was left of it."""
-        original, share = self._shares.get(counter.id, (None, counter))
-        if original == counter:
-            return share
-        before, budget = 0, (counter.id, counter.window)
-        if counter.unit == "money":
-            before = self._seen.get(budget, -1)
-            if before < 0:
-                before = self._seen[budget] = await self._stored_amount(counter)
-            if budget not in self._loaded:
-                self._loaded.add(budget)
-                self._local.load({budget: before})
-        left = max(counter.limit - before, 0)
-        # A limit of a few is not to become none: every process may do at least one of what there was one of.
-        share = replace(counter, limit=before + (max(left // self.processes, 1) if left else 0))
-        self._shares[counter.id] = (counter, share)
-        return share
 
     async def _stored_amount(self, counter: Counter) -> int:
         try:

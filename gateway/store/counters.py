@@ -111,15 +111,27 @@ class Reservation(Struct, eq=False):
 
 
 class Settlement(Struct, frozen=True):
-    """The end of a reservation: what was reserved is free again, and this much was spent."""
+    """The end of a reservation: what was reserved is free again, and this much was spent.
+
+    withdrawn: there was no request after all; it does not count among requests either, where the counters can tell.
+    """
 
     reservation: Reservation
     tokens: int
     money: int
+    withdrawn: bool = False
 
     def spent(self, counter: Counter) -> int:
         """Returns what a counter counts as spent at the end. Requests were counted at the beginning."""
         return {"tokens": self.tokens, "money": self.money}.get(counter.unit, 0)
+
+
+class Past(Struct, frozen=True):
+    """What was spent of a counter, of requests or tokens, so many seconds ago."""
+
+    counter: Counter
+    amount: int
+    age: int
 
 
 class Counters(Protocol):
@@ -133,12 +145,23 @@ class Counters(Protocol):
         """Reads what was spent before, where that is kept elsewhere: once for a window of a budget."""
         ...
 
-    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
-        """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars."""
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
+        """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars.
+
+        seconds: that the caller waits, 0 for as long as it takes. After them nothing is reserved, if the counters can
+        tell.
+        """
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Ends reservations. Money counts in the window in which it was reserved, also when that is over."""
+        ...
+
+    async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        """Takes over what was admitted without these counters, whatever is left of the limits.
+
+        reservations: with the seconds since they were made. They are as those of `reserve` from now on.
+        """
         ...
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
@@ -151,6 +174,10 @@ class Counters(Protocol):
 
     def doubt(self, counters: Sequence[Counter]) -> None:
         """Is called when a settlement of these did not arrive: what was spent is only stored elsewhere now."""
+        ...
+
+    async def compare(self, counters: Sequence[Counter]) -> None:
+        """Takes over what is stored elsewhere of these budgets, if that is more."""
         ...
 
     async def reconnect(self) -> None:

@@ -145,6 +145,28 @@ class MemoryCounters:
                 result.append(CounterState(spent, state.reserved, wait))
         return Decision(admitted, result)
 
+    def take(self, counters: Sequence[Counter], tokens: int, money: int) -> Sequence[int]:
+        """Reserves in all counters, whatever their limits. Returns what is used of each after that, as `used`."""
+        slot = math.floor(self._clock())
+        for unit, limit, state, _ in self._rows(counters, slot):
+            if unit == "requests":
+                state.add(slot, 1)
+            elif unit == "tokens":
+                state.reserved += tokens if tokens <= limit else limit or 1
+            else:
+                state.reserved += 1 if unit == "parallel" else money
+        return self.used(counters)
+
+    def used(self, counters: Sequence[Counter]) -> Sequence[int]:
+        """Returns what is spent and reserved of each of these."""
+        slot, result = math.floor(self._clock()), []
+        for _, _, state, window in self._rows(counters, slot):
+            if state.first < slot - WINDOW:
+                state.advance(slot)
+            spent = state.spent if window == state.window else state.spent_since(window)
+            result.append(spent + state.reserved)
+        return result
+
     def settle(self, settlement: Settlement) -> None:
         """Ends a reservation. Money counts in the window in which it was reserved, also when that is over."""
         reservation, slot = settlement.reservation, math.floor(self._clock())

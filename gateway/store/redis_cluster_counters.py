@@ -16,9 +16,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from gateway.store.counters import Counter, CounterState, CountersUnavailable, Decision
+from gateway.store.counters import (
+    Counter,
+    CounterState,
+    CountersUnavailable,
+    Decision,
+    Past,
+    Reservation,
+)
 from gateway.store.redis_cluster import RedisCluster
-from gateway.store.redis_counters import PREFIX, Mode, RedisCounters, Reply, Row, Spent
+from gateway.store.redis_counters import PREFIX, Mode, RedisCounters, Reply, Row, Spent, adopted
 from gateway.store.redis_scripts import Execute
 
 REFUSING_SECONDS = 1.0
@@ -48,7 +55,11 @@ class RedisClusterCounters(RedisCounters):
     def _execute_at(self, key: str) -> Execute:
         return partial(self._cluster.execute, key)
 
-    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+    def _at_redis(self, until: float) -> str:
+        """Returns nothing: each node has a clock of its own. What comes too late lapses."""
+        return ""
+
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         admission = _Admission(counters, tokens, money)
         decision = await self._try_to_reserve(admission)
         refusing = {subject for subject, reply in admission.replies.items() if not reply.admitted}
@@ -123,17 +134,26 @@ class RedisClusterCounters(RedisCounters):
             elif self._refusing:
                 self._refusing.pop(subject, None)
 
-    async def _finish(self, rows: Sequence[Row]) -> None:
+    async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        leases = await self._finish_all(adopted(reservations, past))
+        for reservation, _ in reservations:
+            reservation.leases = {counter.subject: leases[counter.subject] for counter in reservation.counters}
+
+    async def _finish(self, rows: Sequence[Row]) -> int:
+        await self._finish_all(rows)
+        return 0
+
+    async def _finish_all(self, rows: Sequence[Row]) -> dict[str, int]:
+        """Ends, renews or adopts what was reserved. Returns the slot in which what is adopted lapses, by subject."""
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row.counter.subject, []).append(row)
-        if groups:
-            await asyncio.gather(*map(self._finish_one, groups.values()))
+        return dict(zip(groups, await asyncio.gather(*map(self._finish_one, groups.values())), strict=True))
 
-    async def _finish_one(self, rows: Sequence[Row]) -> None:
-        """Ends or renews what was reserved in the counters of one subject."""
+    async def _finish_one(self, rows: Sequence[Row]) -> int:
+        """Ends, renews or adopts what was reserved in the counters of one subject."""
         async with self._scripts:
-            await super()._finish(rows)
+            return await super()._finish(rows)
 
     async def _disconnect(self) -> None:
         await self._cluster.reconnect()

@@ -1,10 +1,12 @@
 """Counters in Redis or Valkey (`counters.Counters`): one script and one round trip for each admission.
 
 Redis may lose everything at any time. A counter of money that is not there is refused with MISSING until the caller
-says what was spent, which the database has. What the keys contain is in `redis_scripts.py`, and how several servers
+says what was spent, which the database has. A script that Redis begins only after its caller has gone, because Redis
+was stopped meanwhile, does nothing. What the keys contain is in `redis_scripts.py`, and how several servers
 share the work in `redis_cluster_counters.py`. Imported only if the settings ask for it.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +19,7 @@ from gateway.store.counters import (
     CounterState,
     CountersUnavailable,
     Decision,
+    Past,
     Reservation,
     Settlement,
 )
@@ -29,8 +32,9 @@ PREFIX = "cohere-gateway:counter:1:"
 PROCESSES = "cohere-gateway:processes:1"
 """The set of processes that are alive, each with the second until which it is."""
 
-REFUSED, ADMITTED, MISSING = 0, 1, 2
-"""How a script's answer begins. After MISSING come the numbers of the budgets of which Redis has nothing."""
+REFUSED, ADMITTED, MISSING, LATE = 0, 1, 2, 3
+"""How a script's answer begins. After MISSING come the numbers of the budgets of which Redis has nothing, after LATE
+comes the time of Redis."""
 
 MAX_COMPARED = 100_000
 """Windows of budgets that are remembered as compared with the database."""
@@ -61,14 +65,15 @@ class Row(Struct):
     """One counter at the end of a reservation, or when it is renewed.
 
     spent: what is counted in the end; None for a reservation that is to leave no trace. renewed: the slot in which it
-    lapses from now on.
+    lapses from now on, "new" for that of a new one. age: seconds since it was spent.
     """
 
     counter: Counter
     reserved: int
     lease: int
     spent: int | None
-    renewed: int | None = None
+    renewed: int | Literal["", "new"] = ""
+    age: int = 0
 
 
 class RedisCounters:
@@ -79,7 +84,9 @@ class RedisCounters:
 
     def __init__(self, url: str, spent: Spent, clock: Callable[[], float] | None = None, timeout: float = 1.0) -> None:
         """Connects to nothing yet. timeout: seconds. Raises ValueError for a bad URL."""
-        self._spent, self._clock = spent, clock
+        self._spent, self._clock, self._timeout = spent, clock, timeout
+        # What Redis' clock has more than ours, at most; None until it was asked.
+        self._ahead: float | None = None
         self._reserve, self._settle, self._beat = Script(RESERVE), Script(SETTLE), Script(BEAT)
         self._connect(url, timeout)
         # What the database has of budgets that are to be compared with it, by id.
@@ -103,18 +110,25 @@ class RedisCounters:
         for id, spent in (await self._spent_before(new)).items():
             self._before[id] = spent
 
-    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
-        reply = await self._decide(counters, tokens, money)
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
+        reply = await self._decide(counters, tokens, money, seconds=seconds)
         return Decision(reply.admitted, reply.states, reply.lease)
 
-    async def _decide(self, counters: Sequence[Counter], tokens: int, money: int, mode: Mode = "") -> Reply:
+    async def _decide(
+        self, counters: Sequence[Counter], tokens: int, money: int, mode: Mode = "", seconds: float = 0.0
+    ) -> Reply:
         """Calls the script, once more where Redis has lost a budget."""
-        reply = await self._call_reserve(counters, tokens, money, self._before, mode)
+        until = time.monotonic() + seconds if seconds else 0.0
+        reply = await self._call_reserve(counters, tokens, money, self._before, mode, until)
         if reply[0] == MISSING:
             lost = [counters[index - 1] for index in reply[1]]
-            reply = await self._call_reserve(counters, tokens, money, await self._spent_before(lost), mode)
+            reply = await self._call_reserve(counters, tokens, money, await self._spent_before(lost), mode, until)
             if reply[0] == MISSING:
                 raise CountersUnavailable("Redis loses budgets as fast as they are put in")
+        if reply[0] == LATE:
+            # Or its clock was set forward: then the next one is right.
+            self._ahead = max(self._ahead or 0.0, float(reply[1]) - time.monotonic())
+            raise CountersUnavailable("Redis came to it too late")
         if self._before:
             self._compare(counters)
         states = [
@@ -123,14 +137,14 @@ class RedisCounters:
         return Reply(reply[0] == ADMITTED, int(reply[1]), states)
 
     async def _call_reserve(
-        self, counters: Sequence[Counter], tokens: int, money: int, before: Mapping[str, int], mode: Mode
+        self, counters: Sequence[Counter], tokens: int, money: int, before: Mapping[str, int], mode: Mode, until: float
     ) -> list[Any]:
-        values: list[Any] = [self._now(), LEASE, WINDOW, mode]
+        values: list[Any] = [self._now(), LEASE, WINDOW, mode, self._at_redis(until)]
         for counter in counters:
             amount, spent = counter.amount(tokens, money), before.get(counter.id, "")
             values += (counter.unit, counter.limit, amount, counter.window, spent, _seconds(counter))
         reply = await self._call(self._reserve, [self._key(counter) for counter in counters], values)
-        if not isinstance(reply, list) or not reply or reply[0] not in (REFUSED, ADMITTED, MISSING):
+        if not isinstance(reply, list) or not reply or reply[0] not in (REFUSED, ADMITTED, MISSING, LATE):
             raise CountersUnavailable("Redis did not answer a script as Redis does")
         return reply
 
@@ -150,11 +164,21 @@ class RedisCounters:
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._finish(
             [
-                Row(counter, _reserved(settlement.reservation, counter), lease, settlement.spent(counter))
+                Row(
+                    counter,
+                    _reserved(settlement.reservation, counter),
+                    lease,
+                    None if settlement.withdrawn else settlement.spent(counter),
+                )
                 for settlement in settlements
-                for counter, lease in _leased(settlement.reservation)
+                for counter, lease in _leased(settlement.reservation, settlement.withdrawn)
             ]
         )
+
+    async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        lease = await self._finish(adopted(reservations, past))
+        for reservation, _ in reservations:
+            reservation.lease = lease
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
         await self._finish(
@@ -168,27 +192,42 @@ class RedisCounters:
             reservation.lease += seconds
             reservation.leases = {subject: lease + seconds for subject, lease in reservation.leases.items()}
 
-    async def _finish(self, rows: Sequence[Row]) -> None:
-        """Ends or renews what was reserved."""
+    async def _finish(self, rows: Sequence[Row]) -> int:
+        """Ends, renews or adopts what was reserved. Returns the slot in which what is adopted lapses."""
         if not rows:
-            return
+            return 0
         keys: list[str] = []
-        values: list[Any] = [self._now(), LEASE, WINDOW]
+        values: list[Any] = [self._now(), LEASE, WINDOW, self._at_redis(time.monotonic() + self._timeout)]
         for row in rows:
             counter = row.counter
             keys.append(self._key(counter))
             spent = "" if row.spent is None else row.spent
-            renewed = "" if row.renewed is None else row.renewed
-            values += (counter.unit, row.reserved, row.lease, spent, counter.window, _seconds(counter), renewed)
-        await self._call(self._settle, keys, values)
+            ttl = _seconds(counter)
+            values += (counter.unit, row.reserved, row.lease, spent, counter.window, ttl, row.renewed, row.age)
+        lease = int(await self._call(self._settle, keys, values))
+        if not lease:
+            raise CountersUnavailable("Redis came to it too late")
+        return lease
 
     async def beat(self, process: str, seconds: int) -> int:
         """Says that a process is alive for so many seconds. Returns how many are."""
-        return int(await self._call(self._beat, [PROCESSES], [process, seconds]))
+        began = time.monotonic()
+        alive, whole, micro = map(int, await self._call(self._beat, [PROCESSES], [process, seconds]))
+        self._ahead = whole + micro / 1_000_000 - began
+        return alive
 
     def doubt(self, counters: Sequence[Counter]) -> None:
         """Compares the budgets among these with the database before they are used again."""
         self._compared.difference_update((counter.id, counter.window) for counter in counters)
+
+    async def compare(self, counters: Sequence[Counter]) -> None:
+        groups: dict[str, list[Counter]] = {}
+        for counter in counters:
+            groups.setdefault(counter.subject, []).append(counter)
+        self.doubt(counters)
+        await self.prepare(counters)
+        for group in groups.values():
+            await self._decide(group, 0, 0, "look")
 
     async def reconnect(self) -> None:
         """Compares each budget with the database again, over new connections: it may be another server now."""
@@ -212,6 +251,10 @@ class RedisCounters:
         """Returns what sends a command to the server that has this key."""
         return self._redis.execute_command
 
+    def _at_redis(self, until: float) -> str:
+        """Returns a moment of our monotonic clock as Redis' clock has it, or later; empty where that is not known."""
+        return f"{until + self._ahead:.6f}" if until and self._ahead is not None and self._clock is None else ""
+
     def _now(self) -> float | str:
         return self._clock() if self._clock is not None else ""
 
@@ -219,11 +262,26 @@ class RedisCounters:
         return PREFIX + counter.id
 
 
-def _leased(reservation: Reservation) -> Iterable[tuple[Counter, int]]:
-    """Yields the counters that have something reserved, each with the slot in which that lapses."""
+def _leased(reservation: Reservation, all: bool = False) -> Iterable[tuple[Counter, int]]:
+    """Yields the counters that have something reserved, each with the slot in which that lapses.
+
+    all: those of requests as well, which reserve nothing.
+    """
     for counter in reservation.counters:
-        if counter.unit != "requests":
+        if all or counter.unit != "requests":
             yield counter, reservation.leases.get(counter.subject, reservation.lease)
+
+
+def adopted(reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> list[Row]:
+    """Returns the rows of what was admitted elsewhere."""
+    rows = [Row(one.counter, 0, 0, one.amount, age=one.age) for one in past]
+    for reservation, age in reservations:
+        for counter in reservation.counters:
+            if counter.unit == "requests":
+                rows.append(Row(counter, 0, 0, 1, age=age))
+            else:
+                rows.append(Row(counter, _reserved(reservation, counter), 0, 0, "new"))
+    return rows
 
 
 def _reserved(reservation: Reservation, counter: Counter) -> int:

@@ -125,10 +125,12 @@ RESERVE = (
     _FUNCTIONS
     + """
 local now, lease_seconds, window_slots = moment(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local slot = math.floor(now)
+local slot, latest = math.floor(now), tonumber(ARGV[5])
+-- Nobody waits for this any more: it lay here while Redis was stopped.
+if latest and now > latest then return {3, string.format('%.6f', now)} end
 local admitted, states, missing, reserves = true, {}, {}, ARGV[4] ~= 'look'
 for index, key in ipairs(KEYS) do
-  local base = 4 + (index - 1) * 6
+  local base = 5 + (index - 1) * 6
   local state = load(key, slot, window_slots, lease_seconds)
   state.unit, state.limit, state.amount = ARGV[base + 1], tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
   state.ttl, state.earlier = tonumber(ARGV[base + 6]), 0
@@ -193,12 +195,14 @@ SETTLE = (
     _FUNCTIONS
     + """
 local now, lease_seconds, window_slots = moment(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local slot = math.floor(now)
+local slot, latest = math.floor(now), tonumber(ARGV[4])
+if latest and now > latest then return 0 end
 for index, key in ipairs(KEYS) do
-  local base = 3 + (index - 1) * 7
+  local base = 4 + (index - 1) * 8
   local unit, reserved, leased = ARGV[base + 1], tonumber(ARGV[base + 2]), ARGV[base + 3]
   local spent, window, ttl = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5]), tonumber(ARGV[base + 6])
-  local renewed = tonumber(ARGV[base + 7])
+  local renewed, since = ARGV[base + 7], slot - tonumber(ARGV[base + 8])
+  renewed = renewed == 'new' and slot + lease_seconds or tonumber(renewed)
   local state = load(key, slot, window_slots, lease_seconds)
   if unit == 'requests' and not spent then
     -- A request that was refused elsewhere: it was counted in the second from which its lease runs.
@@ -217,7 +221,7 @@ for index, key in ipairs(KEYS) do
     state.reserved = state.reserved - released
   end
   if renewed then lease(state, renewed, reserved) end
-  if spent > 0 and unit ~= 'money' then spend(state, slot, spent) end
+  if spent > 0 and unit ~= 'money' then spend(state, since, spent) end
   if spent > 0 and state.window and state.window <= window then
     if state.window < window then turn(state, window, 0) end
     state.spent = state.spent + spent
@@ -226,18 +230,20 @@ for index, key in ipairs(KEYS) do
     windows[window] = (windows[window] or 0) + spent
     keep(state, windows)
   end
-  if unit ~= 'money' or state.window then save(state, ttl) end
+  -- Also of a budget that was lost: what is reserved of it counts once its spent amount is known again.
+  if unit ~= 'money' or state.window or renewed then save(state, ttl) end
 end
-return 1
+return slot + lease_seconds
 """
 )
 
 BEAT = """
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
 redis.call('EXPIRE', KEYS[1], 3600)
-return redis.call('ZCARD', KEYS[1])
+return {redis.call('ZCARD', KEYS[1]), time[1], time[2]}
 """
 
 Execute = Callable[..., Awaitable[Any]]

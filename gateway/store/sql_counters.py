@@ -25,6 +25,7 @@ from gateway.store.counters import (
     CounterState,
     CountersUnavailable,
     Decision,
+    Past,
     Reservation,
     Settlement,
 )
@@ -95,7 +96,7 @@ class SqlCounters:
     async def prepare(self, counters: Sequence[Counter]) -> None:
         """Does nothing."""
 
-    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         if not self._database.is_postgresql:
             now = self._clock()
             decision: Decision = await self._in_group(lambda c: _reserve(c, counters, tokens, money, now))
@@ -123,6 +124,13 @@ class SqlCounters:
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._settle([row for settlement in settlements for row in _settlement_rows(settlement)])
 
+    async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        clock = self._database_clock if self._database.is_postgresql else self._clock
+        slot = math.floor(clock()) if clock is not None else None
+        lease = await self._run(lambda c: _adopt(c, reservations, past, slot), True)
+        for reservation, _ in reservations:
+            reservation.lease = lease
+
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
         rows = [
             {**row, "renewed": reservation.lease + seconds}
@@ -148,6 +156,9 @@ class SqlCounters:
 
     def doubt(self, counters: Sequence[Counter]) -> None:
         """Does nothing: what is stored elsewhere is stored in the same rows."""
+
+    async def compare(self, counters: Sequence[Counter]) -> None:
+        """Does nothing, for the same reason."""
 
     async def reconnect(self) -> None:
         """Does nothing: what was committed is there."""
@@ -272,6 +283,32 @@ def add(connection: Connection, kind: int, amounts: Mapping[tuple[str, int], int
     upsert = statement.on_conflict_do_update(index_elements=["counter", "kind", "slot"], set_={"amount": total})
     for (id, slot), amount in sorted(amounts.items()):
         connection.execute(upsert, {"counter": id, "kind": kind, "slot": slot, "amount": amount})
+
+
+def _adopt(
+    connection: Connection, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past], slot: int | None
+) -> int:
+    """Adds what was admitted elsewhere. Returns the slot in which it lapses. slot: None for the database's clock."""
+    if slot is None:
+        slot = int(connection.execute(_CLOCK).scalar_one())
+    spent: dict[tuple[str, int], int] = {}
+    reserved: dict[tuple[str, int], int] = {}
+
+    def count(amounts: dict[tuple[str, int], int], counter: Counter, at: int, amount: int) -> None:
+        amounts[counter.id, at] = amounts.get((counter.id, at), 0) + amount
+
+    for one in past:
+        count(spent, one.counter, slot - one.age, one.amount)
+    for reservation, age in reservations:
+        for counter in reservation.counters:
+            amount = counter.amount(reservation.tokens, reservation.money)
+            if counter.unit == "requests":
+                count(spent, counter, slot - age, amount)
+            else:
+                count(reserved, counter, slot + LEASE, amount)
+    add(connection, ROLLING, spent)
+    add(connection, RESERVED, reserved)
+    return slot + LEASE
 
 
 def _beat(connection: Connection, process: str, slot: int | None, seconds: int) -> int:

@@ -1,0 +1,207 @@
+"""What one process may admit by itself while the counters that it shares with others cannot be reached.
+
+It always counts what it has admitted itself. Without the shared counters it may go on to that and, beyond it, to its
+portion of what was left when they last answered: what is left divided by the number of processes. So all processes
+together admit what the limit says and no more, as far as each has seen of late what the others took. After a minute
+nothing counts any more that was before; then each portion is the limit divided by the number of processes.
+
+What was admitted here is not forgotten when the shared counters answer again. It is handed over to them.
+"""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.store.counters import LEASE, WINDOW, Counter, Decision, Past, Reservation, Settlement
+from gateway.store.memory_counters import MemoryCounters
+
+MAX_SEEN = 100_000
+"""Counters of which it is remembered what was last seen."""
+
+RECENT_SECONDS = 1.0
+"""So long what was seen of a budget is better than what the database has, which is half a second late."""
+
+FORGOTTEN = WINDOW + 1
+"""Seconds after which nothing of the last minute counts any more."""
+
+MAX_HANDED_OVER = 500
+"""Reservations, and amounts, that are handed over at once."""
+
+
+class Seen(Struct):
+    """A counter as the shared counters last had it. own: what this process used of it by then, reservations included.
+
+    at: seconds of the monotonic clock.
+    """
+
+    spent: int
+    reserved: int
+    own: int
+    at: float
+
+
+class Share(Struct):
+    """A counter with what this process may use of it. until: seconds of the monotonic clock; then it is another one."""
+
+    original: Counter
+    seen: Seen
+    counter: Counter
+    until: float
+
+
+class LocalShares:
+    """The shares of one process. stored: returns what the database has of a budget.
+
+    processes: that were last seen. untold: what was admitted here, with the second of it, of which the shared counters
+    do not know yet.
+    """
+
+    def __init__(
+        self, stored: Callable[[Counter], Awaitable[int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.processes = 1
+        self.untold: dict[Reservation, int] = {}
+        self._stored, self._clock = stored, clock
+        self._own = MemoryCounters(clock)
+        self._seen: dict[tuple[str, int], Seen] = {}
+        self._shares: dict[str, Share] = {}
+        # What was spent here and is settled, by counter and second.
+        self._past: dict[tuple[Counter, int], int] = {}
+
+    # --- while the shared counters answer -------------------------------------------------------------------
+
+    def see(self, counters: Sequence[Counter], decision: Decision, tokens: int, money: int) -> None:
+        """Takes note of what the shared counters have decided."""
+        own = self._own.take(counters, tokens, money) if decision.admitted else self._own.used(counters)
+        if len(self._seen) > MAX_SEEN:
+            self._seen.clear()
+        now = self._clock()
+        for counter, state, used in zip(counters, decision.states, own, strict=True):
+            self._seen[counter.id, counter.window] = Seen(state.spent, state.reserved, used, now)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Ends a reservation, whoever admitted it."""
+        self._own.settle(settlement)
+        reservation = settlement.reservation
+        second = self.untold.pop(reservation, None)
+        if second is None:
+            return
+        now = math.floor(self._clock())
+        for counter in reservation.counters:
+            if counter.unit == "requests":
+                self._add_past(counter, second, 1)
+            elif counter.unit == "tokens" and settlement.tokens:
+                self._add_past(counter, now, settlement.tokens)
+
+    def _add_past(self, counter: Counter, second: int, amount: int) -> None:
+        if len(self._past) > MAX_SEEN:
+            self._drop_past()
+        self._past[counter, second] = self._past.get((counter, second), 0) + amount
+
+    def _drop_past(self) -> None:
+        """Forgets what does not count any more."""
+        oldest = math.floor(self._clock()) - WINDOW
+        self._past = {key: amount for key, amount in self._past.items() if key[1] >= oldest}
+
+    # --- without them ---------------------------------------------------------------------------------------
+
+    async def reserve(
+        self, counters: Sequence[Counter], tokens: int, money: int
+    ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
+        """Decides by this process' shares. The result is that of `LimiterCounters.reserve`."""
+        shares = [await self._share(counter) for counter in counters]
+        decision = self._own.reserve(shares, tokens, money)
+        if not decision.admitted:
+            return shares, decision, None
+        reservation = Reservation(shares, tokens, money, local=True)
+        self.untold[reservation] = math.floor(self._clock())
+        return shares, decision, reservation
+
+    async def _share(self, counter: Counter) -> Counter:
+        key, now = (counter.id, counter.window), self._clock()
+        seen, share = self._seen.get(key), self._shares.get(counter.id)
+        if share is None or share.seen is not seen:
+            is_old = seen is None or now - seen.at > RECENT_SECONDS
+            stored = await self._stored(counter) if is_old and counter.unit == "money" else 0
+            if seen is None or stored:
+                self._see_stored(key, seen, Seen(stored, 0, self._own.used((counter,))[0], now))
+            # Another request may have made the share meanwhile.
+            seen, share = self._seen[key], self._shares.get(counter.id)
+        if share is None or share.seen is not seen or share.original != counter or now >= share.until:
+            share = self._shares[counter.id] = self._make_share(counter, seen, now)
+        return share.counter
+
+    def _see_stored(self, key: tuple[str, int], before: Seen | None, seen: Seen) -> None:
+        """Takes over what the database has, unless something newer was seen.
+
+        before: what was seen when it was asked.
+        """
+        if self._seen.get(key) is before:
+            if before is not None:
+                seen.spent = max(seen.spent, before.spent)
+                seen.reserved = before.reserved if seen.at - before.at < LEASE else 0
+            self._seen[key] = seen
+
+    def _make_share(self, counter: Counter, seen: Seen, now: float) -> Share:
+        left = max(counter.limit - seen.spent - seen.reserved - self._untold_of(counter), 0)
+        if counter.unit == "money" and (others := seen.spent - self._own.used((counter,))[0]) > 0:
+            # For what callers are told: what others have spent is added on both sides.
+            self._own.load({(counter.id, counter.window): others})
+            seen.own += others
+        limit, until, age = seen.own + self._portion(left), math.inf, now - seen.at
+        if counter.unit != "money":
+            even = self._portion(counter.limit)
+            # First what is too much goes, then what is too little comes: what others took before counts for a minute.
+            if age >= 2 * FORGOTTEN:
+                limit = even
+            elif age >= FORGOTTEN:
+                limit, until = min(limit, even), seen.at + 2 * FORGOTTEN
+            else:
+                until = seen.at + FORGOTTEN
+        return Share(counter, seen, replace(counter, limit=limit), until)
+
+    def _untold_of(self, counter: Counter) -> int:
+        """Returns what was admitted here and is not in what was seen."""
+        id = counter.id
+        reserved = sum(
+            one.amount(reservation.tokens, reservation.money)
+            for reservation in self.untold
+            for one in reservation.counters
+            if one.id == id
+        )
+        return reserved + sum(amount for (one, _), amount in self._past.items() if one.id == id)
+
+    def _portion(self, amount: int) -> int:
+        # A limit of a few is not to become none: every process may do at least one of what there was one of.
+        return max(amount // max(self.processes, 1), 1) if amount else 0
+
+    # --- when they answer again -----------------------------------------------------------------------------
+
+    def hand_over(self) -> tuple[list[tuple[Reservation, int]], list[Past]]:
+        """Returns some of what the shared counters do not know, with its age; from now on it is known here no more."""
+        now = math.floor(self._clock())
+        self._drop_past()
+        reservations = [(one, now - second) for one, second in list(self.untold.items())[:MAX_HANDED_OVER]]
+        for reservation, _ in reservations:
+            del self.untold[reservation]
+        past = []
+        for (counter, second), amount in list(self._past.items())[:MAX_HANDED_OVER]:
+            del self._past[counter, second]
+            past.append(Past(counter, amount, now - second))
+        return reservations, past
+
+    def take_back(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        """Keeps what could not be handed over."""
+        now = math.floor(self._clock())
+        for reservation, age in reservations:
+            self.untold[reservation] = now - age
+        for one in past:
+            self._add_past(one.counter, now - one.age, one.amount)
+
+    @property
+    def has_untold(self) -> bool:
+        """The shared counters do not know all that was admitted here."""
+        return bool(self.untold or self._past)
