@@ -7,6 +7,7 @@ A page reads an index from its position on. Where no index answers a filter, a p
 """
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -14,9 +15,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Integer,
+    Row,
     Select,
     func,
     literal,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -137,7 +141,7 @@ def page(connection: Connection, wanted: Filter, before: Position | None, limit:
         return _page_of_id(connection, wanted, wanted.id, before)
     indexed = _indexed(wanted)
     if not list(_conditions(wanted, indexed)):
-        rows = connection.execute(_newest(wanted, before, indexed).limit(limit + 1)).all()
+        rows = connection.execute(_newest(connection, wanted, before, limit + 1)).all()
         more = rows[limit - 1] if len(rows) > limit else None
         return Page([row.entry for row in rows[:limit]], Position(more.at, more.id) if more is not None else None)
     entries: list[bytes] = []
@@ -150,8 +154,8 @@ def page(connection: Connection, wanted: Filter, before: Position | None, limit:
     return Page(entries, before)
 
 
-def _newest(wanted: Filter, before: Position | None, indexed: str | None) -> Select[Any]:
-    """Selects rows by what an index answers, the newest first."""
+def _newest(connection: Connection, wanted: Filter, before: Position | None, count: int) -> Select[Any]:
+    """Selects at most so many rows by what an index answers, the newest first."""
     columns = LEDGER.c
     base: list[ColumnElement[bool]] = []
     if wanted.since is not None:
@@ -161,16 +165,69 @@ def _newest(wanted: Filter, before: Position | None, indexed: str | None) -> Sel
     if before is not None:
         base.append(columns.at <= before.at)  # for the index and for partitions, which row values do not choose
         base.append(tuple_(columns.at, columns.id) < tuple_(literal(before.at), literal(before.id)))
-    if indexed is not None:
-        base.append(_met_by_few(columns[indexed] == getattr(wanted, indexed)))
-    return select(LEDGER).where(*base).order_by(columns.at.desc(), columns.id.desc())
+    base = _met_by_index(connection, wanted, base, count)
+    return select(LEDGER).where(*base).order_by(*_NEWEST_FIRST).limit(count)
+
+
+_NEWEST_FIRST = (LEDGER.c.at.desc(), LEDGER.c.id.desc())
+
+
+def _met_by_index(
+    connection: Connection, wanted: Filter, times: Sequence[ColumnElement[bool]], count: int
+) -> list[ColumnElement[bool]]:
+    """Returns conditions on times, and with them the filter that an index answers.
+
+    count: of rows. Where the index has no order of time, the conditions are met by so many of the newest, at least.
+    """
+    indexed = _indexed(wanted)
+    if indexed is None:
+        return list(times)
+    conditions = [*times, _met_by_few(LEDGER.c[indexed] == getattr(wanted, indexed))]
+    if indexed == "request_id" and connection.dialect.name == "sqlite":
+        return [_met_by_few(_ROWID.in_(_found_in_segments(connection, conditions, count)))]
+    return conditions
+
+
+_ROWID = literal_column("ledger.rowid", Integer)
+
+
+def _found_in_segments(connection: Connection, conditions: Sequence[ColumnElement[bool]], count: int) -> list[int]:
+    """Returns SQLite's numbers of the newest rows that meet conditions: so many, or some more.
+
+    conditions: on the request id and on times. Segments are read in the order of their newest rows, until the others
+    have none that are new enough. They hardly overlap: rows are written when their calls have ended, or soon after.
+    """
+    rows: list[Row[Any]] = []
+    columns = LEDGER.c
+    for segment, newest in connection.execute(_segments(conditions)).all():
+        if len(rows) >= count:
+            rows = sorted(rows, key=itemgetter(1, 2), reverse=True)[:count]
+            if rows[-1].at > newest:
+                break
+        newest_rows = select(_ROWID, columns.at, columns.id).where(columns.segment == segment, *conditions)
+        rows += connection.execute(newest_rows.order_by(*_NEWEST_FIRST).limit(count)).all()
+    return [int(row[0]) for row in rows]
+
+
+def _segments(conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """Selects the segments with rows that meet conditions, and the time of each one's newest; the newest first.
+
+    It goes from a segment to the one before it: to read all rows of the index would take as long as the table is.
+    """
+    columns = LEDGER.c
+    segments = select(func.max(columns.segment).label("number")).cte("segments", recursive=True)
+    before = select(func.max(columns.segment)).where(columns.segment < segments.c.number).scalar_subquery()
+    segments = segments.union_all(select(before).where(segments.c.number.is_not(None)))
+    newest = select(func.max(columns.at)).where(columns.segment == segments.c.number, *conditions).scalar_subquery()
+    each = select(segments.c.number, newest.label("newest")).subquery()
+    return select(each).where(each.c.newest.is_not(None)).order_by(each.c.newest.desc())
 
 
 def _scan(connection: Connection, wanted: Filter, before: Position | None, limit: int, count: int) -> Page:
     """Returns those rows that meet all filters of the next so many that meet what an index answers."""
     indexed = _indexed(wanted)
-    newest = _newest(wanted, before, indexed)
-    inner = newest.limit(count).subquery()
+    newest = _newest(connection, wanted, before, count)
+    inner = newest.subquery()
     matching = select(inner.c.at, inner.c.id, inner.c.entry).where(*_conditions(wanted, indexed, inner))
     matches = connection.execute(matching.order_by(inner.c.at.desc(), inner.c.id.desc()).limit(limit + 1)).all()
     if len(matches) > limit:
@@ -247,9 +304,9 @@ def newer(connection: Connection, wanted: Filter, after: Position) -> int:
         *([columns.at < wanted.until] if wanted.until is not None else []),
     ]
     indexed = _indexed(wanted)
-    if indexed is not None:
-        base.append(_met_by_few(columns[indexed] == getattr(wanted, indexed)))
     rest = list(_conditions(wanted, indexed))
-    inner = select(LEDGER).where(*base).order_by(columns.at).limit(SCANNED_ROWS if rest else NEWER_ROWS).subquery()
+    count = SCANNED_ROWS if rest else NEWER_ROWS
+    base = _met_by_index(connection, wanted, base, count)
+    inner = select(LEDGER).where(*base).order_by(columns.at).limit(count).subquery()
     matching = select(inner.c.at).where(*_conditions(wanted, indexed, inner)).limit(NEWER_ROWS).subquery()
     return connection.scalar(select(func.count()).select_from(matching)) or 0

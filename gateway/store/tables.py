@@ -234,10 +234,13 @@ LEDGER = Table(
     Column("sentence", Text, nullable=False),
     Column("entry", LargeBinary, nullable=False),
     Column("labels", Text),
+    Column("segment", Integer, nullable=False, server_default="0"),
     postgresql_partition_by="RANGE (at)",
 )
-# Of all rows: SQLite uses no partial index for a column that is never null.
-Index("ix_ledger_request_id", LEDGER.c.request_id, LEDGER.c.at)
+# By request id, of all rows: SQLite uses no partial index for a column that is never null. SQLite's is one of segments
+# (`ledger.SEGMENT_ROWS`); PostgreSQL, whose partitions are small, leaves the segment 0.
+Index("ix_ledger_request_id", LEDGER.c.request_id, LEDGER.c.at).ddl_if(dialect="postgresql")
+Index("ix_ledger_segment", LEDGER.c.segment, LEDGER.c.request_id, LEDGER.c.at).ddl_if(dialect="sqlite")
 for _name in ("key_id", "team_id", "end_user", "fault"):
     _present = LEDGER.c[_name].is_not(None)
     Index(
@@ -322,7 +325,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0014"
+HEAD = "0015"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 from msgspec.structs import replace
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import Principal
@@ -260,10 +260,15 @@ def copy_day(connection: Any, end: int, day: int) -> None:
     """Copies the rows and sums of the last day to a day before it."""
     first = (end - DAY) * MICROSECONDS
     ledger_store._prepare_days(connection, LEDGER, range(end // DAY - day - 2, end // DAY - day + 1))
-    others = ", ".join(column.name for column in LEDGER.columns if column.name not in ("at", "id"))
-    shift = day * DAY * MICROSECONDS
+    changed = ("at", "id", "request_id", "segment")
+    others = ", ".join(column.name for column in LEDGER.columns if column.name not in changed)
+    shift, segment = day * DAY * MICROSECONDS, "0"
+    if connection.dialect.name == "sqlite":
+        rows = ledger_store.SEGMENT_ROWS
+        segment = f"{ledger_store._segment(connection)} + row_number() OVER (ORDER BY at) / {rows}"
     connection.exec_driver_sql(
-        f"INSERT INTO ledger (at, id, {others}) SELECT at - {shift}, id || '{day}', {others} "  # noqa: S608
+        f"INSERT INTO ledger ({', '.join(changed)}, {others}) "  # noqa: S608
+        f"SELECT at - {shift}, id || '{day}', request_id || '.{day}', {segment}, {others} "
         f"FROM ledger WHERE at >= {first}"
     )
     columns = [column.name for column in LEDGER_SUMS.columns if column.name not in ("scope", "seconds", "start")]
@@ -276,6 +281,9 @@ def copy_day(connection: Any, end: int, day: int) -> None:
     )
 
 
+OLDEST, NEWEST = "the id of the oldest request", "the id of the newest request"
+"""Stand for ids that the table has."""
+
 AN_HOUR_AGO = Position(int((time.time() - 3600) * MICROSECONDS), "")
 
 QUESTIONS: tuple[tuple[str, Any, Mapping[str, str]], ...] = (
@@ -283,6 +291,8 @@ QUESTIONS: tuple[tuple[str, Any, Mapping[str, str]], ...] = (
     ("audit, a key", reports.audit, {"kind": "call", "key": "key_0003"}),
     ("audit, a rare key", reports.audit, {"kind": "call", "key": "key_0049"}),
     ("audit, a team and a model", reports.audit, {"team": "team_1", "model": MODELS[1]}),
+    ("audit, the oldest request", reports.audit, {"request_id": OLDEST}),
+    ("audit, the newest request", reports.audit, {"request_id": NEWEST}),
     ("audit, a request that there is not", reports.audit, {"request_id": "req_nowhere"}),
     ("audit, a tag that there is not", reports.audit, {"tag": "nowhere"}),
     ("audit, rows since an hour ago", reports.audit_newer, {"cursor": report_query.cursor_text(AN_HOUR_AGO) or ""}),
@@ -324,6 +334,11 @@ async def ask(url: str, live: Database) -> None:
     """
     stopping = asyncio.Event()
     reader = Database(url, 60, 2)
+    orders = {OLDEST: LEDGER.c.at, NEWEST: LEDGER.c.at.desc()}
+    ids = {
+        name: await reader.read(lambda c, o=order: c.scalar(select(LEDGER.c.request_id).order_by(o).limit(1)))  # type: ignore[misc]
+        for name, order in orders.items()
+    }
 
     async def write_on() -> None:
         names = EndUserNames()
@@ -333,8 +348,8 @@ async def ask(url: str, live: Database) -> None:
             await asyncio.sleep(0.5)
 
     writing = asyncio.create_task(write_on())
-    for name, respond, query in QUESTIONS:
-        times = []
+    for name, respond, parameters in QUESTIONS:
+        times, query = [], {parameter: ids.get(value, value) for parameter, value in parameters.items()}
         for _ in range(RUNS):
             began = time.perf_counter()
             await respond(Report(reader, no_changes, Names(), query, time.time()))
