@@ -27,6 +27,8 @@ def migrate(connection: Connection) -> None:
 
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
+    elif not connection.in_transaction():
+        connection.begin()  # or Alembic would commit each version, and another process would go on in the middle
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
