@@ -215,7 +215,8 @@ class QuietTCPServer(TCPServer):
 async def start_server(*arguments: Any, **options: Any) -> asyncio.Server:
     """Starts a server whose `wait_closed` waits for nothing."""
     server = await asyncio.start_server(*arguments, **options)
-    vars(server)["wait_closed"] = _wait_for_nothing
+    if isinstance(server, asyncio.Server):  # uvloop's is another, which does not wait, and has no such attribute
+        vars(server)["wait_closed"] = _wait_for_nothing
     return server
 
 
