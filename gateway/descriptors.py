@@ -17,8 +17,8 @@ from typing import Any
 RESERVED_SHARE = 4
 """New connections wait when less than this part of all descriptors is left: a quarter."""
 
-PAUSE_SECONDS = 0.1
-"""Between two looks whether there are enough again."""
+PAUSE_SECONDS, CLOSING_SECONDS = 0.02, 0.001
+"""Between two looks whether there are enough again; where connections were closed, which takes a turn or two."""
 
 REPORT_SECONDS = 60.0
 """Between two sentences in the log."""
@@ -47,16 +47,16 @@ def exhausted(share: int = 0) -> bool:
 class AcceptLimit:
     """Stands between an event loop and its listening sockets.
 
-    report: gets a sentence for the operator. close_idle: closes a few connections that serve no request, where there
-    are any. shared: other workers accept from the same sockets, so that each takes one connection in a turn: who took
-    all that wait would leave the others none.
+    report: gets a sentence for the operator. close_idle: closes a few connections that serve no request, and returns
+    whether there were any. shared: other workers accept from the same sockets, so that each takes one connection in a
+    turn: who took all that wait would leave the others none.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         report: Callable[[str], None],
-        close_idle: Callable[[], None] = lambda: None,
+        close_idle: Callable[[], bool] = lambda: False,
         shared: bool = False,
     ) -> None:
         self._most = 1 if shared else MAX_ACCEPTED
@@ -125,9 +125,9 @@ class AcceptLimit:
 
     def _pause(self, listener: socket.socket, accept: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Closes a few idle connections, and lets new ones wait for a moment."""
-        self._close_idle()
+        pause = CLOSING_SECONDS if self._close_idle() else PAUSE_SECONDS
         self._loop.remove_reader(listener)
-        self._loop.call_later(PAUSE_SECONDS, self._resume, listener, accept, arguments)
+        self._loop.call_later(pause, self._resume, listener, accept, arguments)
         now = self._loop.time()
         if now - self._reported_at >= REPORT_SECONDS:
             self._reported_at = now

@@ -20,13 +20,15 @@ from gateway import descriptors
 from gateway.descriptors import AcceptLimit
 from gateway.upstream.http1_client import Unreachable
 from gateway.upstream.response import connection_error
-from support.app import answered
+from support.app import SERVERS, answered
 from support.process import Process, awaited, process, reads_until, request_bytes
 from support.scripted_upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
 
 SECONDS = 2.0
+MOST_WAIT = 4.0
+"""Seconds, on a busy machine; some 0.1 on a quiet one."""
 ASKS = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -46,9 +48,14 @@ def limit(worker: int, count: int) -> None:
 
 
 @contextlib.contextmanager
-def connections(server: Process, count: int) -> Iterator[list[socket.socket]]:
+def connections(server: Process, count: int, data: bytes = b"") -> Iterator[list[socket.socket]]:
+    """So many connections on which these bytes are sent."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)) for _ in range(count)]
+        callers = []
+        for _ in range(count):
+            callers.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)))
+            callers[-1].sendall(data)
+        yield callers
 
 
 def troubles(server: Process) -> list[str]:
@@ -60,12 +67,11 @@ def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_a
         with process(COHERE_BASE_URL=upstream.url, COHERE_API_KEY="server-key") as server:
             (worker,) = server.workers
             limit(worker, 80)
-            with connections(server, 200) as callers:
-                # The first ones are served all the while, their calls to Cohere too.
-                callers[0].sendall(ASKS)
-                assert b" 200 " in reads_until(callers[0], b"}")
-                callers[1].sendall(request_bytes("served"))
-                assert b" 200 " in reads_until(callers[1], b'"finish_reason":"stop"')
+            # Their requests have begun: they are not closed for others.
+            with connections(server, 200, request_bytes()[:-1]) as callers:
+                # The first one is served, its call to Cohere too.
+                callers[0].sendall(request_bytes()[-1:])
+                assert b" 200 " in reads_until(callers[0], b'"finish_reason":"stop"')
                 awaited(lambda: len(troubles(server)) == 1)
                 assert "descriptors" in troubles(server)[0]
                 used, lines = cpu_seconds(worker), len(server.written)
@@ -74,14 +80,32 @@ def test_callers_wait_while_few_descriptors_are_left_and_are_served_when_there_a
                 assert len(server.written) - lines <= 2, server.written[-3:]
                 assert open_files(worker) <= 70
                 callers[-1].settimeout(0.2)
-                callers[-1].sendall(ASKS)
+                callers[-1].sendall(request_bytes()[-1:])
                 with pytest.raises(TimeoutError):
                     callers[-1].recv(1)
                 for caller in callers[:-1]:
                     caller.close()
                 callers[-1].settimeout(10)
-                assert b" 200 " in reads_until(callers[-1], b"}")
+                assert b" 200 " in reads_until(callers[-1], b'"finish_reason":"stop"')
             assert b" 200 " in server.chat()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_who_sends_no_whole_request_is_closed_for_others(kind: str) -> None:
+    with process("--demo", GATEWAY_SERVER=kind) as server:
+        (worker,) = server.workers
+        limit(worker, 80)
+        with connections(server, 200, b"GET / HTTP/1.1\r\n") as callers:
+            lines = len(server.written)
+            for _ in range(3):
+                with connections(server, 1, ASKS) as (newcomer,):
+                    newcomer.settimeout(MOST_WAIT)
+                    assert b" 200 " in reads_until(newcomer, b"}")
+            callers[0].settimeout(MOST_WAIT)
+            assert callers[0].recv(1) == b""
+            awaited(lambda: len(server.written) - lines >= 3)
+            assert len(server.written) - lines <= 5, "half a request is no news"
+        limit(worker, 1000)
 
 
 def test_idle_connections_are_closed_for_new_ones() -> None:

@@ -251,7 +251,9 @@ class Connection(H11Protocol):
     async def _protocol_error(self, error: h11.RemoteProtocolError) -> None:
         """Handles bytes that are no HTTP. A response is possible unless one has begun."""
         self._unreadable = True
-        if self.stream is None and self.connection.our_state is h11.IDLE:
+        if self.stream is None and self._eof:
+            await self.send(Closed())  # the caller has left in the middle of a head
+        elif self.stream is None and self.connection.our_state is h11.IDLE:
             if error.error_status_hint == 431:
                 # The buffer is full: of one line, or of many.
                 await self._reject("head" if b"\n" in self.connection.trailing_data[0] else "target")
@@ -433,6 +435,7 @@ class Connection(H11Protocol):
         In a task of its own, because it may be the timer that calls, and who ends the timer waits for it.
         """
         self._idle.leave(self)
+        self._unreadable = True  # half a request is no news
         self.task_group.spawn(self.send, Closed())
 
 

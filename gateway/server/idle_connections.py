@@ -13,11 +13,11 @@ MIN_BYTES_PER_SECOND = 500
 WRITE_BUFFER = 16 * 1024
 """Bytes that wait to be written before a write waits for the caller (asyncio's default: 64 KiB)."""
 
-SILENT_SECONDS = 5.0
-"""A caller who has said nothing for so long is closed first when descriptors are scarce."""
+SILENT_SECONDS = 0.1
+"""A caller who has sent no request for so long is closed when descriptors are scarce: others send it at once."""
 
-MAX_CLOSED = 32
-"""Connections that are closed at once then."""
+MAX_CLOSED = 16
+"""Connections that are closed at once then: as many as are accepted."""
 
 
 LINGER_BYTES = 16 * 1024 * 1024
@@ -52,15 +52,20 @@ class IdleConnections:
         self.lingering.pop(connection, None)
 
     @classmethod
-    def close_some(cls) -> None:
-        """Closes at most MAX_CLOSED: those that linger, then the silent of SILENT_SECONDS, then the longest idle."""
+    def close_some(cls) -> bool:
+        """Closes at most MAX_CLOSED: those that linger, then the silent of SILENT_SECONDS, then the longest idle.
+
+        Returns whether there were any.
+        """
         latest = asyncio.get_running_loop().time() - SILENT_SECONDS
         of_all = [*cls._all]
         silent = [one for idle in of_all for one, began in idle.silent.items() if began < latest]
         lingering = [one for idle in of_all for one in idle.lingering]
         between = [one for idle in of_all for one in idle.connections]
-        for connection in (*lingering, *silent, *between)[:MAX_CLOSED]:
+        chosen = (*lingering, *silent, *between)[:MAX_CLOSED]
+        for connection in chosen:
             connection.close()
+        return bool(chosen)
 
 
 close_idle = IdleConnections.close_some

@@ -320,14 +320,17 @@ def storing_unproven(target: Target) -> Iterator[str]:
 
 
 def descriptors(target: Target) -> Iterator[str]:
-    """More connections than the process may have files."""
+    """More connections that ask for nothing than the process may have files."""
     _, hard = old = resource.prlimit(target.worker, resource.RLIMIT_NOFILE)
-    resource.prlimit(target.worker, resource.RLIMIT_NOFILE, (open_files(target.worker) + 40, hard))
+    resource.prlimit(
+        target.worker, resource.RLIMIT_NOFILE, (target.count(1_024, open_files(target.worker) + 200), hard)
+    )
     written = len(target.server.written)
     try:
         with contextlib.ExitStack() as stack:
-            for _ in range(200):
-                stack.enter_context(target.connection()).sendall(b"GET / HTTP/1.1\r\n")
+            for _ in range(target.count(2_000, 200)):
+                with contextlib.suppress(OSError):
+                    stack.enter_context(target.connection()).sendall(b"GET / HTTP/1.1\r\n")
             target.hold(0.3)
             yield "held"
     finally:
@@ -667,11 +670,10 @@ ATTACKS: tuple[Attack, ...] = (
     row(
         "no descriptors",
         "descriptors",
-        "200 connections where the process may open 40 files more",
-        "connections wait",
+        "2,000 connections without a whole request where the process may open 1,024 files",
+        "who asks for nothing is closed",
         "held",
         descriptors,
-        newcomers=False,
         attackers=1,
     ),
 )
