@@ -9,10 +9,12 @@ import pytest
 from msgspec import Meta, Struct
 
 from support import transcripts
+from translators.core import field_table
 from translators.core.contracts import Policy
 from translators.core.errors import InvalidField
 from translators.core.field_table import Field, FieldTable, Reading, Verdict, clamped, ignore, read, refuse, send
 from translators.core.notes import Notes
+from translators.operations.chat import TABLE as CHAT_FIELDS
 
 A, R, R7B = "command-a-03-2025", "command-r-08-2024", "command-r7b-12-2024"
 USER = {"role": "user", "content": "Hi"}
@@ -149,6 +151,33 @@ def test_an_error_knows_its_path(body: bytes, param: str | None, code: str) -> N
     with pytest.raises(InvalidField) as caught:
         reading(body)
     assert (caught.value.failure.param, caught.value.failure.code) == (param, code)
+
+
+def test_a_field_has_a_bound_unless_it_holds_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_table, "MAX_FIELD_BYTES", 20)
+    assert reading({"plain": "x" * 18}).upstream_fields == {"plain": "x" * 18}
+    with pytest.raises(InvalidField) as caught:
+        reading({"plain": "x" * 19})
+    assert (caught.value.failure.param, caught.value.failure.code) == ("plain", "value_too_large")
+    assert chat(messages=[{"role": "user", "content": "x" * 30}]) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "end_user"),
+    [
+        ({"user": "ada"}, "ada"),
+        ({"user": 7}, "7"),
+        ({"user": 7.5}, ""),
+        ({"user": ["ada"]}, ""),
+        ({"safety_identifier": "s"}, "s"),
+        ({"user": "ada", "safety_identifier": "s"}, "ada"),
+        ({"safety_identifier": "s", "user": "ada"}, "ada"),
+    ],
+    ids=str,
+)
+def test_the_end_user_is_kept(fields: dict[str, Any], end_user: str) -> None:
+    body = json.dumps({"model": A, "messages": [USER], **fields}).encode()
+    assert CHAT_FIELDS.read(body, Notes(), Policy()).end_user == end_user
 
 
 def test_unknown_keys_are_dropped_and_noted_by_their_general_path() -> None:

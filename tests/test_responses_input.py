@@ -211,6 +211,16 @@ def test_items(name: str) -> None:
     assert messages(*items, tools=[WEATHER, TIME]) == expected
 
 
+@pytest.mark.parametrize("item_id", ["ls_1", None])
+def test_the_output_of_a_local_shell_names_its_call_or_its_item(item_id: str | None) -> None:
+    """OpenAI's document calls the output's key `id`, which its items have from the call."""
+    call = {"type": "local_shell_call", "id": item_id, "call_id": "c1", "action": {"type": "exec", "command": ["ls"]}}
+    result = {"type": "local_shell_call_output", "output": "a.txt"}
+    result |= {"id": item_id} if item_id else {"call_id": "c1"}
+    (_, turn, tool) = messages(HELLO, call, result)
+    assert (turn["tool_calls"][0]["id"], tool["tool_call_id"]) == ("c1", "c1")
+
+
 def test_text_for_input() -> None:
     assert cohere_request(ask())["messages"] == [HELLO]
 
@@ -404,6 +414,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a choice without a name": (ask(tools=[WEATHER], tool_choice={"type": "function"}), "tool_choice.name"),
     "a choice without a type": (ask(tools=[WEATHER], tool_choice={"mode": "auto"}), "tool_choice.type"),
+    "a call of no allowed tool": (
+        ask(tools=[WEATHER], tool_choice={"type": "allowed_tools", "mode": "required", "tools": []}),
+        "tool_choice",
+    ),
+    "nothing to compact": (ask(input=[{"type": "compaction_trigger"}]), "input"),
     "a choice among no tools": (ask(tool_choice="required"), "tool_choice"),
     "a format that is none": (ask(text={"format": {"type": "grammar"}}), "text.format.type"),
     "a format without a schema": (
@@ -559,6 +574,14 @@ CHOICES: dict[str, tuple[Any, str | None, list[str]]] = {
     "allowed without a mode": (ALLOWED, None, ["get_time"]),
     "allowed and required": ({**ALLOWED, "mode": "required"}, "REQUIRED", ["get_time"]),
     "a hosted tool": ({"type": "file_search"}, None, ["get_weather", "get_time"]),
+    "nothing allowed": ({**ALLOWED, "tools": []}, "NONE", ["get_weather", "get_time"]),
+    "hosted tools allowed": ({**ALLOWED, "tools": [{"type": "file_search"}]}, "NONE", ["get_weather", "get_time"]),
+    "hosted tools allowed and required": (
+        {**ALLOWED, "tools": [{"type": "file_search"}], "mode": "required"},
+        None,
+        ["get_weather", "get_time"],
+    ),
+    "a mode as a type": ({"type": "none"}, "NONE", ["get_weather", "get_time"]),
 }
 
 
@@ -568,6 +591,12 @@ def test_the_choice(name: str) -> None:
     request = cohere_request(ask(tools=[WEATHER, TIME], tool_choice=choice))
     assert request.get("tool_choice") == expected
     assert [tool["function"]["name"] for tool in request["tools"]] == names
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_allowed_tools_that_cohere_lacks_are_noted(mode: str) -> None:
+    choice = {"type": "allowed_tools", "tools": [{"type": "file_search"}], "mode": mode}
+    assert notes(ask(tools=[WEATHER], tool_choice=choice)) == ["tool_choice ignored (Cohere has none of these tools)"]
 
 
 def test_a_choice_of_a_hosted_tool_is_noted() -> None:
@@ -743,6 +772,15 @@ NEW_FIELDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a cache for a time": (
         {"prompt_cache_options": {"ttl": "12h", "comparison_response_id": "resp_1"}},
         ["prompt_cache_options ignored (Cohere caches prompts itself)"],
+    ),
+    "obfuscation": (
+        {"stream": True, "stream_options": {"include_obfuscation": True}},
+        ["stream_options.include_obfuscation ignored (there is no obfuscation)"],
+    ),
+    "no obfuscation": ({"stream": True, "stream_options": {"include_obfuscation": False}}, []),
+    "another management of the context": (
+        {"context_management": [{"type": "compaction"}, {"type": "pruning"}]},
+        ["context_management[].type pruning ignored (not known)"],
     ),
     "all turns": ({"reasoning": {"context": "all_turns", "mode": "standard"}}, []),
     "a mode of reasoning": ({"reasoning": {"mode": "pro"}}, ["reasoning.mode ignored (Cohere has none)"]),

@@ -10,6 +10,7 @@ import pytest
 from support import transcripts
 from translators.core.capabilities import CAPABILITIES
 from translators.core.errors import InvalidField
+from translators.request.client_tools import ClientTool, ClientTools
 
 A, AR, APLUS, R7B, VISION = (
     "command-a-03-2025",
@@ -92,6 +93,51 @@ def test_c45_b18_parameters(original: Any, expected: Any) -> None:
 )
 def test_parameters_that_are_no_object_schema_are_refused(value: Any) -> None:
     assert refused(tool("a"), tool("b", value)) == "tools[1].function.parameters"
+
+
+def test_a_flag_of_long_ago_that_requires_nothing_goes() -> None:
+    for flag, required in ((False, {}), (True, {"required": ["a"]})):
+        parameters = {"type": "object", "properties": {"a": {"type": "string", "required": flag}}}
+        (request,) = body(tool("f", parameters))["tools"]
+        expected = {"type": "object", "properties": {"a": {"type": "string"}}, **required}
+        assert request["function"]["parameters"] == expected
+
+
+def test_tools_of_one_name_are_distinguished() -> None:
+    names = ClientTools()
+    tools = [
+        ClientTool("function", "patch"),
+        ClientTool("custom", "patch"),
+        ClientTool("function", "custom.patch"),
+        ClientTool("function", "function.custom.patch"),
+        ClientTool("function", "patch", "custom"),
+    ]
+    internal = [names.internal_name(one) for one in tools]
+    assert internal[:2] == ["patch", "custom.patch"] and len(set(internal)) == len(tools)
+    assert (
+        [names.by_name[name] for name in internal]
+        == tools
+        == [names.by_name[names.internal_name(one)] for one in tools]
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"type": "text"}, ""),
+        ({"type": "grammar", "grammar": {"syntax": "regex", "definition": "a+"}}, "this regular expression:\na+"),
+        ({"type": "grammar", "syntax": "lark", "definition": "start: A"}, "this lark grammar:\nstart: A"),
+        ({"type": "grammar", "definition": "start: A"}, "this lark grammar:\nstart: A"),
+        ({"type": "grammar", "grammar": {"syntax": "regex", "definition": 5}}, ""),
+        ({"type": "grammar"}, ""),
+    ],
+    ids=json.dumps,
+)
+def test_the_grammar_of_a_custom_tool_is_in_its_description(form: dict[str, Any], words: str) -> None:
+    (request,) = body({"type": "custom", "custom": {"name": "p", "description": "D", "format": form}})["tools"]
+    description = request["function"]["description"]
+    assert description.startswith("D") and words in description
+    assert ("The whole input must match" in description) is bool(words)
 
 
 def test_a_definition_has_three_fields_and_no_other() -> None:
