@@ -59,7 +59,7 @@ class Shared:
             raise self.lacking
         self.is_lacking = False
 
-    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float) -> Decision:
+    async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         self.reservations += 1
         await self.may_answer.wait()
         if isinstance(self.answer, Exception):
