@@ -5,6 +5,7 @@ One browser and one gateway for all. Nothing here waits for a fixed time: an exp
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -17,10 +18,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from gateway.ledger.entry import LedgerEntry, timestamp
+from gateway.ledger.writer import address_of
 from gateway.settings.schema import LedgerSettings
+from gateway.store.database import Database
+from gateway.store.ledger import MICROSECONDS
 from support import browser as browsers
 from support.app import MASTER_KEY, Gateway, answered, demonstration, run_harness
 from support.browser import console, exactly
+from support.ledger import write_rows
 
 SCREENS = (
     *(
@@ -40,6 +46,7 @@ SCREENS = (
 DARK = ("", "start", "calls/{call}", "keys/{key}")
 """Among them they have all colours that there are."""
 HOSTILE = "<img src=x onerror=alert(1)>"
+LONG = "-".join(["name-of-many-letters"] * 5)
 HOSTILE_USER = "</script><script>alert(2)</script>"
 
 
@@ -65,6 +72,8 @@ def gateway() -> Iterator[Gateway]:
                 {"key_alias": HOSTILE, "key": secret("hostile"), "tags": [HOSTILE], "models": ["command-*"]},
             ),
             ("/customer/new", {"user_id": HOSTILE_USER, "rpm_limit": 1000}),
+            ("/team/new", {"team_id": LONG, "team_alias": f"The {LONG}", "models": ["command-*", "embed-*"]}),
+            ("/key/generate", {"key_alias": LONG, "team_id": LONG, "max_budget": 1}),
         ):
             response = served.ask("POST", path, body)
             assert response.status == 200, response
@@ -159,7 +168,7 @@ def test_the_life_of_a_key(chromium: Browser, gateway: Gateway) -> None:
         expect(dialog.get_by_role("radiogroup", name="chat", exact=True).get_by_label("Read")).to_be_disabled()
         dialog.get_by_label("Requests", exact=True).fill("many")
         dialog.get_by_label("Spends at most").fill("20")
-        dialog.get_by_label("In each").fill("1mo")
+        dialog.get_by_label("Renewed every").fill("1mo")
         dialog.get_by_role("button", name="Create").click()
         expect(dialog.locator(".field.invalid .error-text")).to_contain_text("rpm_limit")
         dialog.get_by_label("Requests", exact=True).fill("600")
@@ -168,6 +177,7 @@ def test_the_life_of_a_key(chromium: Browser, gateway: Gateway) -> None:
         expect(secret).to_have_text(re.compile(r"^sk-.{40,}"))
         first = secret.inner_text()
         page.get_by_role("button", name="I have it").click()
+        expect(page.get_by_role("button", name="New key")).to_be_focused()  # where the dialogs were opened
         assert first not in page.content(), "it was shown once"
         stored = info(gateway, "of-a-browser")
         assert stored["permissions"]["chat"] == "off" and stored["permissions"]["datasets"] == "read"
@@ -200,6 +210,7 @@ def test_the_life_of_a_key(chromium: Browser, gateway: Gateway) -> None:
         page.get_by_role("dialog").get_by_role("button", name="Block").click()
         expect(drawer.locator(".sentence")).to_contain_text("Is blocked")
         expect(row).to_contain_text("blocked")
+        expect(drawer.get_by_role("button", name="Delete")).to_be_visible()
         assert info(gateway, "of-a-browser")["blocked"]
 
         drawer.get_by_role("button", name="Delete").click()
@@ -289,6 +300,77 @@ def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway
             assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == lines
 
 
+def test_a_long_list_draws_what_is_near(chromium: Browser, gateway: Gateway) -> None:
+    """Of 300 rows those near the view are there; keys, drawer and what comes new find their places all the same."""
+    write_calls(gateway, 300, "old", time.time() - 3600)
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "calls?model=old")
+        rows, end = page.locator("tr[data-row]"), "scrollTo(0, document.body.scrollHeight)"
+        expect(rows.first).to_be_visible()
+        foot = page.locator(".table-foot")
+        while "300 shown" not in foot.inner_text():
+            page.evaluate(end)
+        page.evaluate(end)
+        expect(page.locator("tr[aria-rowindex='301']")).to_be_in_viewport()
+        expect(page.locator("table")).to_have_attribute("aria-rowcount", "301")
+        assert rows.count() <= 130
+        assert window.violations() == []
+        heights = page.evaluate(
+            "[...new Set([...document.querySelectorAll('tr[data-row]')].map(row => row.offsetHeight))]"
+        )
+        assert len(heights) == 1, "all have the height by which the others' place is kept"
+        # j and k go on from the row that was read last, wherever the page was scrolled meanwhile.
+        page.locator("tr[aria-rowindex='300']").click()
+        drawer = page.locator(".drawer")
+        expect(drawer.locator(".sentence")).to_be_visible()
+        scrolled = page.evaluate("scrollY")
+        assert scrolled > 5000, "opening a call keeps the rows where they are"
+        page.keyboard.press("Escape")
+        expect(drawer).to_have_count(0)
+        assert page.evaluate("scrollY") == scrolled
+        page.evaluate("scrollTo(0, 0)")
+        expect(page.locator("tr[aria-rowindex='2']")).to_be_in_viewport()
+        page.keyboard.press("k")
+        expect(page.locator("tr[aria-rowindex='299']")).to_be_focused()
+        expect(page.locator("tr[aria-rowindex='299']")).to_be_in_viewport()
+        # What is new is counted where it can be seen from here, and shown at the top.
+        write_calls(gateway, 1, "old", time.time())
+        new = page.get_by_role("button", name="1 new")
+        expect(new).to_be_in_viewport()
+        expect(page.locator("tr[aria-rowindex='299']")).to_be_in_viewport()
+        new.click()
+        expect(page.locator("tr[aria-rowindex='2']")).to_be_in_viewport()
+        page.keyboard.press("j")
+        expect(page.locator("tr[aria-rowindex='2']")).to_be_focused()
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert not window.overflows()
+
+
+def write_calls(gateway: Gateway, count: int, model: str, until: float) -> None:
+    """Calls that an unknown caller made, a second apart, as the gateway would have written them."""
+
+    async def write() -> None:
+        database = Database(address_of(gateway.database_url, "")[0], 30, 1)
+        entries = []
+        for number in range(count):
+            at = int((until - number) * MICROSECONDS)
+            entry = LedgerEntry(
+                id=f"{at // 1000:012x}{at % 1000:012x}",
+                at=at,
+                time=timestamp(at),
+                request_id="req_old",
+                operation="chat",
+                model=model,
+                status=200,
+                sentence="Somebody called.",
+            )
+            entries.append(entry)
+        await write_rows(database, entries)
+        await database.close()
+
+    asyncio.run_coroutine_threadsafe(write(), gateway.loops[0]).result(30)
+
+
 def test_callers_words_are_only_texts(chromium: Browser, gateway: Gateway) -> None:
     """Aliases, end users, tags and models are what anybody may have written. `Console` hears of every dialog."""
     key = next(row for row in calls(gateway) if row["key_alias"] == HOSTILE)
@@ -335,8 +417,12 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         with page.expect_download() as download:
             page.get_by_role("link", name="CSV").click()
         assert download.value.path().read_text(encoding="utf-8").startswith("model,hour,calls,")
-        page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").click()
-        expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025"))
+        # What a model's cost is made of, and its calls.
+        page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").first.click()
+        expect(page).to_have_url(re.compile(r"/console/usage\?by=key&range=24h&model=command-a-03-2025"))
+        page.get_by_role("row").filter(has_text="agent").get_by_role("link").last.click()
+        expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025&key=key_\w+&since=2"))
+        expect(page.locator("tr[data-row]").first).to_be_visible()
 
 
 def about(ms: float) -> str:
@@ -551,6 +637,7 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
             window.visit(screen.format(key=row["key_id"], call=row["id"]))
             expect_loaded(page)
             assert window.violations() == [], screen
+            assert window.clipped() == [], screen
             if screen in DARK:
                 page.emulate_media(color_scheme="dark")
                 assert window.violations("color-contrast") == [], screen
@@ -562,6 +649,19 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
         page.get_by_role("button", name="New key").click()
         expect(page.get_by_role("dialog")).to_be_visible()
         assert window.violations() == []
+        page.get_by_role("dialog").get_by_label("Alias").fill(f"another-{LONG}")
+        page.get_by_role("button", name="Create").click()
+        expect(page.get_by_role("button", name="I have it")).to_be_in_viewport()
+        assert window.clipped() == []
+        page.get_by_role("button", name="I have it").click()
+        for address, text in (
+            ("teams/nowhere", "There is no such team"),
+            ("end-users/nobody", "There is no such end user"),
+            ("audit/none", "There is no such change"),
+            ("calls/none", "There is no such call"),
+        ):
+            window.visit(address)
+            expect(page.locator(".drawer")).to_contain_text(text)
 
 
 def test_nothing_is_asked_while_nobody_looks(chromium: Browser, gateway: Gateway) -> None:

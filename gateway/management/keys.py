@@ -172,9 +172,11 @@ def info(request: ManagementRequest) -> Work:
         if key is None or key.key_id != actor.key_id:
             require_reader(actor)  # before saying whether there is such a key
         key = _present(key, "key")
+        team = keys.get(connection, Team, key.team_id) if key.team_id is not None else None
+        # Its holder may not list teams, and is shown what theirs is called.
         return {
             "key": reference or key.digest,
-            "info": answers.key_info(key, request.now),
+            "info": {**answers.key_info(key, request.now), "team_alias": team.team_alias if team is not None else None},
         }
 
     return work

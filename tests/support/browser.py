@@ -110,7 +110,12 @@ class Console:
             return []
         if not self.page.evaluate("typeof axe === 'object'"):
             self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+        options = {
+            "resultTypes": ["violations"],
+            "preload": False,
+            "iframes": False,
+            **({"runOnly": rules} if rules else {}),
+        }
         result = self.page.evaluate(
             "options => axe.run(document, options).then(result => result.violations.map(one => one.id + ': ' +"
             " one.nodes.map(node => node.target.join(' ') + ' ' + (node.any[0]?.message ?? '')).join(' | ')))",
@@ -121,6 +126,16 @@ class Console:
     def overflows(self) -> bool:
         """Whether the page as a whole scrolls sideways."""
         return bool(self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
+
+    def clipped(self) -> list[str]:
+        """Tables and dialogs that have to be scrolled sideways, and cells whose text lies over the next one."""
+        wide = (
+            "[...document.querySelectorAll('.table-frame, dialog, td > *')]"
+            ".filter(box => box.clientWidth && box.scrollWidth > box.clientWidth + 1)"
+            ".filter(box => !box.closest('td') || getComputedStyle(box).overflow === 'visible')"
+            ".map(box => box.className + ': ' + box.textContent.slice(0, 80))"
+        )
+        return [str(one) for one in self.page.evaluate(wide)]
 
     def close(self) -> None:
         """Closes the window. AssertionError for anything wrong that happened in it."""

@@ -5,12 +5,18 @@ import { html, useState } from "../scripts/html.mjs";
 import { Drawer } from "../scripts/drawer.mjs";
 import { Chip, Code, CopyButton, Cost, Facts, Time } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
-import { mayWrite } from "../scripts/session.mjs";
+import { mayRead, mayWrite } from "../scripts/session.mjs";
+import { teamName } from "../scripts/permissions.mjs";
 import { Empty, Failure, Loading, Show } from "../scripts/states.mjs";
 
 /** @param {any} call */
 export function statusTone(call) {
   return call.status >= 500 ? "bad" : call.status >= 400 ? "warn" : call.fault ? "bad" : "good";
+}
+
+/** The status; of an answer that broke off after it, so much too. @param {any} call */
+export function statusText(call) {
+  return call.status ? `${call.status}${call.fault && call.status < 400 ? " cut" : ""}` : "–";
 }
 
 /** Names of a price, by Cohere's units; tokens are priced by the million. @type {Record<string, [string, number]>} */
@@ -27,7 +33,7 @@ export function CallDrawer({ id, row, onClose }) {
   const loaded = useData(row ? null : "/audit", { id, limit: 1 }, 0, (answer) => answer.data[0] ?? null);
   const models = useData("/gateway/models");
   const call = row ?? loaded.data;
-  const title = call ? html`<${Chip} tone=${statusTone(call)}>${call.status || "–"}<//> ${call.method ?? call.operation}` : "Call";
+  const title = call ? html`<${Chip} tone=${statusTone(call)}>${statusText(call)}<//> ${call.method ?? call.operation}` : "Call";
   const actions = call && html`
     <${CopyButton} text=${curlOf(call)} label="A request like this one, without its text">Copy as curl<//>
     ${playable(call) && html`<${Link} class="button" title="Open in the playground" to=${href("playground", { model: call.model_asked ?? call.model, method: call.method })}>Playground<//>`}
@@ -43,6 +49,7 @@ export function CallDrawer({ id, row, onClose }) {
 
 /** @param {{call: any, prices: any}} props */
 function CallBody({ call, prices }) {
+  const teams = useData(call.team_id && mayRead.value ? "/team/list" : null);
   return html`
     <p class="sentence">${call.sentence}</p>
     ${call.fault && html`<p><${Chip} tone="bad">${call.fault}<//> ${call.error && html`<code>${call.error}</code>`}</p>`}
@@ -52,8 +59,8 @@ function CallBody({ call, prices }) {
     ${call.has_body && mayWrite.value && html`<${Bodies} id=${call.id} />`}
     <section><h3>Who and what</h3><${Facts} rows=${[
       ["Time", html`<${Time} at=${call.time} />`],
-      ["Key", call.key_id ? html`<${Link} to=${href(`keys/${call.key_id}`)}>${call.key_alias ?? call.key_id}<//>` : call.key_alias],
-      ["Team", call.team_id],
+      ["Key", call.key_id && mayRead.value ? html`<${Link} to=${href(`keys/${call.key_id}`)}>${call.key_alias ?? call.key_id}<//>` : call.key_alias ?? call.key_id],
+      ["Team", call.team_id && (mayRead.value ? html`<${Link} to=${href("teams/" + encodeURIComponent(call.team_id))}>${teamName(teams.data, call.team_id)}<//>` : call.team_id)],
       ["Owner", call.user_id],
       ["End user", call.end_user && html`<${Link} to=${href("calls", { end_user: call.end_user })}>${call.end_user}<//>`],
       ["Tags", call.tags.join(", ")],

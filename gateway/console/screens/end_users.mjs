@@ -1,7 +1,7 @@
 /** End users: the people behind the programs that call, where they have limits of their own. */
 import { html } from "../scripts/html.mjs";
 import { RecordsScreen } from "./records.mjs";
-import { limitText } from "./keys.mjs";
+import { limitsText } from "./keys.mjs";
 import { Cost } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
 
@@ -17,5 +17,5 @@ export default function EndUsers() {
       { title: "Name", hide: true, cell: (/** @type {any} */ row) => row.alias },
       { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.spend} />` },
     ]}
-    after=${[{ title: "Requests / min", number: true, hide: true, cell: (/** @type {any} */ row) => limitText(row.rpm_limit) }, { title: "Tokens / min", number: true, hide: true, cell: (/** @type {any} */ row) => limitText(row.tpm_limit) }]} />`;
+    after=${[{ title: "Limits a minute", hide: true, cell: limitsText }]} />`;
 }

@@ -6,7 +6,7 @@ import { html, useState } from "../scripts/html.mjs";
 import { Confirm, Dialog, Drawer } from "../scripts/drawer.mjs";
 import { SelectField } from "../scripts/form.mjs";
 import { Chip, Cost, Facts, Time } from "../scripts/parts.mjs";
-import { permissionSentence } from "../scripts/permissions.mjs";
+import { permissionSentence, teamName } from "../scripts/permissions.mjs";
 import { Link, href } from "../scripts/router.mjs";
 import { mayWrite } from "../scripts/session.mjs";
 import { Show } from "../scripts/states.mjs";
@@ -25,6 +25,7 @@ const GRACE = [["", "at once"], ["1h", "in an hour"], ["24h", "in a day"], ["7d"
 export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onClose }) {
   const loaded = useData("/key/info", { key: id }, 0, (answer) => ({ ...answer.info, key_id: id }));
   const last = useData("/audit", { key: id, kind: "call", limit: 1 }, 0, (answer) => answer.data[0] ?? null);
+  const refused = useData("/audit", { key: id, kind: "call", fault: "any", limit: 1 }, 0, (answer) => answer.data[0] ?? null);
   const [asking, setAsking] = useState("");
   const [grace, setGrace] = useState("24h");
   const key = loaded.data;
@@ -52,7 +53,7 @@ export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onCl
         ["Key", html`<code>${data.key_name}</code>`],
         ["Id", html`<code>${id}</code>`],
         ["Role", data.role],
-        ["Team", data.team_id && html`<${Link} to=${href("teams/" + encodeURIComponent(data.team_id))}>${teams.find((team) => team.team_id === data.team_id)?.team_alias || data.team_id}<//>`],
+        ["Team", data.team_id && html`<${Link} to=${href("teams/" + encodeURIComponent(data.team_id))}>${teamName(teams, data.team_id)}<//>`],
         ["Owner", data.user_id],
         ["Models", data.models.length ? data.models.join(", ") : "all"],
         ["Aliases", Object.entries(data.aliases).map(([from, to]) => `${from} → ${to}`).join(", ")],
@@ -71,10 +72,11 @@ export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onCl
       ]} /></section>
       <section><h3>Life</h3><${Facts} rows=${[
         ["Last call", last.data === undefined ? "…" : last.data ? html`<${Link} to=${href("calls/" + last.data.id, { key: id })}><${Time} at=${last.data.time} ago /><//>` : "none yet"],
+        ["Last refused", refused.data && html`<${Link} to=${href("calls/" + refused.data.id, { key: id, fault: "any" })}>${refused.data.sentence}<//> <span class="muted small"><${Time} at=${refused.data.time} ago /></span>`],
         ["Expires", data.expires ? html`<${Time} at=${data.expires} ago />` : "never"],
         ["Made", html`<${Time} at=${data.created_at} /> by ${data.created_by}`],
         ["Changed", data.updated_at !== data.created_at && html`<${Time} at=${data.updated_at} /> by ${data.updated_by}`],
-        ["Rotated", data.last_rotation_at && html`<${Time} at=${data.last_rotation_at} />, ${countText(data.rotation_count)} times`],
+        ["Rotated", data.last_rotation_at && html`<${Time} at=${data.last_rotation_at} />, ${data.rotation_count === 1 ? "once" : `${countText(data.rotation_count)} times`}`],
         ["Old secret works until", data.previous_until && html`<${Time} at=${data.previous_until} />`],
       ]} /></section>
       ${asking === "edit" && catalog && html`<${Dialog} title=${`Edit ${name}`} class="wide" onClose=${close}><${RecordForm} kind="key" record=${data} catalog=${catalog} teams=${teams} models=${models} onClose=${close}
@@ -92,5 +94,5 @@ export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onCl
 
 /** @param {number | null} value */
 function limit(value) {
-  return value === null || value === undefined ? "none" : countText(value);
+  return value === null || value === undefined ? "no limit" : countText(value);
 }

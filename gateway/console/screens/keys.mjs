@@ -5,7 +5,7 @@ import { html, useState } from "../scripts/html.mjs";
 import { Icon } from "../scripts/icons.mjs";
 import { Search } from "../scripts/form.mjs";
 import { Chip, Cost, PageHead } from "../scripts/parts.mjs";
-import { permissionSentence, permissionWord } from "../scripts/permissions.mjs";
+import { permissionSentence, permissionWord, teamName } from "../scripts/permissions.mjs";
 import { Link, href, navigate, route, setQuery } from "../scripts/router.mjs";
 import { mayWrite } from "../scripts/session.mjs";
 import { Empty, Show } from "../scripts/states.mjs";
@@ -32,15 +32,14 @@ export default function Keys() {
   const [creating, setCreating] = useState(false);
   const [secret, setSecret] = useState(/** @type {any} */ (null));
   const spent = useSpent("key", keys.data?.keys ?? [], (row) => row.key_id);
-  const teamName = (/** @type {string | null} */ team) => (team ? teams.data?.find((/** @type {any} */ one) => one.team_id === team)?.team_alias || team : "");
   const reload = () => { keys.reload(); };
   const filtered = Boolean(query.search || query.team || query.status);
 
   /** @type {import("../scripts/table.mjs").Column<any>[]} */
   const columns = [
-    { title: "Key", cell: (row) => html`<div class="two-lines"><strong class="truncate">${row.key_alias || row.key_id}</strong><code class="muted">${row.key_name}</code></div>` },
+    { title: "Key", cell: (row) => html`<div class="two-lines"><strong class="truncate" title=${row.key_alias}>${row.key_alias || row.key_id}</strong><code class="muted">${row.key_name}</code></div>` },
     { title: "Status", cell: (row) => html`<${Status} status=${row.status} />` },
-    { title: "Team", hide: true, cell: (row) => row.team_id && html`<${Link} to=${href("keys", { team: row.team_id })}>${teamName(row.team_id)}<//>` },
+    { title: "Team", hide: true, cell: (row) => row.team_id && html`<${Link} to=${href("keys", { team: row.team_id })}><span class="truncate team">${teamName(teams.data, row.team_id)}</span><//>` },
     { title: "Permissions", cell: (row) => html`<span class="chips" title=${catalog.data && permissionSentence(catalog.data, row)}>${row.role && html`<${Chip} tone="accent">${row.role}<//>`}<${Chip}>${permissionWord(row.permissions, row.team_id, row.role)}<//></span>` },
     { title: "Models", hide: true, minor: true, cell: (row) => html`<span class="truncate models" title=${row.models.join(", ")}>${row.models.length ? row.models.join(", ") : "all"}</span>` },
     { title: "Spent", number: true, cell: (row) => html`<${Cost} dollars=${row.spend} />` },
@@ -80,7 +79,7 @@ export default function Keys() {
           reload();
         }} />
     <//>`}
-    ${secret && html`<${Secret} ...${secret} onClose=${() => { setSecret(null); toast("The key is in force"); }} />`}`;
+    ${secret && html`<${Secret} ...${secret} onClose=${() => { setSecret(null); toast(`${secret.alias} may call`); }} />`}`;
 }
 
 /** @param {any} data */
@@ -89,12 +88,12 @@ export function modelNames(data) {
 }
 
 /** @param {number | null} limit */
-export function limitText(limit) {
+function limitText(limit) {
   return limit === null || limit === undefined ? html`<span class="muted" title="No limit">–</span>` : countText(limit);
 }
 
 /** Requests and tokens, as far as they are limited. @param {{rpm_limit: number | null, tpm_limit: number | null}} record */
-function limitsText({ rpm_limit: requests, tpm_limit: tokens }) {
+export function limitsText({ rpm_limit: requests, tpm_limit: tokens }) {
   const parts = [requests !== null && `${shortCount(requests)} requests`, tokens !== null && `${shortCount(tokens)} tokens`].filter(Boolean);
   return parts.length ? html`<span class="digits">${parts.join(", ")}</span>` : limitText(null);
 }

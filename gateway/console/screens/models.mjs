@@ -3,7 +3,7 @@ import { useData } from "../scripts/api.mjs";
 import { html } from "../scripts/html.mjs";
 import { Drawer } from "../scripts/drawer.mjs";
 import { Search, Segments } from "../scripts/form.mjs";
-import { countText } from "../scripts/format.mjs";
+import { countText, dollarText } from "../scripts/format.mjs";
 import { Chip, Facts, PageHead } from "../scripts/parts.mjs";
 import { Link, href, navigate, route, setQuery } from "../scripts/router.mjs";
 import { Empty, Show } from "../scripts/states.mjs";
@@ -55,7 +55,7 @@ export default function Models() {
       ]} />
       ${opened.capabilities && html`<section><h3>Can</h3><${Facts} rows=${SKILLS.map(([name, text]) => [text, opened.capabilities[name] ? "yes" : html`<span class="muted">no</span>`])} /></section>`}
       <section><h3>Price</h3>${opened.price ? html`<${Facts} rows=${[
-        ...PRICES.map(([name, text]) => [text, opened.price[name] !== undefined && opened.price[name] !== null && `$${opened.price[name]}`]),
+        ...PRICES.map(([name, text]) => [text, opened.price[name] !== undefined && opened.price[name] !== null && dollarText(opened.price[name])]),
         ["Source", opened.price.source && (/^https:/.test(opened.price.source) ? html`<a href=${opened.price.source} target="_blank" rel="noreferrer">${opened.price.source}</a>` : opened.price.source)],
         ["Read on", opened.price.date],
       ]} />` : html`<p class="muted">Not known: calls with it have an unknown cost. The setting <code>[prices."${opened.id}"]</code> gives it one.</p>`}</section>
@@ -70,5 +70,5 @@ function sizes(dimensions) {
 /** @param {any} model @param {string} name */
 function price(model, name) {
   const value = model.price?.[name];
-  return value === undefined || value === null ? html`<span class="muted">–</span>` : `$${value}`;
+  return value === undefined || value === null ? html`<span class="muted">–</span>` : dollarText(value);
 }

@@ -31,15 +31,15 @@ export default function MyKey() {
       <div class="tiles">
         <${Tile} label=${`Spent, ${DAYS} d`} value=${costText(cost)} note=${html`<${Cost} dollars=${data.spend} /> in all`} />
         <${Tile} label=${`Calls, ${DAYS} d`} value=${shortCount(calls)} note=${`${shareText(failures, calls)} failed`} />
-        <${Tile} label="Requests a minute" value=${limit(data.rpm_limit)} note="at most" />
-        <${Tile} label="Tokens a minute" value=${limit(data.tpm_limit)} note="at most" />
+        <${Tile} label="Requests a minute" value=${limit(data.rpm_limit)} note=${data.rpm_limit === null ? "no limit" : "at most"} />
+        <${Tile} label="Tokens a minute" value=${limit(data.tpm_limit)} note=${data.tpm_limit === null ? "no limit" : "at most"} />
       </div>
       <div class="columns">
-        <${Card} title="Budget">${data.max_budget === null ? html`<p class="muted">This key has no budget of its own. Its team may have one.</p>` : html`<${Budget} label="Budget" spent=${start ? spent.data ?? 0 : data.spend ?? 0} most=${data.max_budget} /><p class="muted small">${windowText(data.budget_duration)}; ${resetText(data.budget_reset_at)}</p>`}<//>
+        <${Card} title="Budget">${data.max_budget === null ? html`<p class="muted">This key has no budget of its own.${data.team_id ? " Its team may have one." : ""}</p>` : html`<${Budget} label="Budget" spent=${start ? spent.data ?? 0 : data.spend ?? 0} most=${data.max_budget} /><p class="muted small">${windowText(data.budget_duration)}; ${resetText(data.budget_reset_at)}</p>`}<//>
         <${Card} title="The key"><${Facts} rows=${[
           ["Key", html`<code>${data.key_name}</code>`],
-          ["Team", data.team_id],
-          ["Models", data.models.length ? data.models.join(", ") : "all that its team may use"],
+          ["Team", data.team_alias || data.team_id],
+          ["Models", data.models.length ? data.models.join(", ") : data.team_id ? "all that its team may use" : "all"],
           ["Requests at once", data.max_parallel_requests === null ? "no limit" : countText(data.max_parallel_requests)],
           ["Expires", data.expires ? html`<${Time} at=${data.expires} ago />` : "never"],
           ["Addresses", data.allowed_ips?.join(", ")],

@@ -127,7 +127,7 @@ function dataUrl(file) {
 function Area({ label, value, onInput, rows, example }) {
   const id = useId();
   return html`<div class="field"><div class="field-head"><label for=${id}>${label}</label>${example && !value && html`<button type="button" class="plain small" onClick=${() => onInput(example)}>an example</button>`}</div>
-    <textarea id=${id} class=${/^[[{]/.test(example ?? "") ? "mono" : ""} rows=${rows} value=${value} spellcheck="false" onInput=${(/** @type {any} */ event) => onInput(event.target.value)}></textarea></div>`;
+    <textarea id=${id} class=${/^[[{]/.test(example ?? "") ? "mono" : ""} rows=${rows} value=${value} spellcheck=${false} onInput=${(/** @type {any} */ event) => onInput(event.target.value)}></textarea></div>`;
 }
 
 /** @param {{turn: import("../scripts/playground.mjs").Turn, running?: boolean}} props */

@@ -70,7 +70,7 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
       ${kind === "key" && html`<${SelectField} label="Team" value=${texts.team_id} error=${errorAt("team_id")} onInput=${(/** @type {string} */ id) => setTexts({ ...texts, team_id: id })} hint="Bounds what the key may do"
         options=${[["", "none"], ...teams.map((team) => [team.team_id, team.team_alias || team.team_id])]} />`}
       ${kind === "key" && field("user_id", "Owner", { hint: "A label: whose key it is" })}
-      ${kind === "key" && field("duration", isNew ? "Lives for" : "Lives from now on for", { hint: isNew ? "30d, 12h …; empty: for ever" : "30d …; -1: for ever; empty: as it is", placeholder: "for ever" })}
+      ${kind === "key" && field("duration", isNew ? "Expires after" : "Expires after, from now", { hint: isNew ? "30d, 12h …; empty: never" : "30d …; -1: never; empty: as it is", placeholder: isNew ? "never" : "" })}
       ${kind === "key" && isMaster.value && html`<${SelectField} label="Role" value=${texts.role} error=${errorAt("role")} onInput=${(/** @type {string} */ role) => setTexts({ ...texts, role })} hint="What it may manage here" options=${[["", "none: calls only"], ["viewer", "viewer: reads everything"], ["admin", "admin: manages keys"]]} />`}
     </div>
     ${rights && html`<section><h3>What it may do</h3>
@@ -88,7 +88,7 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
     </div></section>
     <section><h3>Budget</h3><div class="form-grid">
       ${field("max_budget", "Spends at most", { unit: "USD" })}
-      ${field("budget_duration", "In each", { placeholder: "all time", hint: "1h, 1d, 7d, 1mo …, on the UTC calendar", list: ["1h", "1d", "7d", "1mo"] })}
+      ${field("budget_duration", "Renewed every", { placeholder: "never", hint: "1h, 1d, 7d, 1mo …, on the UTC calendar", list: ["1h", "1d", "7d", "1mo"] })}
       ${field("soft_budget", "Alert from", { unit: "USD" })}
     </div></section>
     ${rights && html`<section><h3>More</h3><div class="form-grid">

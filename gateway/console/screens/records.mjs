@@ -48,7 +48,7 @@ export function RecordsScreen(props) {
   const naming = props.blocking ?? props.naming;
 
   const columns = [
-    { title: title.replace(/s$/, ""), cell: (/** @type {any} */ row) => html`<div class="two-lines"><strong class="truncate">${name(row)}</strong>${name(row) !== idOf(row) && html`<code class="muted">${idOf(row)}</code>`}</div>` },
+    { title: title.replace(/s$/, ""), cell: (/** @type {any} */ row) => html`<div class="two-lines"><strong class="truncate" title=${name(row)}>${name(row)}</strong>${name(row) !== idOf(row) && html`<code class="muted">${idOf(row)}</code>`}</div>` },
     { title: "Status", cell: (/** @type {any} */ row) => html`<${Chip} tone=${row.blocked ? "bad" : "good"}>${row.blocked ? "blocked" : "active"}<//>` },
     ...props.columns,
     { title: "Budget", cell: (/** @type {any} */ row) => html`<${BudgetOf} record=${row} spent=${spent.get(idOf(row))} />` },
@@ -62,6 +62,7 @@ export function RecordsScreen(props) {
         <div class="table-foot"><span>${countText(rows.length)} ${rows.length === 1 ? one : `${one}s`}</span></div>`
       : all.length ? html`<${Empty} title=${`No ${one} is like that`}><${Link} to=${href(path)}>Show all<//><//>`
         : html`<${Empty} title=${`No ${one}s yet`} icon=${props.icon}>${props.subtitle}<//>`}<//>
+    ${id && records.data && !opened && html`<${Drawer} title=${id} onClose=${() => navigate(href(path, query))}><${Empty} title=${`There is no such ${one}`}>It may have been deleted. What it did stays in Audit and Calls.<//><//>`}
     ${opened && html`<${Drawer} key=${id} title=${name(opened)} onClose=${() => navigate(href(path, query))} actions=${html`${props.links(id)}
         ${mayWrite.value && html`<button onClick=${() => setAsking("edit")}>Edit</button>
         ${opened.blocked ? html`<button onClick=${() => act(props.unblock, naming(id), `${name(opened)} may call again`)}>Unblock</button>` : html`<button onClick=${() => setAsking("block")}>Block</button>`}
@@ -71,9 +72,9 @@ export function RecordsScreen(props) {
         ["Id", html`<code>${id}</code>`],
         ["Name", opened.alias],
         ["Models", opened.models && (opened.models.length ? opened.models.join(", ") : "all")],
-        ["Requests a minute", opened.rpm_limit === null ? "none" : countText(opened.rpm_limit)],
-        ["Tokens a minute", opened.tpm_limit === null ? "none" : countText(opened.tpm_limit)],
-        ["Requests at once", opened.max_parallel_requests === null ? "none" : countText(opened.max_parallel_requests)],
+        ["Requests a minute", opened.rpm_limit === null ? "no limit" : countText(opened.rpm_limit)],
+        ["Tokens a minute", opened.tpm_limit === null ? "no limit" : countText(opened.tpm_limit)],
+        ["Requests at once", opened.max_parallel_requests === null ? "no limit" : countText(opened.max_parallel_requests)],
         ["Spent in all", html`<${Cost} dollars=${opened.spend} />`],
         ["Budget", opened.max_budget === null ? "none" : html`<${BudgetOf} record=${opened} spent=${spent.get(id)} /><span class="muted small">${windowText(opened.budget_duration)}; ${resetText(opened.budget_reset_at)}</span>`],
         ["Made", html`<${Time} at=${opened.created_at} /> by ${opened.created_by}`],

@@ -28,6 +28,7 @@ export default function SettingsScreen() {
     </div>
     <${Show} of=${settings} lines=${8}>${() => rows.length
       ? html`<${Table} caption="Settings" rows=${rows} columns=${columns} id=${(/** @type {any} */ one) => one.name} /><div class="table-foot"><span>${countText(rows.length)} settings</span></div>`
+      : !search ? html`<${Empty} title=${query.show === "set" ? "Nothing is set" : "All are the defaults"} icon="settings">Every setting has its default.<//>`
       : html`<${Empty} title="No setting is like that" icon="settings">Names are those of the file gateway.toml.<//>`}<//>`;
 }
 

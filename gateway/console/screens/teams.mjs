@@ -1,7 +1,7 @@
 /** Teams, which bound the keys in them. */
 import { html } from "../scripts/html.mjs";
 import { RecordsScreen } from "./records.mjs";
-import { limitText } from "./keys.mjs";
+import { limitsText } from "./keys.mjs";
 import { permissionSentence, permissionWord } from "../scripts/permissions.mjs";
 import { Chip, Cost } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
@@ -14,11 +14,11 @@ export default function Teams() {
     naming=${(/** @type {string} */ id) => ({ team_id: id })} removing=${(/** @type {string} */ id) => ({ team_ids: [id] })}
     removal="The keys of the team are refused from then on, and its id is not given again. Its calls stay in the ledger."
     links=${(/** @type {string} */ id) => html`<${Link} class="button" to=${href("keys", { team: id })}>Keys<//><${Link} class="button" to=${href("calls", { team: id })}>Calls<//><${Link} class="button" to=${href("usage", { team: id })}>Usage<//>`}
-    sentence=${permissionSentence}
+    sentence=${(/** @type {any} */ catalog, /** @type {any} */ row) => permissionSentence(catalog, { ...row, team_id: null })}
     columns=${[
       { title: "Permissions", cell: (/** @type {any} */ row) => html`<${Chip}>${permissionWord(row.permissions)}<//>` },
       { title: "Models", hide: true, cell: (/** @type {any} */ row) => html`<span class="truncate models">${row.models.length ? row.models.join(", ") : "all"}</span>` },
       { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.spend} />` },
     ]}
-    after=${[{ title: "Requests / min", number: true, hide: true, cell: (/** @type {any} */ row) => limitText(row.rpm_limit) }, { title: "Tokens / min", number: true, hide: true, cell: (/** @type {any} */ row) => limitText(row.tpm_limit) }]} />`;
+    after=${[{ title: "Limits a minute", hide: true, cell: limitsText }]} />`;
 }

@@ -1,7 +1,7 @@
 /** Usage: cost, calls, tokens and latency, by key, team, end user, model or method, from a day to a year. */
-import { useData } from "../scripts/api.mjs";
+import { get, useData } from "../scripts/api.mjs";
 import { aboutText, costText, countOf, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
-import { html } from "../scripts/html.mjs";
+import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Segments } from "../scripts/form.mjs";
 import { LineChart } from "../scripts/line_chart.mjs";
 import { Card, Cost, PageHead, Tile } from "../scripts/parts.mjs";
@@ -23,6 +23,7 @@ const RANGES = [["24h", "24 h", 24, "hour"], ["7d", "7 d", 24 * 7, "day"], ["30d
 const BY = [["model", "Model"], ["key", "Key"], ["team", "Team"], ["end_user", "End user"], ["method", "Method"]];
 const FILTERS = ["key", "team", "user", "end_user", "model", "method", "fault"];
 
+/** @typedef {Sums & {id: string, name: string}} Group */
 /** What every sum has. @typedef {{calls: number, failures: number, cost: number, unpriced: number, input: number, output: number, cached: number, thinking: number, ms: number, units: Record<string, number>}} Sums */
 
 export default function Usage() {
@@ -32,7 +33,12 @@ export default function Usage() {
   const step = range[3];
   const filters = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
   const asked = { by: `${by},${step}`, since: sinceOf(range[2], step), ...filters };
-  const usage = useData("/usage", asked, 60);
+  const span = { since: asked.since, ...filters };
+  const groups = useData("/usage", { ...span, by }, 60, (answer) => groupsOf(answer.data, by));
+  const times = useData("/usage", { ...span, by: step }, 60, (answer) => answer.data);
+  // Five hundred end users over a year are too many sums to draw: those that cost most are asked for one by one.
+  const drawn = (groups.data ?? []).filter((group) => group.id && group.cost).slice(0, SERIES);
+  const series = useSeries(drawn.map((group) => group.id), by, step, span);
   // How long calls took is no sum: percentiles are asked for by time, by group, and for all. Of keys they are counted by days.
   const ofKeys = !seesAll.value || ["key", "team", "user"].some((name) => filters[name]);
   const timed = !filters.end_user && !(step === "hour" && ofKeys);
@@ -40,6 +46,8 @@ export default function Usage() {
   const overTime = useData(timed ? "/usage" : null, { ...latency, by: step }, 60, readLatency);
   const byGroup = useData(timed && by !== "end_user" && !(step === "hour" && ["key", "team"].includes(by)) ? "/usage" : null, { ...latency, by }, 60, readLatency);
   const inAll = useData(timed ? "/usage" : null, { ...latency, by: "total" }, 60, (answer) => answer.data[0]?.latency);
+  // What the same groups cost in as long a time before, by which a change is seen.
+  const before = useData("/usage", { ...filters, by, since: sinceOf(2 * range[2], step), until: asked.since }, 300, readCosts);
   const csv = `/usage?${new URLSearchParams({ ...asked, format: "csv" })}`;
   const choices = BY.filter(([name]) => seesAll.value || !["key", "team"].includes(name));
   return html`
@@ -51,9 +59,37 @@ export default function Usage() {
       <${Segments} label="By" value=${by} onInput=${(/** @type {string} */ value) => setQuery({ by: value })} options=${choices.map(([value, text]) => ({ value, text }))} />
       ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${value} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
-    <${Show} of=${usage} lines=${8}>${(/** @type {any} */ data) => data.data.length
-      ? html`<${Charts} rows=${data.data} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} />`
+    <${Show} of=${groups} lines=${8}>${(/** @type {Group[]} */ found) => found.length
+      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} range=${range[1]} filters=${filters} since=${asked.since} />`}<//>`
       : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: range[0], by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
+}
+
+/** Sums by what they are of, the dearest first. @param {any[]} rows @param {string} by @returns {Group[]} */
+function groupsOf(rows, by) {
+  return rows.map((row) => add({ id: row[by] ?? "", name: nameOf(row, by), ...zero() }, row)).sort((a, b) => b.cost - a.cost || b.calls - a.calls);
+}
+
+/**
+ * What groups cost over time, by id: a question for each, all at once.
+ * @param {string[]} ids @param {string} by @param {string} step @param {Record<string, string>} span @returns {Map<string, any[]> | undefined}
+ */
+function useSeries(ids, by, step, span) {
+  const key = JSON.stringify([ids, by, step, span]);
+  const [state, setState] = useState({ key: "", series: /** @type {Map<string, any[]> | undefined} */ (undefined) });
+  useEffect(() => {
+    const aborter = new AbortController();
+    Promise.all(ids.map((id) => get("/usage", { ...span, [by]: id, by: step }, aborter.signal))).then(
+      (answers) => setState({ key, series: new Map(answers.map((answer, index) => [ids[index], answer.data])) }),
+      () => {}, // the sum of all is drawn as one, and the table says whose it is
+    );
+    return () => aborter.abort();
+  }, [key]);
+  return state.key === key ? state.series : undefined;
+}
+
+/** Nano-dollars by group. @param {{data: any[]}} answer @returns {Map<any, number>} */
+function readCosts(answer) {
+  return new Map(answer.data.map((row) => [Object.values(row)[0] ?? "", row.cost_nanodollars ?? 0]));
 }
 
 /** Latencies by their time or group. @param {{data: any[]}} answer @returns {Map<any, any>} */
@@ -67,8 +103,8 @@ function sinceOf(hours, step) {
   return new Date(Math.floor(Date.now() / length) * length - hours * HOUR + length).toISOString();
 }
 
-/** @param {{rows: any[], by: string, step: "hour" | "day", hours: number, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any}} props latencies: where they are counted */
-function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
+/** @param {{groups: Group[], drawn: Group[], series?: Map<string, any[]>, rows: any[], by: string, step: "hour" | "day", hours: number, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any, before?: Map<any, number>, range: string, filters: Record<string, string>, since: string}} props rows: sums over time; series: of those that are drawn by themselves; latencies: where they are counted; before: what groups cost in the time before */
+function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime, byGroup, inAll, before, range, filters, since }) {
   const length = step === "hour" ? HOUR : DAY;
   const first = new Date(sinceOf(hours, step)).getTime();
   const count = Math.round((hours * HOUR) / length);
@@ -76,28 +112,19 @@ function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
   const column = new Map(times.map((time, index) => [time, index]));
   /** @param {any} row */
   const columnOf = (row) => column.get(new Date(row[step]).getTime()) ?? -1;
-  /** @type {Map<string, Sums & {name: string, id: string}>} */
-  const groups = new Map();
-  for (const row of rows) {
-    const id = row[by] ?? "";
-    const group = groups.get(id) ?? { id, name: nameOf(row, by), ...zero() };
-    add(group, row);
-    groups.set(id, group);
-  }
-  const sorted = [...groups.values()].sort((a, b) => b.cost - a.cost || b.calls - a.calls);
-  const total = sorted.reduce((/** @type {Sums} */ sum, group) => merge(sum, group), zero());
-  const named = new Map(sorted.slice(0, SERIES).map((group, index) => [group.id, index]));
-  const others = sorted.length > SERIES;
-  /** @param {(row: any) => number} read */
-  const seriesOf = (read) => {
-    const series = sorted.slice(0, SERIES).map((group, index) => ({ name: group.name, colour: COLOURS[index], values: times.map(() => 0) }));
-    if (others) series.push({ name: `${sorted.length - SERIES} more`, colour: COLOURS[SERIES], values: times.map(() => 0) });
-    for (const row of rows) {
-      const at = columnOf(row);
-      if (at >= 0) series[named.get(row[by] ?? "") ?? SERIES].values[at] += read(row);
-    }
-    return series.filter((one) => one.values.some((value) => value > 0));
+  const total = rows.reduce((/** @type {Sums} */ sum, row) => add(sum, row), zero());
+  /** @param {any[]} some @returns {number[]} dollars */
+  const dollarsOf = (some) => {
+    const values = times.map(() => 0);
+    for (const row of some) if (columnOf(row) >= 0) values[columnOf(row)] += (row.cost_nanodollars ?? 0) / NANO;
+    return values;
   };
+  const costs = drawn.filter((group) => series?.has(group.id)).map((group, index) => ({ name: group.name, colour: COLOURS[index], values: dollarsOf(series?.get(group.id) ?? []) }));
+  // Differences of rounded sums are no cost.
+  const rest = dollarsOf(rows).map((all, index) => Math.max(0, Number((all - costs.reduce((sum, one) => sum + one.values[index], 0)).toFixed(9))));
+  const others = sorted.filter((group) => !drawn.includes(group) && group.cost);
+  const restName = !series ? "all" : by === "end_user" || !others.length ? "all others" : others.length === 1 ? others[0].name : `${countText(others.length)} more`;
+  if (rest.some(Boolean)) costs.push({ name: restName, colour: COLOURS[SERIES], values: rest });
   /** @param {string} name @param {string} colour @param {(row: any) => number} read */
   const summed = (name, colour, read) => {
     const values = times.map(() => 0);
@@ -109,9 +136,13 @@ function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
   const labels = times.map((time) => (step === "hour" ? `${String(new Date(time).getHours()).padStart(2, "0")}:00` : new Date(time).toISOString().slice(5, 10)));
   const titles = times.map((time) => (step === "hour" ? new Date(time).toLocaleString() : new Date(time).toISOString().slice(0, 10)));
   const common = { labels, titles };
+  const costBefore = [...(before?.values() ?? [])].reduce((sum, cost) => sum + cost, 0);
+  /** What a group's calls are, and what it is made of. @param {string} id */
+  const within = (id) => ({ ...filters, [by]: id });
+  const next = by === "key" ? "model" : seesAll.value ? "key" : by === "model" ? "method" : "model";
   return html`<div class="stack">
     <div class="tiles">
-      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countOf(total.unpriced, "call")} without a price` : "as Cohere bills"} />
+      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countOf(total.unpriced, "call")} without a price` : costBefore ? `${changeText(total.cost, costBefore)} on the ${range} before` : "as Cohere bills"} />
       <${Tile} label="Calls" value=${shortCount(total.calls)} note=${`${shareText(total.failures, total.calls)} failed`} />
       <${Tile} label="Tokens" value=${shortCount(total.input + total.output)} note=${`${shortCount(total.input)} in, ${shortCount(total.output)} out`} />
       ${inAll?.p50_ms ? html`<${Tile} label="Latency, p95" value=${aboutText(inAll.p95_ms)} note=${`half within ${aboutText(inAll.p50_ms)}`} />` : html`<${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />`}
@@ -119,30 +150,31 @@ function Charts({ rows, by, step, hours, overTime, byGroup, inAll }) {
       ${Object.entries(total.units).filter(([unit]) => isOther(unit)).map(([unit, amount]) => html`<${Tile} key=${unit} label=${unit[0].toUpperCase() + unit.slice(1).replaceAll("_", " ")} value=${shortCount(amount)} note="billed" />`)}
     </div>
     <div class="columns charts">
-      <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${seriesOf((row) => (row.cost_nanodollars ?? 0) / NANO)} /><//>
+      <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${costs} /><//>
       <${Card} title="Calls"><${StackedBars} ...${common} label="Calls over time, with those that failed" format=${shortCount} series=${[summed("failed", "var(--bad)", (row) => row.failures), summed("served", "var(--series-1)", (row) => row.calls - row.failures)]} /><//>
       <${Card} title="Tokens"><${StackedBars} ...${common} label="Tokens over time" format=${shortCount} series=${[
         summed("input", COLOURS[0], (row) => row.tokens.input - row.tokens.cached), summed("cached input", COLOURS[5], (row) => row.tokens.cached),
-        summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)]} /><//>
+        summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)].filter((one) => one.values.some(Boolean))} /><//>
       ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Latency over time" format=${durationText} lines=${latencyLines(times, overTime)} /><//>`
         : html`<${Card} title="Time taken, mean"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
     </div>
     <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
-      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} to=${href("calls", { [by]: group.id })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted truncate models" title=${group.name}>${group.name}</span>`) },
+      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title=${by === "end_user" ? "Show the calls" : "What it is made of"} to=${by === "end_user" ? href("calls", { ...within(group.id), since }) : href("usage", { ...route.value.query, ...within(group.id), by: next })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted truncate models" title=${group.name}>${group.name}</span>`) },
       { title: "Cost", number: true, cell: (/** @type {any} */ group) => group.unpriced && !group.cost ? html`<${Cost} nano=${null} />` : html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
-      { title: "Calls", number: true, cell: (/** @type {any} */ group) => countText(group.calls) },
+      ...(costBefore ? [{ title: "Change", number: true, hide: true, cell: (/** @type {any} */ group) => html`<span title=${`${costText(before?.get(group.id) ?? 0)} in the ${range} before`}>${changeText(group.cost, before?.get(group.id) ?? 0)}</span>` }] : []),
+      { title: "Calls", number: true, cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title="Show them" to=${href("calls", { ...within(group.id), since })}>${countText(group.calls)}<//>` : countText(group.calls)) },
       { title: "Failed", number: true, cell: (/** @type {any} */ group) => amount(group.failures) },
       { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.input) },
-      ...(total.cached ? [{ title: "Cached", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.cached) }] : []),
+      ...(total.cached ? [{ title: "Cached", number: true, hide: true, minor: true, cell: (/** @type {any} */ group) => amount(group.cached) }] : []),
       { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.output) },
-      ...(total.thinking ? [{ title: "Thinking", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.thinking) }] : []),
+      ...(total.thinking ? [{ title: "Thinking", number: true, hide: true, minor: true, cell: (/** @type {any} */ group) => amount(group.thinking) }] : []),
       ...(byGroup ? [
         { title: "p50", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.p50_ms) },
         { title: "p95", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.p95_ms) },
-        { title: "First token", number: true, hide: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.ttft_p50_ms) },
+        { title: "First token", number: true, hide: true, minor: true, cell: (/** @type {any} */ group) => aboutText(byGroup.get(group.id)?.ttft_p50_ms) },
       ] : [{ title: "Mean time", number: true, hide: true, cell: (/** @type {any} */ group) => durationText(group.calls ? group.ms / group.calls : null) }]),
-...(Object.keys(total.units).some(isOther) ? [{ title: "Other units", hide: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => isOther(unit)).map(([unit, count]) => `${countText(count)} ${unit.replaceAll("_", " ")}`).join(", ") }] : []),
+      ...(Object.keys(total.units).some(isOther) ? [{ title: "Other units", hide: true, minor: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => isOther(unit)).map(([unit, count]) => `${countText(count)} ${unit.replaceAll("_", " ")}`).join(", ") }] : []),
     ]} />
   </div>`;
 }
@@ -157,6 +189,13 @@ function latencyLines(times, latency) {
 /** A unit that is no token. @param {string} unit */
 function isOther(unit) {
   return !unit.endsWith("_tokens");
+}
+
+/** How much more or less it is than before: +102 %. @param {number} now @param {number} before */
+function changeText(now, before) {
+  if (!before) return now ? "new" : "–";
+  const percent = Math.round((100 * (now - before)) / before);
+  return percent > 999 ? `×${shortCount(now / before)}` : `${percent > 0 ? "+" : percent < 0 ? "−" : "±"}${Math.abs(percent)} %`;
 }
 
 /** @param {number} count */
@@ -174,12 +213,12 @@ function zero() {
   return { calls: 0, failures: 0, cost: 0, unpriced: 0, input: 0, output: 0, cached: 0, thinking: 0, ms: 0, units: {} };
 }
 
-/** @param {Sums} sum @param {any} row */
+/** @template {Sums} T @param {T} sum @param {any} row @returns {T} */
 function add(sum, row) {
-  merge(sum, { calls: row.calls, failures: row.failures, cost: row.cost_nanodollars ?? 0, unpriced: row.unpriced_calls, ...row.tokens, ms: row.total_ms, units: row.units });
+  return merge(sum, { calls: row.calls, failures: row.failures, cost: row.cost_nanodollars ?? 0, unpriced: row.unpriced_calls, ...row.tokens, ms: row.total_ms, units: row.units });
 }
 
-/** @param {Sums} sum @param {Sums} other */
+/** @template {Sums} T @param {T} sum @param {Sums} other @returns {T} */
 function merge(sum, other) {
   for (const name of /** @type {const} */ (["calls", "failures", "cost", "unpriced", "input", "output", "cached", "thinking", "ms"])) sum[name] += other[name];
   for (const [unit, amount] of Object.entries(other.units)) sum.units[unit] = (sum.units[unit] ?? 0) + amount;

@@ -3,12 +3,30 @@ import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "./htm
 import { Icon } from "./icons.mjs";
 import { onEscape } from "./keyboard.mjs";
 
+/**
+ * Gives the focus back to where it was before a box took it: else it is lost with the box, and the keyboard with it.
+ * @param {{current: HTMLElement | null}} box
+ */
+function useFocusReturn(box) {
+  useLayoutEffect(() => {
+    const before = document.activeElement;
+    return () => {
+      const now = document.activeElement;
+      // A button that is disabled while its work is done has lost the focus already.
+      if (now !== document.body && !box.current?.contains(now)) return;
+      const target = before instanceof HTMLElement && before.isConnected && before !== document.body ? before : document.querySelector('tr[aria-selected="true"], .table-frame');
+      /** @type {HTMLElement | null} */ (target)?.focus({ preventScroll: true });
+    };
+  }, []);
+}
+
 /** follows: j and k show the next row in it. @param {{title: any, onClose: () => void, children: any, actions?: any, follows?: boolean, wide?: boolean}} props */
 export function Drawer({ title, onClose, children, actions, follows, wide }) {
   const id = useId();
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const close = useRef(onClose);
   close.current = onClose;
+  useFocusReturn(box);
   useLayoutEffect(() => onEscape(() => close.current()), []);  // before it is painted: what is seen can be closed
   useEffect(() => { if (!follows) box.current?.focus(); }, []);
   return html`<aside class=${"drawer" + (wide ? " drawer-wide" : "")} ref=${box} tabindex="-1" aria-labelledby=${id} data-follows=${follows ? "" : undefined}>
@@ -23,7 +41,12 @@ export function Drawer({ title, onClose, children, actions, follows, wide }) {
 export function Dialog({ title, onClose, children, class: extra = "" }) {
   const id = useId();
   const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
-  useEffect(() => { if (!box.current?.open) box.current?.showModal(); }, []);
+  useEffect(() => {
+    const dialog = box.current;
+    if (!dialog?.open) dialog?.showModal();
+  }, []);
+  // Closing it gives the focus back, which removing it does not.
+  useLayoutEffect(() => () => box.current?.close(), []);
   return html`<dialog ref=${box} class=${extra} aria-labelledby=${id} onCancel=${(/** @type {Event} */ event) => { event.preventDefault(); onClose(); }}
       onClick=${(/** @type {Event} */ event) => { if (event.target === box.current) onClose(); }}>
     <div class="dialog-inner"><h2 id=${id}>${title}</h2>${children}</div>
@@ -47,7 +70,7 @@ export function Confirm({ title, action, word, danger, onConfirm, onClose, child
   return html`<${Dialog} title=${title} onClose=${onClose}>
     <form onSubmit=${submit}>
       <div>${children}</div>
-      ${word && html`<label class="field"><span>Type <strong>${word}</strong> to go on</span><input value=${typed} autocomplete="off" spellcheck="false" onInput=${(/** @type {any} */ event) => setTyped(event.target.value)} /></label>`}
+      ${word && html`<label class="field"><span>Type <strong>${word}</strong> to go on</span><input value=${typed} autocomplete="off" spellcheck=${false} onInput=${(/** @type {any} */ event) => setTyped(event.target.value)} /></label>`}
       <div class="buttons end"><button type="button" onClick=${onClose}>Cancel</button>
         <button class=${danger ? "danger" : "primary"} disabled=${busy || (word && typed !== word)}>${action}</button></div>
     </form>

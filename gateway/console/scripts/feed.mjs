@@ -1,15 +1,20 @@
 /**
  * A list of the ledger, newest first, which stays as it is while it is read: what comes meanwhile is counted, and shown
- * when the reader wants it. Older rows come with the cursor, a page at a time, so its length does not matter.
+ * when the reader wants it. Older rows come with the cursor, a page at a time as the reader nears the end, so its length
+ * does not matter.
  */
 import { get } from "./api.mjs";
-import { useEffect, useState } from "./html.mjs";
+import { countText } from "./format.mjs";
+import { html, useEffect, useRef, useState } from "./html.mjs";
 
 const PAGE = 60;
 const EVERY_MS = 2500;
 
 /** Rows that are put above a list; where more have come, the list begins anew. */
 const MOST_FRESH = 400;
+
+/** Pixels before the end of the page at which older rows are loaded. */
+const NEAR = 1500;
 
 /** Rows written out of order that are looked for beside those that were counted. */
 const LATE = 20;
@@ -18,7 +23,7 @@ const LATE = 20;
 const EMPTY_PAGES = 6;
 
 /**
- * @typedef {{rows: any[], fresh: string, more: boolean, searching: boolean, error: any, loading: boolean, showFresh: () => void, older: () => void, reload: () => void}} Feed
+ * @typedef {{rows: any[], fresh: string, more: boolean, searching: boolean, error: any, loading: boolean, showFresh: () => Promise<void> | void, older: () => void, reload: () => void}} Feed
  * @param {Record<string, any>} filters as `/audit` takes them @param {boolean} live @returns {Feed}
  */
 export function useFeed(filters, live) {
@@ -31,10 +36,13 @@ export function useFeed(filters, live) {
     const aborter = new AbortController();
     setFresh(NONE);
     setState((/** @type {any} */ before) => ({ ...before, loading: true, error: null }));
-    pages(filters, null, aborter.signal).then(
-      ({ rows, cursor, newest }) => setState({ key, rows, cursor, newest, error: null, loading: false, searching: false }),
-      (error) => { if (!aborter.signal.aborted) setState({ key, rows: [], cursor: null, error, loading: false, searching: false }); },
-    );
+    let newest = "";
+    pages(filters, null, (rows, cursor, searching, first) => {
+      newest ||= first;
+      setState((/** @type {any} */ before) => ({ key, rows: before.key === key && !before.loading ? [...before.rows, ...rows] : rows, cursor, newest, error: null, loading: false, searching }));
+    }, aborter.signal).catch((error) => {
+      if (!aborter.signal.aborted) setState((/** @type {any} */ before) => ({ ...(before.key === key && !before.loading ? before : { key, rows: [], cursor: null }), error, loading: false, searching: false }));
+    });
     return () => aborter.abort();
   }, [key, turn]);
 
@@ -77,8 +85,7 @@ export function useFeed(filters, live) {
   const older = async () => {
     setState((/** @type {any} */ before) => ({ ...before, searching: true }));
     try {
-      const { rows, cursor } = await pages(filters, state.cursor);
-      setState((/** @type {any} */ before) => (before.key === key ? { ...before, rows: [...before.rows, ...rows], cursor, searching: false } : before));
+      await pages(filters, state.cursor, (rows, cursor, searching) => setState((/** @type {any} */ before) => (before.key === key ? { ...before, rows: [...before.rows, ...rows], cursor, searching } : before)));
     } catch (error) {
       setState((/** @type {any} */ before) => ({ ...before, error, searching: false }));
     }
@@ -104,17 +111,53 @@ function newestFirst(a, b) {
   return a.time < b.time ? 1 : a.time > b.time ? -1 : a.id < b.id ? 1 : -1;
 }
 
-/** @param {Record<string, any>} filters @param {string | null} cursor @param {AbortSignal} [aborted] */
-async function pages(filters, cursor, aborted) {
-  /** @type {any[]} */
-  const rows = [];
-  let newest = "";
-  for (let page = 0; page < EMPTY_PAGES; page++) {
+/**
+ * Reads a page, and more of them while they have few rows: each is shown as it comes.
+ * @param {Record<string, any>} filters @param {string | null} cursor
+ * @param {(rows: any[], cursor: string | null, searching: boolean, newest: string) => void} show searching: more are read
+ * @param {AbortSignal} [aborted]
+ */
+async function pages(filters, cursor, show, aborted) {
+  let count = 0;
+  for (let page = 1; page <= EMPTY_PAGES; page++) {
     const answer = await get("/audit", { ...filters, limit: PAGE, cursor }, aborted);
-    rows.push(...answer.data);
-    newest ||= answer.newest_cursor;
+    if (aborted?.aborted) return;
+    count += answer.data.length;
     cursor = answer.next_cursor;
-    if (cursor === null || rows.length >= PAGE / 2) break;
+    const searching = cursor !== null && count < PAGE / 2 && page < EMPTY_PAGES;
+    show(answer.data, cursor, searching, answer.newest_cursor);
+    if (!searching) return;
   }
-  return { rows, cursor, newest };
+}
+
+/** Says how much is new, and shows it: from the top, where it is. @param {{feed: Feed}} props */
+export function FeedHead({ feed }) {
+  const show = async () => {
+    await feed.showFresh();
+    scrollTo(0, 0);
+    // The button goes with what it said, and whoever pressed it goes on in the list.
+    /** @type {HTMLElement | null} */ (document.querySelector(".table-frame"))?.focus({ preventScroll: true });
+  };
+  return html`<div class="feed-head" aria-live="polite">${feed.fresh && html`<button class="primary" onClick=${show}>${feed.fresh}</button>`}</div>`;
+}
+
+/** How many rows there are, and the way to older ones. @param {{feed: Feed, older?: string}} props */
+export function FeedFoot({ feed, older = "Older" }) {
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const loading = useRef(feed.older);
+  loading.current = feed.older;
+  const before = useRef(0);
+  const count = feed.rows.length;
+  const waits = feed.more && !feed.searching && !feed.error;
+  useEffect(() => {
+    if (!waits || !box.current) return undefined;
+    // Where few rows are found the search through all that there are is the reader's to ask for.
+    const found = count - (count < before.current ? 0 : before.current);
+    before.current = count;
+    if (found < PAGE / 2) return undefined;
+    const observer = new IntersectionObserver((entries) => { if (entries.some((one) => one.isIntersecting)) loading.current(); }, { rootMargin: `${NEAR}px` });
+    observer.observe(box.current);
+    return () => observer.disconnect();
+  }, [waits, count]);
+  return html`<div class="table-foot" ref=${box}><span>${countText(count)} shown</span>${feed.more && html`<button disabled=${feed.searching} onClick=${feed.older}>${feed.searching ? "Looking …" : older}</button>`}</div>`;
 }

@@ -19,7 +19,7 @@ export function Field({ label, hint, error, children }) {
 export function TextField({ label, value, onInput, hint, error, type = "text", placeholder, required, unit, list, autofocus, mono }) {
   const listId = useId();
   return html`<${Field} label=${label} hint=${hint} error=${error}>${(/** @type {string} */ id, /** @type {string} */ described) => html`
-    <div class="input-frame"><input id=${id} type=${type} class=${mono ? "mono" : undefined} value=${value} placeholder=${placeholder} required=${required} autocomplete="off" spellcheck="false"
+    <div class="input-frame"><input id=${id} type=${type} class=${mono ? "mono" : undefined} value=${value} placeholder=${placeholder} required=${required} autocomplete="off" spellcheck=${false}
       inputmode=${type === "text" && unit ? "decimal" : undefined} autofocus=${autofocus} aria-describedby=${described} aria-invalid=${error ? "true" : undefined} list=${list ? listId : undefined}
       onInput=${(/** @type {any} */ event) => onInput(event.target.value)} />${unit && html`<span class="unit">${unit}</span>`}</div>
     ${list && html`<datalist id=${listId}>${list.map((one) => html`<option key=${one} value=${one} />`)}</datalist>`}`}<//>`;
@@ -49,6 +49,6 @@ export function Segments({ label, value, options, onInput, small, disabled }) {
 
 /** A search that `/` goes to. @param {{value: string, onInput: (value: string) => void, placeholder: string}} props */
 export function Search({ value, onInput, placeholder }) {
-  return html`<input class="search" type="search" data-search value=${value} placeholder=${placeholder} aria-label=${placeholder} autocomplete="off" spellcheck="false"
+  return html`<input class="search" type="search" data-search value=${value} placeholder=${placeholder} aria-label=${placeholder} autocomplete="off" spellcheck=${false}
     onInput=${(/** @type {any} */ event) => onInput(event.target.value)} />`;
 }

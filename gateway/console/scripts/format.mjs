@@ -90,6 +90,18 @@ export function utcText(iso) {
   return Number.isNaN(time.getTime()) ? iso : time.toISOString().replace("T", " ").replace(/\.(\d{3})Z$/, ".$1 UTC");
 }
 
+/** A time as fields for times have it, in the reader's zone; "" for what is no time. @param {string | undefined} iso */
+export function localTime(iso) {
+  const time = new Date(/^\d{4}-\d\d-\d\dT/.test(iso ?? "") ? /** @type {string} */ (iso) : NaN);
+  if (Number.isNaN(time.getTime())) return "";
+  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}T${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+}
+
+/** What a field for times has, in UTC. @param {string} local */
+export function utcOf(local) {
+  return local ? new Date(local).toISOString().replace(".000Z", "Z") : "";
+}
+
 /** "3 min ago", "in 2 d". @param {string | number} when ISO 8601, or milliseconds @param {number} [now] milliseconds */
 export function agoText(when, now = Date.now()) {
   const ms = (typeof when === "number" ? when : new Date(when).getTime()) - now;

@@ -20,16 +20,16 @@ function isTyped(target) {
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
 }
 
-/** @param {number} step */
-function moveRow(step) {
-  const rows = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("tr[data-row]")]);
-  if (!rows.length) return;
-  const index = rows.findIndex((row) => row === document.activeElement || row.getAttribute("aria-selected") === "true");
-  const row = rows[Math.max(0, Math.min(rows.length - 1, index + step))] ?? rows[0];
-  row.focus();
-  row.scrollIntoView({ block: "nearest" });
-  // With a drawer open, the next row is read in it.
-  if (document.querySelector(".drawer[data-follows]")) row.click();
+/** @type {((step: number) => void)[]} */
+const movers = [];
+
+/** What j and k do, the last table's first. Returns how it is taken off again. @param {(step: number) => void} move -1: to the row above */
+export function onMove(move) {
+  movers.push(move);
+  return () => {
+    const index = movers.lastIndexOf(move);
+    if (index >= 0) movers.splice(index, 1);
+  };
 }
 
 addEventListener("keydown", (event) => {
@@ -50,5 +50,5 @@ addEventListener("keydown", (event) => {
       search.focus();
       search.select();
     }
-  } else if (event.key === "j" || event.key === "k") moveRow(event.key === "j" ? 1 : -1);
+  } else if (event.key === "j" || event.key === "k") movers.at(-1)?.(event.key === "j" ? 1 : -1);
 });

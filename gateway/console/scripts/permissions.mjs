@@ -80,6 +80,11 @@ function withModels(models) {
   return `, with ${models.length > 4 ? `${models.length} models` : listed(models, "or")} only`;
 }
 
+/** The name of a team, where it is known. @param {any[] | undefined} teams @param {string} id */
+export function teamName(teams, id) {
+  return teams?.find((team) => team.team_id === id)?.team_alias || id;
+}
+
 /** A word or two for a table. @param {Permissions} permissions @param {string | null} [team] @param {string} [role] */
 export function permissionWord(permissions, team, role) {
   if (permissions === null && role === "viewer") return "no calls";

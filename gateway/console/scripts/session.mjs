@@ -84,7 +84,7 @@ export function SignInPage() {
         <p class="muted">Sign in with the master key, or with a key of this gateway. Without a role a key sees its own calls and limits.</p>
         <label class="field">
           <span>Key</span>
-          <input type="password" name="key" autocomplete="current-password" spellcheck="false" autofocus required
+          <input type="password" name="key" autocomplete="current-password" spellcheck=${false} autofocus required
             value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} aria-invalid=${error ? "true" : undefined} aria-describedby="sign-in-error" />
         </label>
         <p class="error-text" id="sign-in-error" role="alert">${error}</p>
@@ -110,7 +110,7 @@ export function OwnKeyPage() {
         <p>Callers bring their own Cohere key to this gateway. With yours you can try it here, and see what becomes of requests on the way.</p>
         <label class="field">
           <span>Your Cohere key</span>
-          <input type="password" autocomplete="off" spellcheck="false" autofocus required value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} />
+          <input type="password" autocomplete="off" spellcheck=${false} autofocus required value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} />
         </label>
         <button class="primary" disabled=${!key.trim()}>Go on</button>
         ${isExposed() && html`<p class="warn small" role="note">This page came over plain http: whoever is on the way can read the key.</p>`}

@@ -1,5 +1,5 @@
 /** Short messages on what was done, or failed, at the edge of the page. */
-import { html, signal } from "./html.mjs";
+import { html, signal, useLayoutEffect, useRef } from "./html.mjs";
 
 const SECONDS = 6;
 
@@ -27,7 +27,14 @@ export async function attempt(work, done) {
 }
 
 export function Toasts() {
-  return html`<div class="toasts" role="status" aria-live="polite">
+  const box = useRef(/** @type {any} */ (null));
+  const shown = toasts.value.length;
+  // A popover that is shown later lies above an open dialog, where what failed has to be read.
+  useLayoutEffect(() => {
+    box.current?.hidePopover?.();
+    if (shown) box.current?.showPopover?.();
+  }, [toasts.value]);
+  return html`<div class="toasts" role="status" aria-live="polite" popover="manual" ref=${box}>
     ${toasts.value.map((one) => html`<div key=${one.id} class=${"toast" + (one.bad ? " bad" : "")}>${one.text}</div>`)}
   </div>`;
 }
