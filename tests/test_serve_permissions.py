@@ -552,6 +552,10 @@ def test_the_list_of_models_has_those_that_may_be_used(restricted: Harness) -> N
         response = ask(restricted, "models", path, verb="GET", **{"accept-encoding": "gzip"})
         assert [model["name"] for model in response.body["models"]] == [A, "embed-v4.0"]
         assert response.body["models"][0]["endpoints"] == ["chat"], "each as it came"
+    listed = {"object": "list", "data": [{"id": A, "object": "model"}, {"id": "command-r7b-12-2024"}]}
+    restricted.respond_with(json_answer(200, listed))
+    response = ask(restricted, "models", "/cohere/compatibility/v1/models", verb="GET")
+    assert response.body == {"object": "list", "data": [{"id": A, "object": "model"}]}
 
 
 def form_of(*parts: tuple[str, str]) -> bytes:

@@ -445,6 +445,22 @@ def test_the_native_list_has_the_models_of_all() -> None:
             assert response.status == status and (status == 404 or response.body["name"] == name), response
 
 
+def test_the_compatible_list_has_the_models_of_all() -> None:
+    """In OpenAI's shape, as Cohere's compatibility API has it; its own entries are as they came."""
+    table = {"models": ["command-*", "only-here"]}
+    own = {"id": R, "object": "model", "created": 7, "owned_by": "cohere", "kind": "chat"}
+
+    with two(table) as harness:
+        harness.respond_with(
+            json_answer(200, {"object": "list", "data": [own], "models": [{"name": R}]}), listing(A, "not-served")
+        )
+        body = harness.ask("/cohere/compatibility/v1/models", None, "GET").body
+        assert [model["id"] for model in body["data"]] == [R, A, "only-here"]
+        assert body["object"] == "list" and body["data"][0] == own and body["data"][1]["object"] == "model"
+        harness.respond_with(json_answer(200, {"object": "list", "models": []}), listing(A))
+        assert harness.ask("/cohere/compatibility/v1/models", None, "GET").status == 502
+
+
 # --- settings ---------------------------------------------------------------------------------------------------
 
 ENVIRONMENT = {"COHERE_API_KEY": "k", "GATEWAY_MASTER_KEY": "sk-master-of-upstreams-1"}

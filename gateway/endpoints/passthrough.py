@@ -57,11 +57,11 @@ from translators.core.errors import TranslationError
 from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
 from translators.operations import passthrough
-from translators.operations.models import find_model, next_page, only_models, with_further
+from translators.operations.models import compatible_list, find_model, next_page, only_models, with_further
 
 STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndjson")
 
-LIST, GET = "models.list", "models.get"
+LIST, COMPATIBLE_LIST, GET = "models.list", "compatibility.models", "models.get"
 
 OWN_KEY_REFUSED = (401, 402, 403)
 """Statuses that are about a key."""
@@ -273,7 +273,9 @@ class PassthroughEndpoint:
 
     def _edits(self, method: Method, record: RequestRecord) -> bool:
         """Tells whether the answer is Cohere's list of models, and the caller gets another one."""
-        return method.name == LIST and (bool(record.principal.access.models) or self._services.upstream.routes_by_model)
+        return method.name in (LIST, COMPATIBLE_LIST) and (
+            bool(record.principal.access.models) or self._services.upstream.routes_by_model
+        )
 
     async def _send_model(self, method: Method, admission: Admission, send: Send, watcher: DisconnectWatcher) -> bool:
         """Sends what is known of the model that a path names, if it is a named upstream alone that has it.
@@ -294,11 +296,14 @@ class PassthroughEndpoint:
         self, response: UpstreamResponse, admission: Admission, target: str, send: Send, watcher: DisconnectWatcher
     ) -> None:
         """Sends the models of Cohere's list that the caller may use; after the last, those of the named upstreams."""
-        notes, page = Notes(), await response.read_body()
-        if self._services.upstream.routes_by_model and not next_page(page):
-            criteria = dict(parse_qsl(target.partition("?")[2]))
-            page = with_further(page, await self._further_models(admission.record, notes), criteria)
-        (page,) = only_models([page], partial(may_use, admission.principal.access))
+        notes, page, permitted = Notes(), await response.read_body(), partial(may_use, admission.principal.access)
+        if admission.record.cohere_method == COMPATIBLE_LIST:
+            page = compatible_list(page, await self._further_models(admission.record, notes), permitted)
+        else:
+            if self._services.upstream.routes_by_model and not next_page(page):
+                criteria = dict(parse_qsl(target.partition("?")[2]))
+                page = with_further(page, await self._further_models(admission.record, notes), criteria)
+            (page,) = only_models([page], permitted)
         headers = [pair for pair in response_headers(response.headers) if pair[0] != b"content-length"]
         await self._send_document(admission.record, page, [*headers, *note_headers(notes)], send, watcher)
 

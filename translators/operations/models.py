@@ -50,6 +50,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_models = msgspec.json.Decoder(list[Raw]).decode
 _decode_model = msgspec.json.Decoder(Model).decode
+_decode_name = msgspec.json.Decoder(str).decode
 
 
 class UnknownModel(InvalidField):
@@ -125,6 +126,21 @@ def with_further(page: bytes, further: Sequence[bytes], criteria: Mapping[str, s
         return _encode({**fields, "models": [*_decode_models(fields["models"]), *others]})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
+
+
+def compatible_list(page: bytes, further: Sequence[bytes], permitted: Callable[[str], bool]) -> bytes:
+    """Returns the permitted models of the list of Cohere's compatibility API, and behind them those of other upstreams.
+
+    page: in OpenAI's shape. further: pages in Cohere's. Raises UpstreamProtocolError.
+    """
+    try:
+        fields = _decode_fields(page)
+        models = {_decode_name(_decode_fields(raw)["id"]): raw for raw in _decode_models(fields["data"])}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
+    for model in _models(further):
+        models.setdefault(model.name, Raw(_encode(openai.Model(model.name, CREATED, OWNER))))
+    return _encode({**fields, "data": [raw for name, raw in models.items() if permitted(name)]})
 
 
 def find_model(pages: Sequence[bytes], name: str) -> bytes | None:
