@@ -64,6 +64,26 @@ class BudgetSpent(CallerError):
         self.limit = limit
 
 
+class FurtherCall(Struct):
+    """What a request has reserved beside its first call.
+
+    model: the one that the call is to beside that of the request, whose limits pay for it; empty for a call whose place
+    another one has taken. tokens, cost: what it took so far, in nano-dollars.
+    """
+
+    model: str
+    applied: Limits
+    states: Sequence[CounterState]
+    reservation: Reservation
+    tokens: int = 0
+    cost: int = 0
+
+    @property
+    def expected(self) -> int:
+        """What it costs as far as that is known: its estimate, or what it is known to have cost if that is more."""
+        return max(self.reservation.money, self.cost)
+
+
 class LimitedRequest(Struct):
     """An admitted request with what it has reserved. tokens, cost: what its record had before, in
     nano-dollars.
@@ -78,13 +98,26 @@ class LimitedRequest(Struct):
     reservation: Reservation
     tokens: int
     cost: int
-    further: tuple[Reservation, ...] = ()
+    further: tuple[FurtherCall, ...] = ()
+
+    @property
+    def reservations(self) -> list[Reservation]:
+        """All that is to be settled, the first call's at the beginning."""
+        return [self.reservation, *(call.reservation for call in self.further)]
+
+    def add(self, model: str, tokens: int, cost: int) -> None:
+        """Takes note of what a call to this model took, if it is not the one that the request was let in for."""
+        for call in self.further:
+            if call.model == model:
+                call.tokens += tokens
+                call.cost += cost
+                return
 
     def alone(self, counter: Counter, state: CounterState, record: RequestRecord) -> CounterState:
         """Returns a counter's state as it would be if what the request has taken so far were settled."""
         reserved = sum(
             counter.amount(reservation.tokens, reservation.money)
-            for reservation in (self.reservation, *self.further)
+            for reservation in self.reservations
             if any(own.id == counter.id and own.unit != "requests" for own in reservation.counters)
         )
         spent = 0
@@ -171,14 +204,34 @@ class Limiter:
         """
         another_model = limited is None or workload.model != limited.model
         applied = self._plan(record, workload.model).further(another_model)
-        if not applied.counters:
+        if not applied.counters and (limited is None or not another_model):
             return limited
+        if limited is None:
+            # Of what the request itself has no limits are known, but of this call.
+            before = record.prompt_tokens + record.completion_tokens, record.known_nanodollars
+            limited = LimitedRequest(record.model, NO_LIMITS, (), Reservation((), 0, 0), *before)
+        states, reservation = await self._reserve_further(limited, applied, record, method, workload)
+        # Both calls belong to the answer, and each is paid for by the limits that it was admitted with.
+        if not replaces:
+            model = workload.model if another_model else ""
+            limited.further = (*limited.further, FurtherCall(model, applied, states, reservation))
+            return limited
+        replaced = FurtherCall("", limited.applied, limited.states, limited.reservation)
+        further = (*limited.further, replaced)
+        return LimitedRequest(workload.model, applied, states, reservation, limited.tokens, limited.cost, further)
+
+    async def _reserve_further(
+        self, limited: LimitedRequest, applied: Limits, record: RequestRecord, method: Method, workload: Workload
+    ) -> tuple[Sequence[CounterState], Reservation]:
+        """Returns what is reserved for a further call of a request, and the states of its counters."""
+        if not applied.counters:
+            return (), Reservation((), 0, 0)
         tokens, money = self._estimates(applied, record, method, workload)
         wanted = list(applied.counters)
         counters, decision, reservation = await self._reserve(wanted, tokens, money)
         if reservation is None:
             pairs = list(zip(counters, decision.states, strict=True))
-            after = [limited.alone(counter, state, record) if limited else state for counter, state in pairs]
+            after = [limited.alone(counter, state, record) for counter, state in pairs]
             # Its own reservation may be all that is in the way: a caller with a budget for one call could never make a
             # second attempt.
             if not all(
@@ -188,22 +241,7 @@ class Limiter:
                 raise self._refusal(applied.limits, counters, decision.states, tokens, money)
             # It is the request alone that stands in its way. Nothing is reserved beside what it has reserved.
             reservation = Reservation(counters, 0, 0, local=counters is not wanted)
-        if limited is None:
-            before = record.prompt_tokens + record.completion_tokens, record.known_nanodollars
-            return LimitedRequest(workload.model, applied, decision.states, reservation, *before)
-        # Both calls belong to the answer, and both are paid for by the limits that they were admitted with.
-        if not replaces:
-            limited.further = (*limited.further, reservation)
-            return limited
-        return LimitedRequest(
-            workload.model,
-            applied,
-            decision.states,
-            reservation,
-            limited.tokens,
-            limited.cost,
-            (*limited.further, limited.reservation),
-        )
+        return decision.states, reservation
 
     def _plan(self, record: RequestRecord, model: str) -> Plan:
         end_user = self._end_user(record.end_user) if record.end_user else None
@@ -219,38 +257,49 @@ class Limiter:
 
     def give_back(self, limited: LimitedRequest) -> None:
         """Frees what a request had reserved that made no call."""
-        for reservation in (limited.reservation, *limited.further):
-            self.counters.settle(Settlement(reservation, 0, 0))
+        for reservation in limited.reservations:
+            self._settle(reservation, 0, 0)
 
     def settle(self, limited: LimitedRequest, record: RequestRecord, failed: bool) -> None:
         """Replaces what a request had reserved by what it took."""
-        reservation = limited.reservation
-        # Zero for each: the whole amount is settled once, with the reservation of the call that answered.
-        for further in limited.further:
-            self.counters.settle(Settlement(further, 0, 0))
         # A hit's tokens were counted when the answer was first made.
         tokens = record.prompt_tokens + record.completion_tokens - limited.tokens if record.cache != CACHE_HIT else 0
         money, cost = 0, record.cost_nanodollars
-        if cost is None or not (record.price_version or failed or record.cache == CACHE_HIT):
+        unknown = cost is None or not (record.price_version or failed or record.cache == CACHE_HIT)
+        if unknown:
             # Cohere did its work and its count was not seen: what was expected is the best that is known, if it is
             # not less than what other calls of the request are known to cost.
-            reserved = (reservation, *limited.further)
-            tokens = tokens or sum([one.tokens for one in reserved])
-            money = max(sum([one.money for one in reserved]), record.known_nanodollars - limited.cost)
-        elif record.price_version:
+            tokens = tokens or sum([one.tokens for one in limited.reservations])
+            reserved = limited.reservation.money + sum([call.expected for call in limited.further])
+            money = max(reserved, record.known_nanodollars - limited.cost)
+        elif cost is not None and record.price_version:
             # Only what came since: the record may have had a cost before.
             money = cost - limited.cost
-        self.counters.settle(Settlement(reservation, tokens, money))
-        if money:
-            self._report_spending(limited, money)
+        own_tokens, own_money = tokens, money
+        for call in limited.further:
+            part = call.expected if unknown and call.model else call.cost
+            # What another model took is no matter of this one's limits. A call that was replaced leaves all to its
+            # successor.
+            self._settle(call.reservation, call.tokens, part)
+            self._report_spending(call.applied, call.states, 0, part)
+            own_tokens, own_money = max(own_tokens - call.tokens, 0), max(own_money - part, 0)
+        self._settle(limited.reservation, own_tokens, own_money)
+        self._report_spending(limited.applied, limited.states, money, own_money)
 
-    def _report_spending(self, limited: LimitedRequest, money: int) -> None:
+    def _settle(self, reservation: Reservation, tokens: int, money: int) -> None:
+        if reservation.counters:
+            self.counters.settle(Settlement(reservation, tokens, money))
+
+    def _report_spending(self, applied: Limits, states: Sequence[CounterState], money: int, own: int) -> None:
         """Shows the budgets that a request was paid from, and tells the operator of those that it has brought to their
         end, or to their soft limit.
+
+        money: of the whole request. own: of the calls to the model whose limits these are.
         """
-        applied = limited.applied
         for position, labels, due in applied.budgets:
-            counter, spent = applied.counters[position], limited.states[position].spent + money
+            if not (amount := own if labels[2] else money):
+                continue
+            counter, spent = applied.counters[position], states[position].spent + amount
             self._metrics.count_budget(labels, spent, counter.limit)
             # Nearly always. What follows makes texts.
             if spent < due:
@@ -314,6 +363,8 @@ class Limiter:
         message = _limit_sentence(limit, counter, state)
         return CallerError(failure("limit_reached", message), str(_seconds_to_wait(counter, state)))
 
+
+NO_LIMITS = Limits.of(())
 
 _SECONDS = tuple(b"%ds" % seconds for seconds in range(2 * WINDOW + 2))
 """How a time to wait is written."""

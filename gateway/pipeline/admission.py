@@ -272,6 +272,8 @@ class Admission:
         prices = self._prices
         cost = prices.cost_of(model, usage.billed, usage.cached_tokens)
         self.record.add_usage(usage, cost, prices.version)
+        if self._limited is not None and self._limited.further:
+            self._limited.add(model, usage.prompt_tokens + usage.completion_tokens, cost or 0)
 
     @property
     def sees_jobs(self) -> bool:
