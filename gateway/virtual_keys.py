@@ -108,6 +108,7 @@ class VirtualKey(Rights, frozen=True, kw_only=True, omit_defaults=True, gc=False
     digest           of the current secret, as 64 hex digits; empty once the key is deleted
     last_four        characters of the secret, for `sk-...abcd`
     previous         digests of earlier secrets that are still accepted (`grace_period`)
+    replaced         digest of the secret that was rotated out last: whose calls are refused that still come with it
     expires          Unix seconds; None is never
     user_id          a label: whose key it is
     shared           "team": stored responses and conversations belong to the team, not to this key alone
@@ -123,6 +124,7 @@ class VirtualKey(Rights, frozen=True, kw_only=True, omit_defaults=True, gc=False
     expires: float | None = None
     shared: Literal["", "team"] = ""
     previous: tuple[PreviousDigest, ...] = ()
+    replaced: str = ""
     rotation_count: int = 0
     last_rotation_at: float | None = None
 
@@ -138,6 +140,7 @@ class _KeyIndex(Struct, frozen=True, gc=False):
     key_id: str
     digest: str
     previous: tuple[PreviousDigest, ...] = ()
+    replaced: str = ""
     deleted_at: float | None = None
 
 
@@ -148,11 +151,12 @@ _decode_index = msgspec.json.Decoder(_KeyIndex).decode
 class PackedKey(Struct, frozen=True, gc=False):
     """A key as it is stored, and what it is found by: a third of the memory. body: JSON. is_deleted: nobody is let in.
 
-    digests: of all secrets that may be presented for it, as hex digits.
+    digests: of all secrets that may be presented for it, as hex digits. replaced: of one that is not accepted.
     """
 
     key_id: str
     digests: tuple[str, ...]
+    replaced: str
     is_deleted: bool
     body: bytes
 
@@ -161,7 +165,7 @@ class PackedKey(Struct, frozen=True, gc=False):
         """Returns a key by its JSON."""
         index = _decode_index(body)
         digests = (index.digest, *(one.digest for one in index.previous))
-        return PackedKey(index.key_id, digests, index.deleted_at is not None, body)
+        return PackedKey(index.key_id, digests, index.replaced, index.deleted_at is not None, body)
 
     def unpacked(self) -> VirtualKey:
         """Returns the key itself."""

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from gateway.ledger import writer
 from gateway.settings.schema import CacheSettings, LedgerSettings, ModelPrice
+from gateway.store import keys
+from gateway.virtual_keys import PreviousDigest, Team, VirtualKey, digest_of
 from support import databases
 from support.app import (
     CHAT,
@@ -32,7 +36,10 @@ from support.app import (
     story,
     streamed,
 )
+from support.ledger import wait_for_rows
+from support.process import awaited
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
+from support.virtual_keys import BY, key_of, run_keyed_harness, secret_of, write
 from test_serve_cost import CHAT_COST, HELLO, ONE, embedded, meta
 
 THOUGHTS = {
@@ -392,3 +399,79 @@ def test_a_row_that_cannot_be_made_fails_no_call(tmp_path: Path, monkeypatch: py
             served.gateway.log.wait(lambda line: "KeyError while making a row" in line.get("message", ""))
         assert served.gateway.metrics()['gateway_ledger_rows_total{result="lost"}'] == 1
         assert harness.row_of(harness.ask("POST", *chat()))["outcome"] == "ok"
+
+
+# --- keys that are refused --------------------------------------------------------------------------------------
+
+BAD_KEYS: Mapping[str, tuple[VirtualKey, str]] = {
+    "blocked": (key_of("k", team_id="t", user_id="ada", blocked=True), "whoever runs the gateway can unblock it"),
+    "of a blocked team": (key_of("k", team_id="t", user_id="ada"), "the team of this API key is blocked"),
+    "from elsewhere": (key_of("k", user_id="ada", allowed_ips=("203.0.113.0/24",)), "from this address"),
+    "expired": (key_of("k", user_id="ada", expires=2.0), "the key has expired"),
+    "rotated": (key_of("k", user_id="ada"), "the key has another secret now"),
+    "rotated, and the time of both is over": (
+        replace(key_of("k", user_id="ada"), previous=(PreviousDigest(digest_of("sk-other"), 1.0),)),
+        "the key has another secret now",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_KEYS)
+def test_the_row_of_a_refused_call_names_the_key(name: str) -> None:
+    """At both doors and on a WebSocket. Nothing else that a key means comes with it."""
+    key, why = BAD_KEYS[name]
+    team = Team(team_id="t", team_alias="search", blocked=name == "of a blocked team")
+    secret = secret_of("k") if "time of both" not in name else "sk-other"
+    headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
+    with run_keyed_harness(team, key) as (harness, url):
+        gateway = harness.gateway
+        if name == "rotated":
+            write(url, lambda c: keys.rotate(c, "k", digest_of("sk-new"), "-new", BY, 2.0))
+            awaited(lambda: gateway.ask("GET", "/v1/nothing", None, headers).status == 401)
+        answers = [gateway.ask("POST", path, chat()[1], headers) for path in (CHAT, "/cohere/v2/chat")]
+        with pytest.raises(InvalidStatus):
+            connect(
+                f"ws://{gateway.address[0]}:{gateway.address[1]}/v1/responses", additional_headers=headers, proxy=None
+            )
+        doors = ("openai", "native", "websocket")
+        rows = [
+            wait_for_rows(url, lambda row, door=door: row.get("door", "openai") == door and row["status"] != 404)[-1]  # type: ignore[misc]
+            for door in doors
+        ]
+        for row in rows:
+            names = {field: row.get(field) for field in ("key_id", "key_alias", "team_id", "user_id")}
+            assert names == {"key_id": "k", "key_alias": "k", "team_id": key.team_id, "user_id": "ada"}, row
+            assert row["decision"] == "refused" and row["status"] in (401, 403)
+            who = "k (team search)" if key.team_id else "k"
+            assert row["sentence"].startswith(f"{who} tried to ") and why in row["sentence"], row["sentence"]
+        for answer in answers:
+            assert answer.status in (401, 403) and "x-gateway-key" not in answer.headers
+            assert answer.status == 403 or why not in answer.data.decode(), "said of all wrong keys alike"
+        assert not harness.upstream.exchanges
+        used = gateway.ask("GET", "/usage?by=key,team,user", None, {"authorization": f"Bearer {MASTER_KEY}"}).body[
+            "data"
+        ]
+        (sums,) = [one for one in used if one["key"] == "k"]
+        assert (sums["failures"], sums["cost_nanodollars"]) == (sums["calls"], 0)
+        assert (sums["team"], sums["user"]) == (key.team_id, "ada")
+        metrics = gateway.ask("GET", "/metrics").data.decode()
+        assert 'key="k"' not in metrics
+
+
+def test_a_flood_of_calls_with_a_key_that_is_refused_makes_few_rows() -> None:
+    headers = {"authorization": f"Bearer {secret_of('k')}"}
+    with run_keyed_harness(key_of("k", blocked=True)) as (harness, url):
+        for _ in range(2 * writer.ROWS_PER_ADDRESS + 5):
+            assert harness.gateway.ask("GET", "/v1/models", None, headers).status == 403
+        written = wait_for_rows(url, lambda row: row["key_id"] == "k", writer.ROWS_PER_ADDRESS)
+        assert len(written) <= 2 * writer.ROWS_PER_ADDRESS, "of one minute, or of two"
+
+
+def test_nobody_is_named_who_sends_a_key_that_is_unknown_or_deleted() -> None:
+    with run_keyed_harness(key_of("k"), key_of("other")) as (harness, url):
+        write(url, lambda c: keys.delete(c, VirtualKey, "k", BY, 2.0))
+        for secret in (secret_of("k"), "sk-nobody", secret_of("other") + "0"):
+            headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
+            awaited(lambda headers=headers: harness.gateway.ask("POST", CHAT, {}, headers).status == 401)  # type: ignore[misc]
+        rows = wait_for_rows(url, lambda row: row["status"] == 401, 3)
+        assert {row.get("key_id") for row in rows} == {None}

@@ -19,12 +19,12 @@ from gateway.auth.directory import KeyDirectory
 from gateway.auth.json_web_tokens import Claims, TokenChecker, TokenRefused, looks_like_token
 from gateway.auth.modes import Mode, mode_of
 from gateway.auth.permissions import NO_CALLS, UNLIMITED, access_of
-from gateway.auth.principal import Principal, owner_of, owner_of_virtual_key
+from gateway.auth.principal import KeyRefused, Principal, RefusedKey, owner_of, owner_of_virtual_key
 from gateway.auth.sessions import Sessions
 from gateway.auth.signing_keys import SigningKeys
 from gateway.errors import CallerError, failure
 from gateway.settings.schema import Settings
-from gateway.virtual_keys import Rights, VirtualKey, digest_of
+from gateway.virtual_keys import Rights, Team, VirtualKey, digest_of
 
 DEMO_KEY = "demo"
 """The Cohere key in demo mode: the emulator accepts any."""
@@ -161,8 +161,19 @@ class Authenticator:
             return self._principal_by_claims(claims, address)
         key = await self._key_of(secret)
         if key is None:
-            raise CallerError(WRONG_KEY)
+            raise self._wrong_key(secret)
         return self._principal_by_key(key, address)
+
+    def _wrong_key(self, secret: str) -> CallerError:
+        """Returns the refusal of a secret, with the key that it was of if there is one: for the ledger alone."""
+        key = self._directory.refused(digest_of(secret))
+        if key is None:
+            return CallerError(WRONG_KEY)
+        why = "the key has expired" if self._directory.has_expired(key) else "the key has another secret now"
+        return KeyRefused(WRONG_KEY, RefusedKey(key, self._team_of(key), why))
+
+    def _team_of(self, key: VirtualKey) -> Team | None:
+        return self._directory.teams.get(key.team_id) if key.team_id is not None else None
 
     def is_secret_in_url(self, path: str, query: bytes) -> bool:
         """Tells whether a URL has the master key in it. path: decoded."""
@@ -196,13 +207,14 @@ class Authenticator:
 
     def _principal_by_key(self, key: VirtualKey, address: str) -> Principal:
         """Returns the principal of a key that may be used. Raises CallerError (403)."""
-        team = self._directory.teams.get(key.team_id) if key.team_id is not None else None
+        team = self._team_of(key)
         # A 403 and not a 401: the key is known, and its holder may be told whom to ask.
         if key.blocked:
-            raise CallerError(KEY_BLOCKED)
+            raise KeyRefused(KEY_BLOCKED, RefusedKey(key, team))
         if key.team_id is not None and (team is None or team.blocked):
-            raise CallerError(TEAM_BLOCKED)
-        _require_address(address, key, team)
+            raise KeyRefused(TEAM_BLOCKED, RefusedKey(key, team))
+        if not _is_address_allowed(address, key, team):
+            raise KeyRefused(FOREIGN_ADDRESS, RefusedKey(key, team))
         principal = self._principals.get(key.key_id)
         # Records never change: the same objects mean the same rights.
         if principal is None or principal.key is not key or principal.team is not team:
@@ -224,7 +236,8 @@ class Authenticator:
             raise CallerError(WRONG_KEY)
         if team is not None and team.blocked:
             raise CallerError(TEAM_BLOCKED)
-        _require_address(address, None, team)
+        if not _is_address_allowed(address, team):
+            raise CallerError(FOREIGN_ADDRESS)
         name = f"jwt:{claims.subject}"
         principal = self._principals.get(name)
         if principal is None or principal.claims is not claims or principal.team is not team:
@@ -243,11 +256,9 @@ class Authenticator:
         self._principals[name] = principal
 
 
-def _require_address(address: str, *records: Rights | None) -> None:
-    """Raises CallerError (403) unless each record that names addresses has this one."""
-    for record in records:
-        if record is not None and record.allowed_ips and not is_within(address, record.allowed_ips):
-            raise CallerError(FOREIGN_ADDRESS)
+def _is_address_allowed(address: str, *records: Rights | None) -> bool:
+    """Returns whether each record that names addresses has this one."""
+    return all(record is None or not record.allowed_ips or is_within(address, record.allowed_ips) for record in records)
 
 
 @lru_cache(maxsize=CACHED_OWN_KEYS)

@@ -2,6 +2,7 @@
 
     find       a key by the digest of its secret, without a look at the database
     look_up    the same for a digest that `find` does not know: the key may have been made a moment ago, elsewhere
+    refused    a key that `find` refuses although it is known
     refresh    loads what has changed; call it after a change of your own, and the next request obeys it
     teams, end_users    records by id
 
@@ -81,6 +82,7 @@ class KeyDirectory:
         self._open_store, self._message, self._now = open_store, message, clock
         self._announcements = announcements
         self._by_digest: dict[str, str] = {}
+        self._replaced: dict[str, str] = {}
         self._packed: dict[str, bytes] = {}
         self._unpacked: dict[str, VirtualKey] = {}
         self._teams: dict[str, Team] = {}
@@ -156,6 +158,19 @@ class KeyDirectory:
 
     def current(self, key_id: str) -> VirtualKey | None:
         """Returns the newest version of a key; None for an unknown, a deleted or an expired one."""
+        key = self._newest(key_id)
+        return None if key is None or self.has_expired(key) else key
+
+    def refused(self, digest: str) -> VirtualKey | None:
+        """Returns the key of a digest that is not accepted: it has expired, or its secret was rotated out."""
+        key_id = self._by_digest.get(digest) or self._replaced.get(digest)
+        return self._newest(key_id) if key_id is not None else None
+
+    def has_expired(self, key: VirtualKey) -> bool:
+        """Returns whether a key is too old to be used."""
+        return key.expires is not None and key.expires <= self._now()
+
+    def _newest(self, key_id: str) -> VirtualKey | None:
         key = self._unpacked.get(key_id)
         if key is None:
             body = self._packed.get(key_id)
@@ -165,7 +180,7 @@ class KeyDirectory:
                 # What is unpacked is only a cache of what is packed, so all of it may go.
                 self._unpacked.clear()
             key = self._unpacked[key_id] = unpacked(body)
-        return None if key.expires is not None and key.expires <= self._now() else key
+        return key
 
     async def look_up(self, digest: str) -> VirtualKey | None:
         """Returns the key of a digest that `find` does not know, if the database has one.
@@ -253,12 +268,16 @@ class KeyDirectory:
         self._unpacked.pop(key.key_id, None)
         if old is not None:
             # The digests of the old version, too, or a rotated secret would go on being found.
-            for digest in PackedKey.of(old).digests:
+            packed = PackedKey.of(old)
+            for digest in packed.digests:
                 self._by_digest.pop(digest, None)
+            self._replaced.pop(packed.replaced, None)
         if not key.is_deleted:
             self._packed[key.key_id] = key.body
             for digest in key.digests:
                 self._by_digest[digest] = key.key_id
+            if key.replaced:
+                self._replaced[key.replaced] = key.key_id
 
     async def _try_to_load(self) -> None:
         try:

@@ -8,7 +8,9 @@ from msgspec import Struct
 from gateway.auth.credentials import Credential
 from gateway.auth.json_web_tokens import Claims
 from gateway.auth.permissions import UNLIMITED, Access
+from gateway.errors import CallerError
 from gateway.virtual_keys import Team, VirtualKey
+from translators.core.errors import Failure
 
 
 class Principal(Struct, frozen=True):
@@ -33,6 +35,25 @@ class Principal(Struct, frozen=True):
     access: Access = UNLIMITED
     user_id: str = ""
     claims: Claims | None = None
+
+
+class RefusedKey(Struct, frozen=True):
+    """A known key whose call was refused before it was anybody's: for the ledger, and no right comes with it.
+
+    why: in words, where the caller is told less.
+    """
+
+    key: VirtualKey
+    team: Team | None
+    why: str = ""
+
+
+class KeyRefused(CallerError):
+    """A key is known and may not be used."""
+
+    def __init__(self, failure: Failure, refused: RefusedKey) -> None:
+        super().__init__(failure)
+        self.refused = refused
 
 
 NOBODY = Principal("", "", False, Credential())

@@ -57,7 +57,8 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
     time          when the call ended, RFC 3339 in UTC
     at            the same as microseconds since 1970
-    key_id        of a virtual key; `master`, `demo`, `open` or `own key` for callers without one
+    key_id        of a virtual key, also of one that was refused; `master`, `demo`, `open` or `own key` for callers
+                  without one
     door          the API by which it came
     method        Cohere's, as in the table of methods
     object        what it acts on at Cohere, by its id
@@ -141,7 +142,8 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
     """
     at = int(clock * 1_000_000)
     principal, fault = record.principal, str(record.fault) if record.fault else None
-    key, team = principal.key, principal.team
+    refused = record.refused_key
+    key, team = (principal.key, principal.team) if refused is None else (refused.key, refused.team)
     total = now - record.started
     upstream = record.upstream_ended - record.upstream_began if record.upstream_ended else None
     return LedgerEntry(
@@ -149,9 +151,9 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         at=at,
         time=timestamp(at),
         request_id=record.request_id,
-        key_id=key_id_of(principal),
-        key_alias=principal.name or None,
-        team_id=team.team_id if team is not None else None,
+        key_id=key_id_of(principal) if refused is None else refused.key.key_id,
+        key_alias=(principal.name if refused is None else refused.key.key_alias or refused.key.key_id) or None,
+        team_id=team.team_id if team is not None else key.team_id if key is not None else None,
         user_id=key.user_id if key is not None else None,
         end_user=clean(record.end_user) or None,
         tags=tuple([clean(tag) for tag in record.tags[:MAX_TAGS]]),

@@ -180,7 +180,7 @@ def _record(body: bytes | None) -> Mapping[str, Any]:
 
 
 _UNINTERESTING = frozenset(
-    "updated_at updated_by created_at created_by revision deleted_at digest previous last_rotation_at"
+    "updated_at updated_by created_at created_by revision deleted_at digest previous replaced last_rotation_at"
     " rotation_count last_four key_id team_id user_id".split()
 )
 MAX_FIELDS = 5

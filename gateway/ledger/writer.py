@@ -524,7 +524,7 @@ def _set_done(done: asyncio.Future[None]) -> None:
 def _entry(record: RequestRecord, now: float, clock: float) -> LedgerEntry:
     """Returns the row of a record, with its sentence. now, clock: as in `entry_of`."""
     entry = entry_of(record, now, clock, _subject(record))
-    team = record.principal.team
+    team = record.principal.team if record.refused_key is None else record.refused_key.team
     name = (team.team_alias or team.team_id) if team is not None else ""
     # Nobody else has the row yet, and a copy of it would take as long as the sentence.
     force_setattr(entry, "sentence", sentence(entry, name, record.reason))

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from gateway.auth.principal import KeyRefused
 from gateway.errors import CallerLeft, failure_of
 from gateway.memory_budget import MemoryBudget
 from gateway.observability.access_log import Log
@@ -207,6 +208,8 @@ class Lifecycle:
             record.status = record.status or 503
             return None
         failure = failure_of(error)
+        if isinstance(error, KeyRefused):
+            record.refused_key, record.reason = error.refused, record.reason or error.refused.why
         record.fail(failure)
         self._log.failure(record.request_id, error, failure)
         return failure

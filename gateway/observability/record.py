@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 from msgspec import UNSET, Struct, UnsetType
 from starlette.types import Message, Scope
 
-from gateway.auth.principal import NOBODY, Principal
+from gateway.auth.principal import NOBODY, Principal, RefusedKey
 from gateway.memory_budget import UNLIMITED, RequestMemory
 from gateway.observability.bodies import Bodies
 from gateway.observability.call_controls import NO_CONTROLS, CallControls
@@ -102,6 +102,7 @@ class RequestRecord(Struct):
     cached_tokens      of the prompt's, those that Cohere had in its own cache; thinking_tokens: of the completion's
     attempts       the calls to Cohere, in the order in which they began
     notes          the sentences of the notes on the request
+    refused_key    the known key of a caller who was not let in
     reason         why policy refused the request, in a sentence of ours
     rate_limit_headers  of the response: the tightest limits of its caller
     estimated      some of the tokens were counted here, since Cohere never reported them
@@ -118,6 +119,7 @@ class RequestRecord(Struct):
     started: float
     headers: Mapping[bytes, bytes] = {}
     principal: Principal = NOBODY
+    refused_key: RefusedKey | None = None
     memory: RequestMemory = UNLIMITED
     authentication_note: str = ""
     operation: str = "other"

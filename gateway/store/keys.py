@@ -159,6 +159,7 @@ def rotate(
             "digest": digest,
             "last_four": last_four,
             "previous": previous,
+            "replaced": key.digest,
             "rotation_count": key.rotation_count + 1,
             "last_rotation_at": now,
         }
@@ -170,7 +171,7 @@ def delete(connection: Connection, kind: type[Stored], id: str, by: ChangedBy, n
     """Deletes a record: nobody finds it by alias or digest any more. Returns what is left of it; None if none was."""
     fields: dict[str, Any] = {"deleted_at": now}
     if kind is VirtualKey:
-        fields |= {"digest": "", "previous": ()}
+        fields |= {"digest": "", "previous": (), "replaced": ""}
     return _change_record(connection, kind, id, "deleted", lambda record: fields, by, now)
 
 
@@ -295,7 +296,8 @@ def _without_digests(record: Any) -> Any:
     if not isinstance(record, VirtualKey):
         return record
     previous = tuple(PreviousDigest(REMOVED, one.valid_until) for one in record.previous)
-    return replace(record, digest=REMOVED if record.digest else "", previous=previous)
+    removed = {name: REMOVED for name in ("digest", "replaced") if getattr(record, name)}
+    return replace(record, previous=previous, **removed)
 
 
 def _audit(connection: Connection, changes: Sequence[Change]) -> None:
