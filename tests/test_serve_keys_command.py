@@ -265,6 +265,15 @@ def test_a_file_that_is_none(
     assert main(["keys", "import", "--litellm", str(file), "--url", "http://127.0.0.1:8080"]) == 2
 
 
+def test_an_alias_is_imported_once(api: Management) -> None:
+    rows = [row_of(number, token=digest_of(f"sk-of-a-pair-{number}"), key_alias="a-pair") for number in range(2)]
+    for expected in ((1, 1, 0), (0, 1, 1)):  # again: the first is here, and the second still has its alias
+        result = litellm_import.judge(iter(rows))
+        result = api.run(litellm_import.insert(result, operator(), 1.0))
+        assert (len(result.keys), len(result.skipped), result.present) == expected
+        assert (result.skipped[0].row, result.skipped[0].reason) == (2, "another key has its alias")
+
+
 def test_an_import_is_all_or_nothing(api: Management) -> None:
     row = row_of(1, key_alias=None, token=digest_of("sk-that-comes-twice"))
     twice, actor = litellm_import.judge(iter([row, row])), operator()

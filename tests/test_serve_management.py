@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from gateway.management import fields
+from gateway.management import end_users, fields, teams
 from gateway.management.field_table import Verdict
 from gateway.management.fields import END_USER_NEW, KEY_NEW, TEAM_NEW
 from gateway.management.operations import OPERATIONS
@@ -793,6 +793,25 @@ def test_a_page_of_teams(api: Management) -> None:
     ]
     for query, param in (("page_size=0", "page_size"), ("sort_by=spend", "sort_by"), ("user_id=x", "user_id")):
         assert api.ask(f"/v2/team/list?{query}").error["param"] == param
+
+
+def test_a_list_that_is_cut_says_so(api: Management, monkeypatch: pytest.MonkeyPatch) -> None:
+    team = api.done("/team/new", {"team_id": unique("large")})["team_id"]
+    for _ in range(2):
+        api.new(team_id=team)
+        api.done("/team/new", {})
+        api.done("/customer/new", {"user_id": unique("user")})
+    lists = (
+        (teams, "MOST_KEYS", f"/team/info?team_id={team}", "keys: the newest 1 of 2"),
+        (teams, "MOST_TEAMS", "/team/list", "the newest 1 of "),
+        (end_users, "MOST_END_USERS", "/customer/list", "the newest 1 of "),
+    )
+    for module, name, path, words in lists:
+        assert "x-gateway-notes" not in api.ask(path).headers
+        monkeypatch.setattr(module, name, 1)
+        answer = api.ask(path)
+        assert words in answer.headers["x-gateway-notes"]
+        assert len(answer.body["keys"] if isinstance(answer.body, dict) else answer.body) == 1
 
 
 def test_when_a_budget_begins_anew(api: Management) -> None:

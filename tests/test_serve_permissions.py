@@ -636,6 +636,8 @@ def test_where_no_safety_mode_can_be_asked_for(served: Harness) -> None:
     served.respond_with(answered())
     for path in ("/cohere/v1/generate", "/cohere/compatibility/v1/chat/completions"):
         assert ask(served, "strict", path, {"model": A}).status == 403
+    # Cohere's default is as strict.
+    assert ask(served, "contextual", "/cohere/compatibility/v1/chat/completions", {"model": A}).status == 200
     assert ask(served, "strict", "/cohere/v1/chat", {"message": "Hi", "safety_mode": "NONE"}).status == 200
     assert served.upstream.requests[-1].json()["safety_mode"] == "STRICT"
     assert ask(served, "strict", "/cohere/v2/chat", b'{"Safety_Mode": "OFF", "model": "x"}').status == 400

@@ -26,6 +26,7 @@ import pytest
 from gateway.cli.main import main
 from gateway.ledger import exports, reports
 from gateway.ledger.reports import Report, as_csv
+from gateway.ledger.writer import Ledger
 from gateway.settings.schema import LedgerSettings
 from gateway.store.errors import StoreUnavailable
 from support.app import MASTER_KEY, Gateway, Response, demonstration
@@ -170,11 +171,28 @@ def test_cursors_go_through_everything_once(reported: Reported) -> None:
         ("/audit?format=xml", "format"),
         ("/spend/logs/v2?page=9999&page_size=1000", "page"),
         ("/global/spend/report?group_by=moon", "group_by"),
+        ("/audit?limit=1&limit=2", None),
+        ("/audit?model=%FF", None),
+        ("/audit?model=a%00", "model"),
     ],
 )
-def test_a_question_that_cannot_be_meant(reported: Reported, path: str, param: str) -> None:
+def test_a_question_that_cannot_be_meant(reported: Reported, path: str, param: str | None) -> None:
     answer = reported.ask("GET", path, MASTER_KEY)
     assert answer.status == 400 and answer.error["param"] == param
+
+
+def test_a_ledger_that_does_not_answer_is_said(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("the disk is gone")
+
+    for name in ("read", "find_body", "delete_body"):
+        monkeypatch.setattr(Ledger, name, away)
+    body = f"/audit/{'0' * 24}/body"
+    for verb, path in (("GET", "/audit"), ("GET", "/usage?by=model"), ("GET", body), ("DELETE", body)):
+        answer = reported.ask(verb, path, MASTER_KEY)
+        assert (answer.status, answer.error["code"]) == (503, "storage_unavailable"), path
+    info = reported.get(f"/key/info?key={reported.agent['key_id']}")["info"]
+    assert (info["spend"], info["model_spend"]) == (None, None), "nothing spent would be a lie"
 
 
 def test_usage_agrees_with_the_rows(reported: Reported) -> None:

@@ -319,6 +319,12 @@ def test_what_comes_behind_the_file_in_time_and_too_late(harness: Harness) -> No
     assert (response.status, response.error["param"]) == (400, "temperature")
 
 
+def test_a_second_file_is_left_out_and_noted(harness: Harness) -> None:
+    response = send(harness.gateway, ("cover", "c.png", b"png"), *FIRST, FILE)
+    assert (response.status, at_cohere(harness)[0][-1]) == (200, ("file", WAV))
+    assert response.headers["x-gateway-notes"] == "cover ignored (a file that nobody wants)"
+
+
 def test_names_that_would_break_a_head_are_escaped(harness: Harness) -> None:
     response = send(harness.gateway, *FIRST, ("file", r"a\"; name=\"model\r\n.wav", WAV))
     assert response.status == 200
