@@ -23,7 +23,7 @@ import msgspec
 from gateway.app import controlled_app
 from gateway.descriptors import HANDSHAKE_SECONDS, AcceptLimit
 from gateway.reload import RunningGateway
-from gateway.server import hypercorn_patches
+from gateway.server import free_memory, hypercorn_patches
 from gateway.server.connection import WRITE_TIMEOUT
 from gateway.server.garbage_collection import GarbageCollection, keep_what_is_loaded
 from gateway.server.idle_connections import close_idle
@@ -137,6 +137,7 @@ async def serve(
     if gateway is not None:
         accept_limit.install()
         GarbageCollection(gateway.metrics.collections.observe).start(loop)
+        free_memory.start(loop)
     configs = [_config(grace, settings) for _, _, settings in applications]
     had_terminal = has_terminal()
 
