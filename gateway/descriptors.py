@@ -12,7 +12,8 @@ import os
 import resource
 import socket
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 RESERVED_SHARE = 4
 """New connections wait when less than this part of all descriptors is left: a quarter."""
@@ -25,6 +26,9 @@ REPORT_SECONDS = 60.0
 
 MAX_ACCEPTED = 16
 """Connections that are accepted in one turn of the loop: in a burst those that are served wait no longer than that."""
+
+TURN_SECONDS = 0.002
+"""For which a worker leaves a new connection to others. One that is at work may be in a turn of its loop."""
 
 HANDSHAKE_SECONDS = 15.0
 """For the TLS handshake of a new connection."""
@@ -44,12 +48,20 @@ def exhausted(share: int = 0) -> bool:
     return bool(share) and limit != resource.RLIM_INFINITY and lowest >= limit - limit // share
 
 
+class Turns(Protocol):
+    """Whose turn it is to accept where other workers accept from the same sockets (`server/accept_turns.py`)."""
+
+    def is_others(self) -> bool: ...
+    def take_over(self) -> None: ...
+    def accepted(self) -> None: ...
+
+
 class AcceptLimit:
     """Stands between an event loop and its listening sockets.
 
     report: gets a sentence for the operator. close_idle: closes a few connections that serve no request, and returns
-    whether there were any. shared: other workers accept from the same sockets, so that each takes one connection in a
-    turn: who took all that wait would leave the others none.
+    whether there were any. turns: of the workers that accept from the same sockets, where there are others. Then each
+    takes one connection in a turn of its loop, and lets those go first that have accepted fewer.
     """
 
     def __init__(
@@ -57,9 +69,10 @@ class AcceptLimit:
         loop: asyncio.AbstractEventLoop,
         report: Callable[[str], None],
         close_idle: Callable[[], bool] = lambda: False,
-        shared: bool = False,
+        turns: Turns | None = None,
     ) -> None:
-        self._most = 1 if shared else MAX_ACCEPTED
+        self._most = 1 if turns is not None else MAX_ACCEPTED
+        self._turns = turns
         self._loop, self._report, self._close_idle = loop, report, close_idle
         self._reported_at = -REPORT_SECONDS
         self._accept: Callable[..., None] | None = getattr(loop, "_accept_connection", None)
@@ -88,12 +101,17 @@ class AcceptLimit:
             if exhausted(RESERVED_SHARE):
                 self._pause(listener, self._accept_some, arguments)
                 return
+            if self._turns is not None and self._turns.is_others():
+                self._let_others_go_first(listener, self._accept_some, arguments)
+                return
             try:
                 connection, _ = listener.accept()
             except OSError as error:
                 if error.errno in EXHAUSTED_ERRNOS:
                     self._pause(listener, self._accept_some, arguments)
                 return  # nobody waits any more, or who waited has left
+            if self._turns is not None:
+                self._turns.accepted()
             connection.setblocking(False)
             options = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
             opening = self._loop.connect_accepted_socket(protocol_factory, connection, **options)
@@ -116,12 +134,33 @@ class AcceptLimit:
         *timeouts: float,
     ) -> None:
         """Accepts a connection that waits, or pauses. Its parameters are those of asyncio's method."""
-        if not exhausted(RESERVED_SHARE):
-            assert self._accept is not None
-            self._accept(protocol_factory, listener, sslcontext, server, 1, *timeouts)
-            return
         arguments = (protocol_factory, listener, sslcontext, server, backlog, *timeouts)
-        self._pause(listener, self._on_connection, arguments)
+        if exhausted(RESERVED_SHARE):
+            self._pause(listener, self._on_connection, arguments)
+        elif self._turns is not None and self._turns.is_others():
+            self._let_others_go_first(listener, self._on_connection, arguments)
+        else:
+            assert self._accept is not None
+            # asyncio does not say whether it got one, but makes a protocol for each.
+            counted = partial(self._counted, protocol_factory) if self._turns is not None else protocol_factory
+            self._accept(counted, listener, sslcontext, server, 1, *timeouts)
+
+    def _counted(self, protocol_factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:
+        if self._turns is not None:
+            self._turns.accepted()
+        return protocol_factory()
+
+    def _let_others_go_first(
+        self, listener: socket.socket, accept: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        """Leaves a connection for a moment to the workers whose turn it is. What they do not take is not theirs."""
+        self._loop.remove_reader(listener)
+        self._loop.call_later(TURN_SECONDS, self._take_over, listener, accept, arguments)
+
+    def _take_over(self, *arguments: Any) -> None:
+        if self._turns is not None:
+            self._turns.take_over()
+        self._resume(*arguments)
 
     def _pause(self, listener: socket.socket, accept: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Closes a few idle connections, and lets new ones wait for a moment."""

@@ -69,11 +69,6 @@ class RunningGateway:
         self._middleware, self._websockets = middleware, websockets
         self._services, self._log, self._draining = services, log, draining
 
-    @property
-    def shares_sockets(self) -> bool:
-        """Other workers of this machine accept connections from the same sockets."""
-        return self._services.settings.workers > 1
-
     def report(self, sentence: str) -> None:
         """Tells the operator something."""
         self._log.message(sentence)

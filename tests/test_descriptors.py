@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -175,31 +174,3 @@ def test_the_listener_may_be_closed_while_accepting_pauses(monkeypatch: pytest.M
 
     asyncio.run(main())
     assert len(reports) == 1 and not errors
-
-
-@pytest.mark.parametrize(("shared", "accepted"), [(False, 5), (True, 1)])
-def test_a_worker_leaves_connections_to_others(shared: bool, accepted: int) -> None:
-    class Counted(socket.socket):
-        count = 0
-
-        def accept(self) -> Any:
-            connection = super().accept()
-            Counted.count += 1
-            return connection
-
-    async def main() -> None:
-        listener = Counted()
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(10)
-        listener.setblocking(False)
-        with contextlib.ExitStack() as stack:
-            for _ in range(5):
-                stack.enter_context(socket.create_connection(listener.getsockname(), 5))
-            limit = AcceptLimit(asyncio.get_running_loop(), lambda _: None, shared=shared)
-            limit.listen(listener, asyncio.Protocol)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)  # the first turn comes before the loop has looked at its sockets
-            limit.stop_listening(listener)
-        assert Counted.count == accepted
-
-    asyncio.run(main())

@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.auth.modes import mode_of
 from gateway.observability.operator_log import OperatorLog
+from gateway.server.accept_turns import BYTES, AcceptSlot
 from gateway.server.sockets import listen, raise_file_limit, remove_unix_socket
 from gateway.server.supervisor import SettingsRefused, Supervisor, WorkerRole
 from gateway.server.worker_entry import run_emulator, run_gateway
@@ -61,18 +62,22 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
             address = f"http://127.0.0.1:{emulator.getsockname()[1]}"
             settings = chosen_at_start(settings, "the embedded emulator", cohere_base_url=address)
             sockets.append(emulator)
+        counts = ""
         if settings.workers > 1:
             stack.enter_context(_shared_metrics())
+            counts = stack.enter_context(_accept_counts(settings.workers))
             if emulator is not None:  # it has state, and so a process of its own
                 roles.append(WorkerRole("emulator", run_emulator, partial(_emulator_arguments, emulator), False))
                 emulator = None
 
-        def arguments(reloaded: bool, restarts: dict[str, int], reason: str) -> tuple[Any, ...]:
-            if settings.workers > 1:  # the counters of workers that died are still counted
-                restarts = {reason: 1} if reason else {}
-            return WorkerStart(settings, source, reloaded, restarts), listener, emulator
+        def arguments(index: int, reloaded: bool, restarts: dict[str, int], reason: str) -> tuple[Any, ...]:
+            accepting = None
+            if settings.workers > 1:
+                restarts = {reason: 1} if reason else {}  # the counters of workers that died are still counted
+                accepting = AcceptSlot(counts, index, settings.workers)
+            return WorkerStart(settings, source, reloaded, restarts, accepting), listener, emulator
 
-        roles += [WorkerRole("worker", run_gateway, arguments)] * settings.workers
+        roles += [WorkerRole("worker", run_gateway, partial(arguments, index)) for index in range(settings.workers)]
         timeouts, log = settings.timeouts, OperatorLog(console=settings.log == "console")
         supervisor = Supervisor(
             roles, log, lambda: announce(settings), timeouts.hung_worker, timeouts.shutdown, sockets
@@ -120,6 +125,14 @@ def _shared_metrics() -> Iterator[None]:
         del os.environ[METRICS_DIRECTORY]
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def _accept_counts(workers: int) -> Iterator[str]:
+    """Makes the file in which workers count the connections they accept. It goes with the directory of metrics."""
+    with tempfile.NamedTemporaryFile(prefix="accept-counts-", dir=os.environ[METRICS_DIRECTORY]) as file:
+        file.truncate(workers * BYTES)
+        yield file.name
 
 
 def _remove_abandoned(parent: str) -> None:

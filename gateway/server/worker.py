@@ -24,6 +24,7 @@ from gateway.app import controlled_app
 from gateway.descriptors import HANDSHAKE_SECONDS, AcceptLimit
 from gateway.reload import RunningGateway
 from gateway.server import free_memory, hypercorn_patches
+from gateway.server.accept_turns import AcceptTurns
 from gateway.server.connection import WRITE_TIMEOUT
 from gateway.server.garbage_collection import GarbageCollection, keep_what_is_loaded
 from gateway.server.idle_connections import close_idle
@@ -107,7 +108,8 @@ async def _serve_gateway(
     gateway.metrics.workers.set(1)
     if start.reloaded:
         reload()
-    await serve(applications, settings.timeouts.shutdown, gateway, reload, link, tls)
+    turns = AcceptTurns(start.accepting) if start.accepting is not None else None
+    await serve(applications, settings.timeouts.shutdown, gateway, reload, link, tls, turns)
 
 
 def configure_interpreter() -> None:
@@ -123,17 +125,18 @@ async def serve(
     reload: Callable[[], None] = lambda: None,
     link: WorkerLink | None = None,
     tls: Tls | None = None,
+    turns: AcceptTurns | None = None,
 ) -> None:
     """Serves each application on its socket until a signal comes; the first one stops first, then the others.
 
     grace: seconds that requests in flight have after SIGTERM. gateway: the first application's, if it is the gateway.
-    reload: what SIGHUP does. tls: of the gateway's callers.
+    reload: what SIGHUP does. tls: of the gateway's callers. turns: of the workers that accept from the same sockets.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_handle_exception)
     stopping = asyncio.Event()
     report = gateway.report if gateway is not None else lambda _: None
-    accept_limit = AcceptLimit(loop, report, close_idle, gateway is not None and gateway.shares_sockets)
+    accept_limit = AcceptLimit(loop, report, close_idle, turns)
     if gateway is not None:
         accept_limit.install()
         GarbageCollection(gateway.metrics.collections.observe).start(loop)
@@ -142,6 +145,8 @@ async def serve(
     had_terminal = has_terminal()
 
     def stop(grace: float) -> None:
+        if turns is not None:
+            turns.leave()
         for config in configs:
             config.graceful_timeout = grace + ERROR_RESPONSE_SECONDS
         if gateway is not None:
@@ -165,7 +170,7 @@ async def serve(
             loop.add_signal_handler(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if link is not None:
-        _Heartbeat(link, gateway, orphaned=lambda: stop(grace)).start()
+        _Heartbeat(link, gateway, orphaned=lambda: stop(grace), turns=turns).start()
     triggers: list[Callable[[], Awaitable[None]]] = [stopping.wait]  # type: ignore[list-item]
     first_has_stopped = asyncio.Event()
     triggers += [first_has_stopped.wait] * (len(applications) - 1)  # type: ignore[list-item]
@@ -184,7 +189,14 @@ async def serve(
 class _Heartbeat:
     """Tells the supervisor that the loop turns, measures how late it does, and hears what the supervisor says."""
 
-    def __init__(self, link: WorkerLink, gateway: RunningGateway | None, orphaned: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: WorkerLink,
+        gateway: RunningGateway | None,
+        orphaned: Callable[[], None],
+        turns: AcceptTurns | None = None,
+    ) -> None:
+        self._turns = turns
         self._messages, self._traceback = link.messages, link.traceback
         self._gateway, self._orphaned = gateway, orphaned
         self._loop = asyncio.get_running_loop()
@@ -213,6 +225,8 @@ class _Heartbeat:
         if now - self._watched_since >= ORPHAN_SECONDS / 10:
             self._watched_since = now
             faulthandler.dump_traceback_later(ORPHAN_SECONDS, exit=True, file=self._traceback.fileno())
+        if self._turns is not None:
+            self._turns.beat()
         self._send(("alive",))
         self._due = now + BEAT_SECONDS
         self._loop.call_at(self._due, self._beat)

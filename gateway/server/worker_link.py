@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection
 
 from msgspec import Struct
 
+from gateway.server.accept_turns import AcceptSlot
 from gateway.settings.schema import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,13 +38,14 @@ class WorkerStart(Struct, frozen=True):
 
     settings: with the real port and, in demo mode, the emulator's address. reloaded: SIGHUP has come before, so the
     settings that can be reloaded are read again. restarts: workers that were replaced, by reason, which are to be
-    counted in this process.
+    counted in this process. accepting: where there are several workers.
     """
 
     settings: Settings
     source: SettingsSource
     reloaded: bool = False
     restarts: Mapping[str, int] = {}
+    accepting: AcceptSlot | None = None
 
 
 def has_terminal() -> bool:
