@@ -346,8 +346,8 @@ def test_a_long_list_draws_what_is_near(chromium: Browser, gateway: Gateway) -> 
         assert not window.overflows()
 
 
-def write_calls(gateway: Gateway, count: int, model: str, until: float) -> None:
-    """Calls that an unknown caller made, a second apart, as the gateway would have written them."""
+def write_calls(gateway: Gateway, count: int, model: str, until: float, cost: int = 0) -> None:
+    """Calls a second apart, each of another end user, as the gateway would have written them. cost: nano-dollars."""
 
     async def write() -> None:
         database = Database(address_of(gateway.database_url, "")[0], 30, 1)
@@ -361,7 +361,9 @@ def write_calls(gateway: Gateway, count: int, model: str, until: float) -> None:
                 request_id="req_old",
                 operation="chat",
                 model=model,
+                end_user=f"user-{number}",
                 status=200,
+                cost_nanodollars=cost,
                 sentence="Somebody called.",
             )
             entries.append(entry)
@@ -417,12 +419,21 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         with page.expect_download() as download:
             page.get_by_role("link", name="CSV").click()
         assert download.value.path().read_text(encoding="utf-8").startswith("model,hour,calls,")
-        # What a model's cost is made of, and its calls.
+        # What a model's cost is made of, and its calls; how much more it costs than before; of many groups the dearest.
         page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").first.click()
         expect(page).to_have_url(re.compile(r"/console/usage\?by=key&range=24h&model=command-a-03-2025"))
         page.get_by_role("row").filter(has_text="agent").get_by_role("link").last.click()
         expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025&key=key_\w+&since=2"))
         expect(page.locator("tr[data-row]").first).to_be_visible()
+        write_calls(gateway, 1, "dear", time.time() - 10 * 86_400, 3_000_000_000)
+        write_calls(gateway, 120, "dear", time.time(), 50_000_000)
+        window.visit("usage?range=7d")
+        expect(page.get_by_role("row").filter(has_text="dear")).to_contain_text("+100 %")
+        choose(page.get_by_role("radiogroup", name="By"), "End user")
+        expect(page.locator(".table-foot")).to_contain_text("100 of ")
+        page.get_by_role("button", name="Show all").click()
+        expect(page.locator(".table-foot")).to_have_count(0)
+        expect(page.locator("tbody tr").nth(119)).to_be_attached()
 
 
 def about(ms: float) -> str:
@@ -645,6 +656,15 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
             page.set_viewport_size({"width": 360, "height": 740})
             assert not window.overflows(), screen
             page.set_viewport_size(desk)
+        window.visit("calls")
+        page.get_by_role("button", name="Filters").click()
+        page.get_by_label("From").fill("2026-01-02T03:04")
+        expect(page.locator("tr[data-row]").first).to_be_visible()
+        moment = page.evaluate("new Date('2026-01-02T03:04').toISOString().slice(0, 19) + 'Z'")
+        assert page.evaluate("new URLSearchParams(location.search).get('since')") == moment, (
+            "typed in the reader's zone"
+        )
+        assert window.clipped() + window.violations() == []
         window.visit("keys")
         page.get_by_role("button", name="New key").click()
         expect(page.get_by_role("dialog")).to_be_visible()

@@ -128,11 +128,12 @@ class Console:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
 
     def clipped(self) -> list[str]:
-        """Tables and dialogs that have to be scrolled sideways, and cells whose text lies over the next one."""
+        """Tables and dialogs that have to be scrolled sideways, numbers that are cut, texts over their neighbours."""
         wide = (
-            "[...document.querySelectorAll('.table-frame, dialog, td > *')]"
+            "[...document.querySelectorAll('.table-frame, dialog, .field, td > *, td.number')]"
             ".filter(box => box.clientWidth && box.scrollWidth > box.clientWidth + 1)"
-            ".filter(box => !box.closest('td') || getComputedStyle(box).overflow === 'visible')"
+            ".filter(box => !box.closest('td') || box.matches('.number')"
+            " || getComputedStyle(box).overflow === 'visible')"
             ".map(box => box.className + ': ' + box.textContent.slice(0, 80))"
         )
         return [str(one) for one in self.page.evaluate(wide)]

@@ -30,18 +30,18 @@ const TIMES = [["since", "From"], ["until", "To"]];
 
 /** @type {import("../scripts/table.mjs").Column<any>[]} */
 const COLUMNS = [
-  { title: "Time", width: "8.6rem", cell: (call) => html`<${Time} at=${call.time} />` },
-  { title: "Status", width: "4.6rem", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${statusText(call)}<//>` },
+  { title: "Time", width: "8.4rem", cell: (call) => html`<${Time} at=${call.time} />` },
+  { title: "Status", width: "5.3rem", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${statusText(call)}<//>` },
   { title: "Key", cell: (call) => html`<span class="truncate" title=${call.key_alias ?? call.key_id}>${call.key_alias ?? call.key_id ?? "–"}</span>` },
   { title: "End user", hide: true, cell: (call) => html`<span class="truncate" title=${call.end_user}>${call.end_user}</span>` },
   { title: "Method", width: "6.6rem", hide: true, cell: (call) => call.method ?? call.operation },
   { title: "Model", width: "17%", hide: true, cell: (call) => html`<${ModelOf} call=${call} />` },
   { title: "In", width: "4.7rem", number: true, hide: true, cell: (call) => tokens(call.tokens.input) },
-  { title: "Out", width: "4.4rem", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },
-  { title: "Cost", width: "7.4rem", number: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
-  { title: "Took", width: "5.2rem", number: true, tiny: true, cell: (call) => durationText(call.total_ms) },
+  { title: "Out", width: "4.2rem", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },
+  { title: "Cost", width: "8rem", number: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
+  { title: "Took", width: "5rem", number: true, tiny: true, cell: (call) => durationText(call.total_ms) },
   { title: "First token", width: "6.2rem", number: true, hide: true, minor: true, cell: (call) => durationText(call.ttft_ms) },
-  { title: "Notes", width: "5rem", number: true, hide: true, cell: (call) => html`${call.cache === "hit" && html`<${Chip} tone="accent">cache<//> `}${call.attempts.length > 1 && html`<${Chip} tone="warn" title="Attempts">${call.attempts.length}×<//> `}${call.notes.length > 0 && html`<span title=${call.notes.join("\n")}>${call.notes.length}</span>`}` },
+  { title: "Notes", width: "4.8rem", number: true, hide: true, cell: (call) => html`${call.cache === "hit" && html`<${Chip} tone="accent">cache<//> `}${call.attempts.length > 1 && html`<${Chip} tone="warn" title="Attempts">${call.attempts.length}×<//> `}${call.notes.length > 0 && html`<span title=${call.notes.join("\n")}>${call.notes.length}</span>`}` },
 ];
 
 export default function Calls() {
@@ -71,7 +71,7 @@ export default function Calls() {
     ${more && html`<div class="card filter-fields"><div class="form-grid">${FIELDS.filter(([name]) => seesAll.value || !["key", "team"].includes(name)).map(([name, label, hint]) => html`<label class="field" key=${name}><span>${label}</span>
       <input value=${query[name] ?? ""} placeholder=${hint} onChange=${(/** @type {any} */ event) => setQuery({ [name]: event.target.value.trim() })} /></label>`)}
       ${TIMES.map(([name, label]) => html`<label class="field" key=${name}><span>${label}</span>
-      <input type="datetime-local" step="1" value=${localTime(query[name])} onChange=${(/** @type {any} */ event) => setQuery({ [name]: utcOf(event.target.value) })} /></label>`)}</div></div>`}
+      <input type="datetime-local" value=${localTime(query[name])} onChange=${(/** @type {any} */ event) => setQuery({ [name]: utcOf(event.target.value) })} /></label>`)}</div></div>`}
     <${FeedHead} feed=${feed} />
     ${feed.error && html`<${Failure} error=${feed.error} retry=${feed.reload} />`}
     ${feed.loading || (feed.searching && !feed.rows.length) ? html`<${Loading} lines=${8} />` : feed.rows.length ? html`

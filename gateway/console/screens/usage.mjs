@@ -16,6 +16,9 @@ const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const SERIES = COLOURS.length - 1;
 
+/** Rows of the table before somebody asks for all. */
+const MANY = 100;
+
 /** Ranges: name, text, length in hours, and what a column of the charts is. @type {[string, string, number, "hour" | "day"][]} */
 const RANGES = [["24h", "24 h", 24, "hour"], ["7d", "7 d", 24 * 7, "day"], ["30d", "30 d", 24 * 30, "day"], ["90d", "90 d", 24 * 90, "day"], ["1y", "1 year", 24 * 365, "day"]];
 
@@ -105,6 +108,7 @@ function sinceOf(hours, step) {
 
 /** @param {{groups: Group[], drawn: Group[], series?: Map<string, any[]>, rows: any[], by: string, step: "hour" | "day", hours: number, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any, before?: Map<any, number>, range: string, filters: Record<string, string>, since: string}} props rows: sums over time; series: of those that are drawn by themselves; latencies: where they are counted; before: what groups cost in the time before */
 function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime, byGroup, inAll, before, range, filters, since }) {
+  const [whole, setWhole] = useState(false);
   const length = step === "hour" ? HOUR : DAY;
   const first = new Date(sinceOf(hours, step)).getTime();
   const count = Math.round((hours * HOUR) / length);
@@ -158,7 +162,7 @@ function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime
       ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Latency over time" format=${durationText} lines=${latencyLines(times, overTime)} /><//>`
         : html`<${Card} title="Time taken, mean"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
     </div>
-    <${Table} caption="Usage" rows=${sorted} id=${(/** @type {any} */ group) => group.id} columns=${[
+    <${Table} caption="Usage" rows=${whole ? sorted : sorted.slice(0, MANY)} id=${(/** @type {any} */ group) => group.id} columns=${[
       { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title=${by === "end_user" ? "Show the calls" : "What it is made of"} to=${by === "end_user" ? href("calls", { ...within(group.id), since }) : href("usage", { ...route.value.query, ...within(group.id), by: next })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted truncate models" title=${group.name}>${group.name}</span>`) },
       { title: "Cost", number: true, cell: (/** @type {any} */ group) => group.unpriced && !group.cost ? html`<${Cost} nano=${null} />` : html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
@@ -176,6 +180,7 @@ function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime
       ] : [{ title: "Mean time", number: true, hide: true, cell: (/** @type {any} */ group) => durationText(group.calls ? group.ms / group.calls : null) }]),
       ...(Object.keys(total.units).some(isOther) ? [{ title: "Other units", hide: true, minor: true, cell: (/** @type {any} */ group) => Object.entries(group.units).filter(([unit]) => isOther(unit)).map(([unit, count]) => `${countText(count)} ${unit.replaceAll("_", " ")}`).join(", ") }] : []),
     ]} />
+    ${sorted.length > MANY && !whole && html`<div class="table-foot"><span>${countText(MANY)} of ${countText(sorted.length)} shown, the dearest first</span><button onClick=${() => setWhole(true)}>Show all</button></div>`}
   </div>`;
 }
 

@@ -90,11 +90,11 @@ export function utcText(iso) {
   return Number.isNaN(time.getTime()) ? iso : time.toISOString().replace("T", " ").replace(/\.(\d{3})Z$/, ".$1 UTC");
 }
 
-/** A time as fields for times have it, in the reader's zone; "" for what is no time. @param {string | undefined} iso */
+/** A time as fields for times have it, to the minute, in the reader's zone; "" for what is no time. @param {string | undefined} iso */
 export function localTime(iso) {
   const time = new Date(/^\d{4}-\d\d-\d\dT/.test(iso ?? "") ? /** @type {string} */ (iso) : NaN);
   if (Number.isNaN(time.getTime())) return "";
-  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}T${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}T${two(time.getHours())}:${two(time.getMinutes())}`;
 }
 
 /** What a field for times has, in UTC. @param {string} local */
