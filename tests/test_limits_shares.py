@@ -255,3 +255,27 @@ def test_a_reservation_that_is_renewed_in_an_emptied_redis_is_freed_once() -> No
         await counters.stop()
 
     asyncio.run(main())
+
+
+def test_a_window_that_ends_over_three_processes_keeps_what_was_reserved_in_it(tmp_path: Path) -> None:
+    """One process turns to the next window first, one has a clock that is an hour late."""
+    first, second = (Counter("key:k:budget:1h", "money", 900, start, start + 3_600) for start in (3_600, 7_200))
+    with redis_process() as redis:
+
+        async def main() -> None:
+            async with gateways(redis.url, tmp_path, 3, timeout=20.0) as (early, late, behind):
+                reservation = await late.reserve(first, money=500)
+                assert reservation is not None
+                assert await behind.reserve(first, money=401) is None
+                turned = await early.reserve(second, money=400)
+                assert turned is not None, "what is under way counts in both windows until it is settled"
+                assert await early.reserve(second, money=1) is None
+                late.counters.settle(Settlement(reservation, 0, 600))
+                await late.settled()
+                early.counters.settle(Settlement(turned, 0, 700))
+                await early.settled()
+                assert await behind.reserve(first, money=1) is None, "1,300 in both hours"
+                _, decision, _ = await early.counters.reserve((second,), 0, 200)
+                assert decision.admitted and decision.states[0] == CounterState(700, 200), "600 are the hour's before"
+
+        asyncio.run(main())
