@@ -159,6 +159,22 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         "",
         f"{AGENT} tried to read a model: refused, there is no such model.",
     ),
+    (  # a model that is what the call acts on is named once
+        {**NOTHING, "method": "models.get", "operation": "native", "object": "command-r7b", "model": "command-r7b"},
+        "",
+        f"{AGENT} read model command-r7b: allowed, 0.8 s.",
+    ),
+    (
+        {**FAILED, "method": "embed_jobs.get", "operation": "native", "status": 400, "model": None, "attempts": ()}
+        | {"fault": "caller_request", "error": "invalid_value"},
+        "",
+        f"{AGENT} tried to read an embed job: refused, a value is not valid.",
+    ),
+    (  # the parts of a request that was split are no further tries
+        {"attempts": (Attempt(1, 200), Attempt(1, 200))},
+        "",
+        f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, $0.00026, 0.8 s.",
+    ),
     (
         {**NOTHING, "key_alias": "master", "team_id": None, "method": None, "operation": "response", "attempts": ()},
         "",
@@ -170,6 +186,13 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
 @pytest.mark.parametrize(("fields", "reason", "expected"), CASES)
 def test_golden(fields: dict[str, Any], reason: str, expected: str) -> None:
     assert sentence(LedgerEntry(**{**CHAT, **fields}), "search", reason) == expected
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"), [(4.4, "4 ms"), (99.4, "99 ms"), (100.0, "0.1 s"), (61_000, "61.0 s")]
+)
+def test_how_long_a_call_took(milliseconds: float, expected: str) -> None:
+    assert sentence(LedgerEntry(**{**CHAT, "total_ms": milliseconds})).endswith(f", {expected}.")
 
 
 @pytest.mark.parametrize(
