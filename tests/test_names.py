@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -13,7 +14,14 @@ from gateway.emulator.model_catalog import MODELS, REMOVED
 from support.transcripts import property_of
 from translators.core.capabilities import CAPABILITIES, EMBEDDERS, RERANKERS, model_capabilities
 from translators.core.contracts import Policy
-from translators.core.model_names import SUCCESSORS, SYNONYMS, resolve, resolve_and_note, without_prefix
+from translators.core.model_names import (
+    SUCCESSORS,
+    SYNONYMS,
+    resolve,
+    resolve_and_note,
+    with_deployment,
+    without_prefix,
+)
 from translators.core.notes import Notes
 from translators.core.tool_names import LONGEST, ToolNames
 
@@ -183,6 +191,25 @@ def test_a_spelling_is_not_noted(requested: str, note: str) -> None:
 def test_every_spelling_is_of_a_model() -> None:
     assert set(SYNONYMS.values()) <= {*CAPABILITIES, *EMBEDDERS, *RERANKERS}
     assert not set(SYNONYMS) & {*CAPABILITIES, *EMBEDDERS, *RERANKERS, *SUCCESSORS}
+
+
+@pytest.mark.parametrize(
+    ("body", "replaced"),
+    [
+        (b'{"model":"a","x":1e400}', "a"),
+        (b'{"x":1e400}', ""),
+        (b'{"x":1e400,"model":"deployed"}', ""),
+        (b'{"model":5,"x":1e400}', ""),
+    ],
+)
+def test_at_azure_the_url_names_the_model(body: bytes, replaced: str) -> None:
+    changed, model = with_deployment(body, "deployed")
+    assert (json.loads(changed)["model"], model) == ("deployed", replaced) and b"1e400" in changed
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model":\xff}', b""])
+def test_a_body_that_cannot_be_read_is_left_to_the_translation(body: bytes) -> None:
+    assert with_deployment(body, "deployed") == (body, "")
 
 
 def test_bare() -> None:

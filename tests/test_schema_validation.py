@@ -193,7 +193,7 @@ def test_numbers_that_are_too_large_to_be_divided() -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    [{"$ref": "#/nowhere"}, {"type": "str"}, {"$ref": "#"}, {"$ref": "https://example.com/a"}],
+    [{"$ref": "#/nowhere"}, {"type": "str"}, {"$ref": "https://example.com/a"}],
     ids=str,
 )
 def test_where_it_cannot_be_decided_a_value_may_be(schema: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from schemas.cohere.chat import Usage
+from schemas.cohere.events import is_message_end
 from support import transcripts
 from support.transcripts import property_of
 from translators.answer.usage import FINISH_REASONS, Counts, counts, finish_reason
@@ -153,3 +154,19 @@ def test_numbers_that_are_none_are_zero() -> None:
     assert json.loads(msgspec.json.encode(Counts(billed={"a": 1}))) == {
         **{"prompt": 0, "completion": 0, "cached": 0, "reasoning": 0, "image": 0, "billed": {"a": 1}}
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "ends"),
+    [
+        (b'{"type":"message-end","delta":{}}', True),
+        (b'{"type":"content-delta"}', False),
+        (b'{"type":"tool-call-start","name":"message-end"}', False),
+        (b'{"type":"message-end"', False),
+        (b'{"type":"\xff","x":"message-end"}', False),
+        (b'"message-end"', False),
+        (b"[DONE]", False),
+    ],
+)
+def test_the_event_that_ends_an_answer(data: bytes, ends: bool) -> None:
+    assert is_message_end(data) is ends
