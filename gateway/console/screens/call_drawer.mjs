@@ -132,7 +132,7 @@ function CostTable({ call, prices }) {
   const price = prices?.data.find((/** @type {any} */ model) => model.id === call.model)?.price ?? {};
   const stale = prices && call.price_version && prices.price_version !== call.price_version;
   const facts = html`<p class="muted small">${countText(call.tokens.input)} tokens in${call.tokens.cached ? `, ${countText(call.tokens.cached)} of them cached` : ""}; ${countText(call.tokens.output)} out${call.tokens.thinking ? `, ${countText(call.tokens.thinking)} of them thinking` : ""}${call.estimated ? "; estimated, since Cohere never reported them" : ""}.</p>`;
-  if (!units.length) return html`<p><${Cost} nano=${call.cost_nanodollars} /> <span class="muted">nothing was billed</span></p>`;
+  if (!units.length) return html`<p><${Cost} nano=${call.cost_nanodollars} /> ${call.cost_nanodollars === 0 && html`<span class="muted">nothing was billed</span>`}</p>${call.cost_nanodollars !== 0 && facts}`;
   return html`<table class="units"><tbody>${units.map(([unit, count]) => {
     const [name, per] = PRICES[unit] ?? ["", 1];
     const each = price[name];

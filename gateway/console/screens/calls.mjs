@@ -31,7 +31,7 @@ const TIMES = [["since", "From"], ["until", "To"]];
 /** @type {import("../scripts/table.mjs").Column<any>[]} */
 const COLUMNS = [
   { title: "Time", width: "8.4rem", cell: (call) => html`<${Time} at=${call.time} />` },
-  { title: "Status", width: "5.3rem", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${statusText(call)}<//>` },
+  { title: "Status", width: "6rem", cell: (call) => html`<${Chip} tone=${statusTone(call)} title=${call.fault ?? call.outcome}>${statusText(call)}<//>` },
   { title: "Key", cell: (call) => html`<span class="truncate" title=${call.key_alias ?? call.key_id}>${call.key_alias ?? call.key_id ?? "–"}</span>` },
   { title: "End user", hide: true, cell: (call) => html`<span class="truncate" title=${call.end_user}>${call.end_user}</span>` },
   { title: "Method", width: "6.6rem", hide: true, cell: (call) => call.method ?? call.operation },

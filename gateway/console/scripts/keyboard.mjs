@@ -35,6 +35,7 @@ export function onMove(move) {
 addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.altKey) return;
   if (event.key === "Escape") {
+    if (document.querySelector("dialog[open]")) return; // it is the dialog's, not of the drawer that is below it
     const close = closers.at(-1);
     if (close) {
       event.preventDefault();
