@@ -317,6 +317,21 @@ async def test_few_segments_are_read_for_a_page_of_one_request_id(
         await database.close()
 
 
+@pytest.mark.asyncio
+async def test_rows_of_one_moment_are_in_the_order_of_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "SEGMENT_ROWS", 2)
+    async with throwaway("sqlite", tmp_path) as url:
+        database = Database(url, 30, 1)
+        rows = [replace(entry(number, request_id=SAME), at=NOW * MICROSECONDS) for number in range(6)]
+        for start in (4, 2, 0):  # the newest id is in the oldest segment
+            await insert(database, rows[start : start + 2])
+        for limit in (1, 2, 3, 6):
+            assert await all_pages(database, Filter(request_id=SAME), limit) == [row.id for row in reversed(rows)]
+        await database.close()
+
+
 _BEFORE_SEGMENTS = {
     "sqlite": (
         "DROP INDEX ix_ledger_segment",
