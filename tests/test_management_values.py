@@ -83,6 +83,7 @@ REFUSED: tuple[tuple[Callable[..., Any], Any, str, str], ...] = (
     (values.budget_fallbacks, {"embed-v4.0": ["a"]}, "f.embed-v4.0", "makes embeddings"),
     (values.budget_fallbacks, {"cohere/embed-v4.0": ["a"]}, "f.cohere/embed-v4.0", "makes embeddings"),
     (values.budget_fallbacks, {"a": ["b", "a"]}, "f.a", "its own fallback"),
+    (values.budget_fallbacks, {"a": ["b\n"]}, "f", "cannot be printed"),
     (values.model_max_budget, {"m": ModelLimit(None, "1d")}, "f.m.budget_limit", "'budget_limit'"),
     (values.model_max_budget, {"m": ModelLimit(1.0)}, "f.m.time_period", "'time_period'"),
     (values.model_max_budget, {"m": ModelLimit()}, "f.m.budget_limit", "'budget_limit'"),
