@@ -49,7 +49,9 @@ ACCEPTED: tuple[tuple[Callable[..., Any], Any, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize(("check", "value", "expected"), ACCEPTED, ids=lambda one: getattr(one, "__name__", str(one)[:40]))
+@pytest.mark.parametrize(
+    ("check", "value", "expected"), ACCEPTED, ids=lambda one: getattr(one, "__name__", str(one)[:40])
+)
 def test_a_value_is_taken(check: Callable[..., Any], value: Any, expected: Any) -> None:
     notes = Notes()
     assert check("f", value, notes) == expected and not list(notes)
@@ -94,7 +96,9 @@ REFUSED: tuple[tuple[Callable[..., Any], Any, str, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("check", "value", "param", "words"), REFUSED, ids=lambda one: getattr(one, "__name__", str(one)[:40]))
+@pytest.mark.parametrize(
+    ("check", "value", "param", "words"), REFUSED, ids=lambda one: getattr(one, "__name__", str(one)[:40])
+)
 def test_a_value_is_refused_by_its_path(check: Callable[..., Any], value: Any, param: str, words: str) -> None:
     with pytest.raises(InvalidField) as caught:
         check("f", value, Notes())

@@ -6,6 +6,7 @@ HTTP requests, WebSockets, the messages on a WebSocket and background responses 
 
 import asyncio
 import copy
+import os
 import re
 import time
 from collections.abc import Awaitable, Mapping
@@ -36,8 +37,9 @@ _LONGEST_PATH = 200
 _SECRET = re.compile(r"sk-[^/]+|(?<=/key/)[^/]+(?=/regenerate)")
 """The part of a path that is the secret of a key, or may be one."""
 
-# Seeded once by the system. Each worker is an interpreter of its own, so no two count alike.
+# Seeded once by the system in each process, so no two count alike.
 _random = Random(SystemRandom().getrandbits(256))
+os.register_at_fork(after_in_child=lambda: _random.seed(SystemRandom().getrandbits(256)))
 
 
 def new_id() -> str:

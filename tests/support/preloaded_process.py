@@ -1,10 +1,10 @@
-"""Processes of Python that need not import the libraries: they are forked from one that has.
+"""Processes of Python that need not import anything: they are forked from one that has.
 
-To import what the gateway stands on takes a second of CPU, more than most tests of processes do with it, and a server
-imports it in its worker; the clients' libraries take as long. Here one process imports the libraries (not a line of
-ours), and forks for each program; where a supervisor starts a worker, it forks as well where it would start an
-interpreter. What a new interpreter guarantees is kept: only the descriptors that are passed on stay open, handlers of
-signals and what runs at exit are as at first, and everything of ours is read anew.
+To import the gateway and what it stands on takes a second of CPU, more than most tests of processes do with it, and a
+server imports it in its worker; the clients' libraries take as long. Here one process imports all that, and forks for
+each program; where a supervisor starts a worker, it forks as well where it would start an interpreter. What a new
+interpreter guarantees is kept: only the descriptors that are passed on stay open, handlers of signals and what runs at
+exit are as at first, and what a module does once in a process is done anew.
 
 `start` is used by `process.py`, `run` by the examples. This file is also the program of the process that forks.
 """
@@ -42,9 +42,9 @@ GATEWAY_LIBRARIES = (
     "aiohttp asyncpg click cryptography.hazmat.primitives.ciphers.aead hypercorn.asyncio hypercorn.protocol.h2 "
     "hypercorn.protocol.h11 jsonschema jwt msgspec multiprocessing.popen_spawn_posix python_multipart re2 "
     "redis.asyncio sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.sqlite sqlalchemy.ext.asyncio sqlite3 "
-    "starlette.applications starlette.middleware starlette.responses starlette.routing tomllib wsproto"
+    "starlette.applications starlette.middleware starlette.responses starlette.routing tomllib wsproto "
+    "gateway.server.worker gateway.server.process gateway.cli.serve"
 ).split()
-"""All but prometheus_client, which looks at the environment when it is imported."""
 
 _ORDERING = threading.Lock()
 """One order and its answer at a time: two threads would read each other's."""
@@ -145,6 +145,7 @@ def _forking_process(libraries: tuple[str, ...]) -> socket.socket:
 def serve_forks(control: socket.socket, libraries: Sequence[str]) -> None:
     """Start what is ordered, and pass on how it ended, until the test process is gone."""
     gc.disable()
+    sys.path.insert(0, str(ROOT))
     for name in libraries:
         import_module(name)
     gc.collect()
@@ -185,6 +186,7 @@ def _run_python(order: dict[str, Any]) -> None:
     os.environ.update(order["environment"])
     time.tzset()
     vars(multiprocessing.util)["spawnv_passfds"] = _fork_worker
+    _choose_metric_values()
     os.chdir(order["folder"])
     if os.environ.get("PYTHONWARNINGS") == "error":
         warnings.simplefilter("error")
@@ -205,8 +207,16 @@ def _fork_worker(path: str, arguments: Sequence[str], passed: Sequence[int]) -> 
     pid = os.fork()
     if pid == 0:
         sys.argv = ["-c", *arguments[-1:]]
+        _choose_metric_values()
         _become(partial(exec, arguments[-2], {}), {}, passed)
     return pid
+
+
+def _choose_metric_values() -> None:
+    """Do what prometheus_client does when it is imported: it looks at the environment for where its values are."""
+    if "prometheus_client" in sys.modules:
+        values = import_module("prometheus_client.values")
+        vars(values)["ValueClass"] = values.get_value_class()
 
 
 def _become(run: Callable[[], object], standard: Mapping[int, int], passed: Sequence[int]) -> NoReturn:
