@@ -140,6 +140,7 @@ class UpstreamResponse:
         self._response, self._between, self._last_deadline = response, between, last_deadline
         self._deadline = self._first_deadline = min(first_deadline, last_deadline)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf  # uvloop's timer does not say so itself from the moment it is over
         self._forwarded = forwarded
         self._next_chunk: bytes | None = None
         self._body: bytes | None = None
@@ -206,7 +207,7 @@ class UpstreamResponse:
             self._deadline = self._first_deadline or min(loop.time() + self._between, self._last_deadline)
             # A timer that fires too early looks at the deadline and sets itself again; only one that would fire too
             # late is replaced.
-            if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer_at > self._deadline:
                 self._set_timer(self._deadline)
             chunk = await content.read(count)
             # Nobody waits for Cohere now; a caller who reads for ever is bounded all the same.
@@ -235,7 +236,7 @@ class UpstreamResponse:
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._on_timer)
+        self._timer, self._timer_at = asyncio.get_running_loop().call_at(when, self._on_timer), when
 
     async def read_body(self) -> bytes:
         """Returns the body, as often as it is called; `read_chunk` then returns it once more. Raises UpstreamError.
