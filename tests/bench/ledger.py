@@ -39,6 +39,7 @@ from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import Ledger, address_of, stored_row
 from gateway.observability.lifecycle import new_row_id
 from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
+from gateway.server.worker import configure_interpreter
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store import ledger_sums
@@ -395,6 +396,7 @@ async def measure(kind: str, url: str, empty_url: str, count: int) -> None:
 
 
 async def main(arguments: argparse.Namespace) -> None:
+    configure_interpreter()  # as a worker is
     if arguments.database:
         await measure(make_url(arguments.database).get_backend_name(), arguments.database, "", arguments.rows)
         return
