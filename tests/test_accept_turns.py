@@ -170,5 +170,6 @@ def test_two_workers_take_turns(server: str, tmp_path: Path) -> None:
             assert b" 200 " in reads_until(connection, b"\r\n\r\n")
         (path,) = tmp_path.glob("accept-counts-*")
         counts = struct.unpack("=2q", path.read_bytes()[:16])
-        # On a busy machine the one may not come when it is its turn, which counts as taken.
-        assert abs(counts[0] - counts[1]) <= 1 and sum(counts) >= 40
+        # On a busy machine the one may not come when it is its turn, which counts as taken; if it comes at that very
+        # moment, its connection is not counted.
+        assert abs(counts[0] - counts[1]) <= 2 and min(counts) >= 15

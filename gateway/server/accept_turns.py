@@ -2,7 +2,8 @@
 
 The workers of a machine accept from one socket. The system wakes all of them for a connection, and whoever is first
 takes it: the busier worker of two had 58 % of the calls, and the longer waits. So a worker that has accepted more than
-another lets that one go first, for a moment. The counts are in memory that they share.
+another lets that one go first, for a moment. The counts are in memory that they share. Two workers may write one at the
+same moment, which then is one too low: nothing else depends on them.
 """
 
 import mmap
