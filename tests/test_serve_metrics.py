@@ -16,12 +16,14 @@ import string
 import urllib.parse
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.observability import metrics
 from gateway.observability.access_log import Log
-from gateway.observability.metrics import Metrics
+from gateway.observability.metrics import Metrics, _read_all_workers
 from support.app import (
     CHAT,
     SERVER_KEY,
@@ -499,3 +501,23 @@ def test_the_demonstration_counts_as_well() -> None:
         assert response[requests()] == 1
         assert response[series("gateway_tokens_total", operation="chat", model=A, direction="output")] > 0
         assert demo.log.lines[0]["caller"] == "demo"
+
+
+def test_the_file_of_a_worker_that_begins_is_empty_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """prometheus_client makes the file, and gives it a size afterwards."""
+    file = tmp_path / "counter_4711.db"
+    file.touch()
+    reads = 0
+
+    def read_and_begin(texts: Any) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            file.write_bytes(b"\0" * 64)
+        return _read_all_workers(texts)
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(metrics, "_read_all_workers", read_and_begin)
+    assert (metrics._of_all_workers({}), reads) == (b"", 2)

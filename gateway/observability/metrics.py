@@ -6,6 +6,7 @@ processes through files in PROMETHEUS_MULTIPROC_DIR, which `process.py` sets bef
 """
 
 import os
+import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -413,11 +414,14 @@ _READS = 5
 
 
 def _of_all_workers(texts: Mapping[str, str]) -> bytes:
-    """Returns the metrics in the files of all workers. Those of a worker that has died go while they are read."""
+    """Returns the metrics in the files of all workers.
+
+    Those of a worker that has died go while they are read, and those of one that begins are empty for a moment.
+    """
     for _ in range(_READS - 1):
         try:
             return _read_all_workers(texts)
-        except OSError:
+        except (OSError, struct.error, RuntimeError):
             continue
     return _read_all_workers(texts)
 
