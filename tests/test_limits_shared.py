@@ -58,12 +58,16 @@ def empty(redis: RedisProcess) -> None:
 class Gateway:
     """The counters of one process, and what they reported."""
 
-    def __init__(self, url: str, folder: Path, refuses: bool = False, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, url: str, folder: Path, refuses: bool = False, timeout: float = TIMEOUT, workers: int = 1
+    ) -> None:
         self.reasons: list[str] = []
         stored = StoredBudgets(Database(f"sqlite:///{folder}/budgets.db", 20.0, 2), lambda error: None)
         redis = RedisCounters(url, stored.load)
         self.stored = stored
-        self.counters = SharedCounters(redis, stored, timeout, refuses, self.reasons.append, stores_all=True)
+        self.counters = SharedCounters(
+            redis, stored, timeout, refuses, self.reasons.append, stores_all=True, workers=workers
+        )
 
     async def reserve(self, *counters: Counter, money: int = 0) -> Reservation | None:
         _, _, reservation = await self.counters.reserve(counters, 0, money)

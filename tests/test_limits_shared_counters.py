@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,11 +53,12 @@ class Shared:
     def lacks(self, counters: Sequence[Counter]) -> bool:
         return self.is_lacking
 
-    async def prepare(self, counters: Sequence[Counter]) -> None:
+    async def prepare(self, counters: Sequence[Counter]) -> Mapping[str, int]:
         self.preparations += 1
         if self.lacking is not None:
             raise self.lacking
         self.is_lacking = False
+        return {}
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         self.reservations += 1
@@ -107,6 +108,12 @@ class Stored:
 
     async def flush(self) -> None:
         pass
+
+    async def put_processes(self, count: int) -> None:
+        pass
+
+    async def processes(self) -> int:
+        return 0
 
     async def stop(self) -> None:
         pass

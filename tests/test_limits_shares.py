@@ -44,7 +44,7 @@ class Shares:
     def __init__(self, stored: int = 0) -> None:
         self.now = 1_000.5
 
-        async def amount(counter: Counter) -> int:
+        async def amount(counter: Counter, is_unseen: bool) -> int:
             return stored
 
         self.all = [LocalShares(amount, lambda: self.now) for _ in range(3)]
@@ -234,6 +234,27 @@ def test_three_processes_over_a_frozen_redis_admit_what_the_limits_say(tmp_path:
                 assert not any([await call(gateway) for gateway in running])
                 states = (await running[0].counters.reserve(limits, 0, 10))[1].states
                 assert [(one.spent, one.reserved) for one in states] == [(90, 0), (900, 0)]
+
+        frozen(redis, main)
+
+
+def test_three_processes_that_find_redis_frozen_share_what_the_database_says_is_left(tmp_path: Path) -> None:
+    """None of them has ever seen the budget, nor the others, and the database takes longer than a request may wait."""
+    with redis_process() as redis:
+
+        async def main() -> None:
+            async with gateways(redis.url, tmp_path, 3, workers=3, timeout=0.001) as running:
+                running[0].stored.add((BUDGET,), 300)
+                await running[0].stored.flush()
+                redis.signal(signal.SIGSTOP)
+
+                async def fill(gateway: Any) -> int:
+                    count = 0
+                    while await gateway.reserve(BUDGET, money=10) is not None:
+                        count += 1
+                    return count
+
+                assert await asyncio.gather(*map(fill, running)) == [20, 20, 20]
 
         frozen(redis, main)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from gateway.limits import process_counters
+from gateway.limits import process_counters, shared_counters
 from gateway.limits.process_counters import ProcessCounters
 from gateway.limits.shared_counters import SharedCounters
+from gateway.limits.stored_budgets import StoredBudgets
 from gateway.store.counters import Counter, CountersUnavailable
+from gateway.store.database import Database
 from gateway.store.errors import StoreUnavailable
+from support.databases import throwaway
 
 BUDGET = Counter("key:a:money", "money", 100)
 REQUESTS = Counter("key:a:requests", "requests", 100)
@@ -22,8 +26,8 @@ REQUESTS = Counter("key:a:requests", "requests", 100)
 class Stored:
     """A database in which 60 of the budget are spent. It answers when it may, and is away for so many loads."""
 
-    def __init__(self, away: int = 0) -> None:
-        self.loads, self.away = 0, away
+    def __init__(self, away: int = 0, seen: int = 0) -> None:
+        self.loads, self.away, self.seen = 0, away, seen
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -35,6 +39,15 @@ class Stored:
         return {(BUDGET.id, BUDGET.window): 60}
 
     def add(self, counters: Sequence[Counter], amount: int) -> None:
+        pass
+
+    async def put_processes(self, count: int) -> None:
+        self.seen = count
+
+    async def processes(self) -> int:
+        return self.seen
+
+    async def stop(self) -> None:
         pass
 
 
@@ -74,12 +87,27 @@ async def test_budgets_that_could_not_be_loaded_are_tried_again_later(monkeypatc
 
 
 class Away:
-    """Shared counters that do not answer. There are two processes."""
+    """Shared counters that do not answer. There are two processes. spent: what they read before they are asked."""
+
+    def __init__(self, spent: Mapping[str, int] | None = None) -> None:
+        self.spent = spent
+
+    def lacks(self, counters: Sequence[Counter]) -> bool:
+        return self.spent is not None
+
+    async def prepare(self, counters: Sequence[Counter]) -> Mapping[str, int]:
+        return self.spent or {}
 
     async def reserve(self, *_: Any) -> Any:
         raise CountersUnavailable("away")
 
     async def beat(self, *_: Any) -> Any:
+        raise CountersUnavailable("away")
+
+    async def reconnect(self) -> None:
+        raise CountersUnavailable("away")
+
+    async def adopt(self, *_: Any) -> None:
         raise CountersUnavailable("away")
 
     async def stop(self) -> None:
@@ -98,3 +126,95 @@ async def test_a_share_of_a_budget_is_one_of_what_is_left(limit: int, admitted: 
         _, _, reservation = await counters._shares.reserve([replace(BUDGET, limit=limit)], 0, money)
         amounts += [money] if reservation is not None and reservation.local else []
     assert amounts == admitted
+
+
+def shared_by(stored: Stored, workers: int, timeout: float = 5.0, spent: Mapping[str, int] | None = None) -> Any:
+    """Counters that are away from the beginning, in one of so many processes."""
+    shared: Any = Away(spent)
+    database: Any = stored
+    return SharedCounters(shared, database, timeout, False, lambda reason: None, stores_all=True, workers=workers)
+
+
+async def share_of(counters: Any, counter: Counter) -> int:
+    """How much of a counter is admitted, one by one."""
+    count = 0
+    while await admits(counters, 1, counter):
+        count += 1
+    return count
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("workers", "seen", "share"), [(1, 0, 100), (4, 0, 25), (2, 5, 20), (4, 1, 25)])
+async def test_a_process_that_was_just_started_knows_how_many_there_are(workers: int, seen: int, share: int) -> None:
+    """By its settings, or by what others have stored that saw more."""
+    counters = shared_by(Stored(seen=seen), workers)
+    assert await share_of(counters, REQUESTS) == share
+    await counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_what_a_budget_has_left_is_waited_for_longer_than_the_counters() -> None:
+    stored = Stored()
+    counters = shared_by(stored, 2, timeout=0.001)
+    stored.may_answer.clear()
+    request = asyncio.create_task(share_of(counters, BUDGET))
+    while not stored.loads:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
+    assert not request.done(), "a share of 100, when 60 of them are spent, is not to be had meanwhile"
+    stored.may_answer.set()
+    assert await request == 20
+    await counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_what_was_read_before_the_counters_were_asked_is_not_read_again() -> None:
+    stored = Stored()
+    counters = shared_by(stored, 2, spent={BUDGET.id: 60})
+    assert await share_of(counters, BUDGET) == 20 and not stored.loads
+    await counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_share_that_was_a_guess_is_made_anew_once_the_database_answers() -> None:
+    stored = Stored(away=1)
+    counters = shared_by(stored, 4)
+    assert await share_of(counters, BUDGET) == 25, "of the whole budget: nobody could be asked"
+    assert stored.loads == 1, "nor is anybody, with each request"
+    counters._ask_at = 0.0
+    now = counters._shares._clock
+    counters._shares._clock = lambda: now() + 2.0
+    assert await share_of(counters, BUDGET) == 3, "a quarter of what 60, and 25 under way, have left"
+    assert stored.loads == 2
+    await counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_process_is_missed_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared counters that were emptied know only of those that came by since."""
+    stored = Stored()
+    counters = shared_by(stored, 2)
+    await counters._see_processes(1)
+    assert (counters.processes, stored.seen) == (2, 0), "the other one of this machine has still to come"
+    await counters._see_processes(3)
+    assert (counters.processes, stored.seen) == (3, 3)
+    await counters._see_processes(1)
+    assert (counters.processes, stored.seen) == (3, 3)
+    counters._processes_at -= shared_counters.ALIVE_SECONDS
+    await counters._see_processes(1)
+    assert (counters.processes, stored.seen) == (1, 1)
+    await counters.stop()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_how_many_processes_there_were_is_kept(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with throwaway(kind, tmp_path) as url:
+            stored = StoredBudgets(Database(url, 20.0, 2, durable=False), lambda error: None)
+            assert await stored.processes() == 0
+            for count in (3, 2):
+                await stored.put_processes(count)
+                assert await stored.processes() == count
+            await stored.stop()
+
+    asyncio.run(main())

@@ -10,7 +10,7 @@ What was admitted here is not forgotten when the shared counters answer again. I
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,13 +34,14 @@ MAX_HANDED_OVER = 500
 class Seen(Struct):
     """A counter as the shared counters last had it. own: what this process used of it by then, reservations included.
 
-    at: seconds of the monotonic clock.
+    at: seconds of the monotonic clock. is_guess: nobody could be asked, neither the shared counters nor the database.
     """
 
     spent: int
     reserved: int
     own: int
     at: float
+    is_guess: bool = False
 
 
 class Share(Struct):
@@ -53,16 +54,20 @@ class Share(Struct):
 
 
 class LocalShares:
-    """The shares of one process. stored: returns what the database has of a budget.
+    """The shares of one process. stored: returns what the database has of a budget, None if it cannot be asked.
 
     processes: that were last seen. untold: what was admitted here, with the second of it, of which the shared counters
     do not know yet.
     """
 
     def __init__(
-        self, stored: Callable[[Counter], Awaitable[int]], clock: Callable[[], float] = time.monotonic
+        self,
+        stored: Callable[[Counter, bool], Awaitable[int | None]],
+        clock: Callable[[], float] = time.monotonic,
+        processes: int = 1,
     ) -> None:
-        self.processes = 1
+        """stored: is told whether nothing else is known of the budget, for which an answer may be waited for longer."""
+        self.processes = processes
         self.untold: dict[Reservation, int] = {}
         self._stored, self._clock = stored, clock
         self._own = MemoryCounters(clock)
@@ -72,6 +77,13 @@ class LocalShares:
         self._past: dict[tuple[Counter, int], int] = {}
 
     # --- while the shared counters answer -------------------------------------------------------------------
+
+    def see_stored(self, counters: Sequence[Counter], spent: Mapping[str, int]) -> None:
+        """Takes note of what the database has of budgets, by id, before the shared counters are asked of them."""
+        for counter in counters:
+            key = (counter.id, counter.window)
+            if counter.id in spent and key not in self._seen:
+                self._seen[key] = Seen(spent[counter.id], 0, self._own.used((counter,))[0], self._clock())
 
     def see(self, counters: Sequence[Counter], decision: Decision, tokens: int, money: int) -> None:
         """Takes note of what the shared counters have decided."""
@@ -123,11 +135,13 @@ class LocalShares:
     async def _share(self, counter: Counter) -> Counter:
         key, now = (counter.id, counter.window), self._clock()
         seen, share = self._seen.get(key), self._shares.get(counter.id)
-        if share is None or share.seen is not seen:
-            is_old = seen is None or now - seen.at > RECENT_SECONDS
-            stored = await self._stored(counter) if is_old and counter.unit == "money" else 0
-            if seen is None or stored:
-                self._see_stored(key, seen, Seen(stored, 0, self._own.used((counter,))[0], now))
+        if share is None or share.seen is not seen or seen.is_guess:
+            stored, is_money = None, counter.unit == "money"
+            if is_money and (seen is None or now - seen.at > RECENT_SECONDS):
+                stored = await self._stored(counter, seen is None or seen.is_guess)
+            if seen is None or stored or (seen.is_guess and stored is not None):
+                is_guess = is_money and stored is None
+                self._see_stored(key, seen, Seen(stored or 0, 0, self._own.used((counter,))[0], now, is_guess))
             # Another request may have made the share meanwhile.
             seen, share = self._seen[key], self._shares.get(counter.id)
         if share is None or share.seen is not seen or share.original != counter or now >= share.until:

@@ -72,17 +72,25 @@ class SharedCounters:
         refuses: bool,
         on_change: Callable[[str], None],
         stores_all: bool,
+        workers: int = 1,
     ) -> None:
         """timeout: seconds that a reservation may take. refuses: nothing is admitted while the counters are away.
 
-        stores_all: what is spent has to be stored because the shared counters may lose it.
+        stores_all: what is spent has to be stored because the shared counters may lose it. workers: processes of this
+        machine, for the time in which nobody knows how many there are in all.
         """
         self._shared, self._stored, self._timeout, self._refuses = shared, stored, timeout, refuses
         self._on_change, self._stores_all = on_change, stores_all
         self.degraded = ""
         self._id = secrets.token_hex(8)
         self._failures, self._prepare_at = 0, 0.0
-        self._shares = LocalShares(self._stored_amount)
+        self._shares = LocalShares(self._stored_amount, processes=workers)
+        # When so many processes were last seen, or more: 0 before the first answer.
+        self._processes_at = 0.0
+        # Reads how many there were before, where the shared counters were away from the beginning.
+        self._remembering: asyncio.Task[None] | None = None
+        # The database is not asked again before, for what a share begins with.
+        self._ask_at = 0.0
         self._live: dict[Reservation, float] = {}
         self._settlements: list[Settlement] = []
         # What is to be free although its settlement did not arrive.
@@ -127,6 +135,8 @@ class SharedCounters:
         # Also after a single late answer, which is no outage yet: nothing may pass unchecked.
         if self._refuses:
             raise CountersUnavailable(self.degraded or "the shared counters did not answer")
+        if not self._processes_at:
+            await self._remember_processes()
         shares, decision, reservation = await self._shares.reserve(counters, tokens, money)
         if reservation is not None and self._reachable:
             self._send_soon()
@@ -135,7 +145,9 @@ class SharedCounters:
     async def _prepare(self, counters: Sequence[Counter]) -> None:
         """Reads what was spent before, once for a window: the database has more time than the shared counters."""
         try:
-            await self._within(PATIENT_SECONDS, self._shared.prepare(counters))
+            spent = await self._within(PATIENT_SECONDS, self._shared.prepare(counters))
+            # Shares begin with it if the shared counters are lost before they have said anything of these budgets.
+            self._shares.see_stored(counters, spent)
         except (CountersUnavailable, StoreUnavailable):
             # Shared counters that have lost a budget as well refuse to count it; otherwise theirs is right.
             self._prepare_at = asyncio.get_running_loop().time() + PATIENT_SECONDS
@@ -327,7 +339,7 @@ class SharedCounters:
                 if self.degraded:
                     await self._probe()
                 if self._reachable and loop.time() >= beat_at:
-                    self._shares.processes = await self._beat(PATIENT_SECONDS)
+                    await self._see_processes(await self._beat(PATIENT_SECONDS))
                     beats += 1
                     beat_at = loop.time() + (BEAT_SECONDS if beats >= EARLY_BEATS else 0.0)
                 if self._reachable and loop.time() >= renew_at:
@@ -342,6 +354,31 @@ class SharedCounters:
     async def _beat(self, seconds: float) -> int:
         return await self._within(seconds, self._shared.beat(self._id, ALIVE_SECONDS))
 
+    async def _see_processes(self, count: int) -> None:
+        """Takes note of how many processes there are. One that is missing may have had no time for a sign of life yet:
+        counters that were emptied know only of those that came by since.
+        """
+        now, is_first = asyncio.get_running_loop().time(), not self._processes_at
+        self._processes_at = self._processes_at or now
+        if count < self._shares.processes and now - self._processes_at < ALIVE_SECONDS:
+            return
+        is_new = count != self._shares.processes or is_first
+        self._shares.processes, self._processes_at = count, now
+        if is_new and self._stores_all:
+            await self._stored.put_processes(count)
+
+    async def _remember_processes(self) -> None:
+        """Reads how many processes there were when the shared counters last answered any of them. Once."""
+        if self._remembering is None:
+            self._remembering = asyncio.get_running_loop().create_task(self._read_processes())
+        await asyncio.shield(self._remembering)
+
+    async def _read_processes(self) -> None:
+        with contextlib.suppress(CountersUnavailable):
+            count = await self._within(PATIENT_SECONDS, self._stored.processes())
+            if not self._processes_at:
+                self._shares.processes = max(self._shares.processes, count)
+
     async def _probe(self) -> None:
         """Looks whether the shared counters answer, and returns to them when they have done so for a while."""
         now = asyncio.get_running_loop().time()
@@ -350,7 +387,7 @@ class SharedCounters:
                 await self._within(self._timeout, self._shared.reconnect())
                 await self._beat(self._timeout)
             # A connection may answer only to be made: the second call shows what a request would wait.
-            self._shares.processes = await self._beat(self._timeout)
+            await self._see_processes(await self._beat(self._timeout))
         except CountersUnavailable:
             self._return_at = None
             return
@@ -379,12 +416,17 @@ class SharedCounters:
         for seconds, group in groups.items():
             await self._within(PATIENT_SECONDS, self._shared.renew(group, seconds))
 
-    async def _stored_amount(self, counter: Counter) -> int:
+    async def _stored_amount(self, counter: Counter, is_unseen: bool) -> int | None:
+        loop = asyncio.get_running_loop()
+        if is_unseen and loop.time() < self._ask_at:
+            return None
         try:
-            stored = await self._within(self._timeout, self._load(counter))
+            # With nothing to go by, a share of all that was ever granted would be granted again.
+            return await self._within(PATIENT_SECONDS if is_unseen else self._timeout, self._load(counter))
         except CountersUnavailable:
-            return 0
-        return stored
+            if is_unseen:
+                self._ask_at = loop.time() + PATIENT_SECONDS
+            return None
 
     async def _load(self, counter: Counter) -> int:
         try:

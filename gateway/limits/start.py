@@ -50,7 +50,13 @@ def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) ->
     database = partial(Database, settings.database_url, DATABASE_SECONDS, CONNECTIONS, durable=False)
     stored = StoredBudgets(database(), failed)
     limits = settings.limits
-    shared = partial(SharedCounters, stored=stored, refuses=limits.on_failure == "refuse", on_change=changed)
+    shared = partial(
+        SharedCounters,
+        stored=stored,
+        refuses=limits.on_failure == "refuse",
+        on_change=changed,
+        workers=settings.workers,
+    )
     if settings.redis_url:
         from gateway.store.redis_cluster_counters import RedisClusterCounters
         from gateway.store.redis_counters import RedisCounters

@@ -61,6 +61,21 @@ class StoredBudgets:
             self._on_error(error)
             return True
 
+    async def put_processes(self, count: int) -> None:
+        """Stores how many processes there are, for one that is started while nobody can be asked."""
+        try:
+            await self._database.write(partial(sql_counters.put_processes, count=count))
+        except StoreUnavailable as error:
+            self._on_error(error)
+
+    async def processes(self) -> int:
+        """Returns how many processes there were last, 0 if that is not known."""
+        try:
+            return await self._database.read(sql_counters.processes)
+        except StoreUnavailable as error:
+            self._on_error(error)
+            return 0
+
     async def flush(self) -> None:
         """Writes what is pending. Raises StoreUnavailable, and nothing is lost."""
         async with self._lock:

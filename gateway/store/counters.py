@@ -141,8 +141,11 @@ class Counters(Protocol):
         """Tells whether `prepare` is due before these are used."""
         ...
 
-    async def prepare(self, counters: Sequence[Counter]) -> None:
-        """Reads what was spent before, where that is kept elsewhere: once for a window of a budget."""
+    async def prepare(self, counters: Sequence[Counter]) -> Mapping[str, int]:
+        """Reads what was spent before, where that is kept elsewhere: once for a window of a budget.
+
+        Returns it by id.
+        """
         ...
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:

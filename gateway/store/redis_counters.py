@@ -104,11 +104,12 @@ class RedisCounters:
                 return True
         return False
 
-    async def prepare(self, counters: Sequence[Counter]) -> None:
-        """Reads what the database has of the budgets that have not been compared with it."""
+    async def prepare(self, counters: Sequence[Counter]) -> Mapping[str, int]:
+        """Reads what the database has of the budgets that have not been compared with it. Returns it by id."""
         new = [counter for counter in counters if self.lacks([counter])]
-        for id, spent in (await self._spent_before(new)).items():
-            self._before[id] = spent
+        spent = await self._spent_before(new)
+        self._before.update(spent)
+        return spent
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         reply = await self._decide(counters, tokens, money, seconds=seconds)

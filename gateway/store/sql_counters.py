@@ -33,10 +33,11 @@ from gateway.store.database import Database
 from gateway.store.errors import StoreUnavailable
 from gateway.store.tables import COUNTER_SLOTS, database_time
 
-ROLLING, RESERVED, MONEY, PROCESS, CLAIM = 0, 1, 2, 3, 4
+ROLLING, RESERVED, MONEY, PROCESS, CLAIM, PROCESSES = 0, 1, 2, 3, 4, 5
 """Kinds of rows. The slot is: the second in which it was spent; the one in which the reservation lapses; the beginning
 of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter; the
-beginning of the window of which something is said once, whose words stand in that place."""
+beginning of the window of which something is said once, whose words stand in that place; 0 for the number of processes
+that were last seen where something faster counts."""
 
 MAX_GROUP = 200
 """Requests that share a transaction."""
@@ -93,8 +94,9 @@ class SqlCounters:
         """Returns False: everything is here."""
         return False
 
-    async def prepare(self, counters: Sequence[Counter]) -> None:
-        """Does nothing."""
+    async def prepare(self, counters: Sequence[Counter]) -> Mapping[str, int]:
+        """Does nothing, and returns nothing."""
+        return {}
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         if not self._database.is_postgresql:
@@ -340,11 +342,27 @@ def claim(connection: Connection, words: str, window: int) -> bool:
     return connection.execute(statement.on_conflict_do_nothing(), row).rowcount == 1
 
 
+def put_processes(connection: Connection, count: int) -> None:
+    """Stores how many processes there are."""
+    statement = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(COUNTER_SLOTS)
+    row = {"counter": "processes", "kind": PROCESSES, "slot": 0, "amount": count}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["counter", "kind", "slot"], set_={"amount": count}), row
+    )
+
+
+def processes(connection: Connection) -> int:
+    """Returns how many processes there were last, 0 if that was never stored."""
+    own = (COUNTER_SLOTS.c.counter == "processes") & (COUNTER_SLOTS.c.kind == PROCESSES) & (COUNTER_SLOTS.c.slot == 0)
+    return int(connection.scalar(select(COUNTER_SLOTS.c.amount).where(own)) or 0)
+
+
 def delete_old(connection: Connection, now: float, wall_clock: float) -> int:
     """Deletes rows that count no more. now: of the clock of slots; wall_clock: Unix seconds, for budgets."""
     columns = COUNTER_SLOTS.c
+    lasts = columns.kind.in_((MONEY, CLAIM, PROCESSES))
     old = or_(
-        columns.kind.not_in((MONEY, CLAIM)) & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
-        columns.kind.in_((MONEY, CLAIM)) & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
+        ~lasts & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
+        lasts & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
     )
     return connection.execute(delete(COUNTER_SLOTS).where(old)).rowcount
