@@ -10,6 +10,9 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNIX = "unix"
 """Among networks: whoever comes over a unix socket."""
 
+MAPPED_BITS = 96
+"""Leading bits of an IPv6 address that stands for one of IPv4, `::ffff:10.0.0.1`."""
+
 MAX_HOPS = 32
 """Addresses of `x-forwarded-for` that are looked at, from the right."""
 
@@ -17,7 +20,19 @@ MAX_HOPS = 32
 @lru_cache(maxsize=4096)
 def networks_of(texts: tuple[str, ...]) -> tuple[Network, ...]:
     """Returns networks, written as CIDR or as single addresses. Raises ValueError, whose text names the wrong one."""
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts if text != UNIX)
+    return tuple(network_of(text) for text in texts if text != UNIX)
+
+
+def network_of(text: str) -> Network:
+    """Returns a network, written as CIDR or as a single address. Raises ValueError."""
+    # Not strict: `10.0.0.1/8` is how people write the network of an address.
+    network = ipaddress.ip_network(text, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        # Callers' addresses are compared as IPv4 where they are, so what `::ffff:` maps is written as that as well.
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - MAPPED_BITS))
+    return network
 
 
 @lru_cache(maxsize=4096)

@@ -322,3 +322,18 @@ def test_the_rightmost_untrusted_address_counts(
 def test_what_is_no_address_is_nowhere() -> None:
     assert not is_within("", ("0.0.0.0/0", "::/0")) and not is_within("127.0.0.1", ("nonsense",))
     assert is_within("::ffff:192.0.2.1", ("192.0.2.0/24",)) and not is_within("192.0.2.1", ("::/0",))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"])
+@pytest.mark.parametrize(
+    ("network", "within"),
+    [
+        ("::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.9/120", True),
+        ("::ffff:0:0/96", True),
+        ("::ffff:192.0.2.2", False),
+        ("::ffff:0:0/95", False),
+    ],
+)
+def test_an_ipv4_network_may_be_written_as_ipv6(address: str, network: str, within: bool) -> None:
+    assert is_within(address, (network,)) is within
