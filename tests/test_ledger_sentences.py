@@ -44,6 +44,11 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, $0.00026, 0.8 s.",
     ),
     (
+        {"method": "v2.embed", "tokens": Tokens(1), "units": {"input_tokens": 1}, "cost_nanodollars": 120},
+        "",
+        f"{AGENT} embedded inputs with command-a-03-2025: allowed, 1 token, $0.00000012, 0.8 s.",
+    ),
+    (
         {"cost_nanodollars": None},
         "",
         f"{AGENT} generated a chat reply with command-a-03-2025: allowed, 51 in and 13 out tokens, "

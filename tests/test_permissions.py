@@ -66,6 +66,24 @@ def test_a_key_never_exceeds_its_team(own: Any, of_team: Any, default: str) -> N
         assert own is None or permissions.levels_of(own, default).of(method) >= needed
 
 
+@pytest.mark.parametrize(
+    ("own", "of_team", "expected"),
+    [
+        (("fast",), None, (("r7b",),)),
+        (("cohere/fast",), None, (("r7b",),)),
+        (("ours",), None, (("aya",),)),
+        (("everybodys",), None, (("r7b",),)),
+        (("fast", "command-*"), ("ours", "fast", "everybodys"), (("r7b", "command-*"), ("aya", "fast", "a"))),
+    ],
+)
+def test_the_models_of_a_record_are_meant_by_its_own_aliases(own: Any, of_team: Any, expected: Any) -> None:
+    """And by those of the settings and of the team; but no alias of a key changes what its team has."""
+    key = key_of(models=own, aliases={"fast": "r7b", "everybodys": "r7b"})
+    team = Team(team_id="t", models=of_team, aliases={"ours": "aya"})
+    access = permissions.access_of(key, team, "inference", Policy(aliases={"everybodys": "a"}))
+    assert access.models == expected
+
+
 @given(maps, st.sampled_from(["none", "inference"]))
 def test_a_method_wins_over_its_group_and_the_rest_keeps_the_default(named: dict[str, str], default: str) -> None:
     levels, base = permissions.levels_of(named, default), permissions.levels_of(None, default)

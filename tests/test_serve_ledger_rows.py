@@ -383,6 +383,38 @@ def test_an_ended_stream_without_counts_has_an_unknown_cost(harness: LedgerHarne
     assert "at an unknown cost" in row["sentence"]
 
 
+def test_tokens_that_cohere_counted_are_not_estimated_as_well(harness: LedgerHarness) -> None:
+    """Where it says what it processed and not what it charges for."""
+    usage = {"tokens": {"input_tokens": 70, "output_tokens": 3}}
+    harness.harness.respond_with(event_stream(transcript(*story(ending=end(usage=usage)))))
+    row = harness.row_of(harness.ask("POST", *chat(stream=True)))
+    matches(row, {"cost_nanodollars": None, "estimated": False, "tokens": {"input": 70, "output": 3}})
+
+
+def test_the_tags_of_a_key_and_its_team_are_on_the_rows_of_its_calls(harness: LedgerHarness) -> None:
+    """Before those of a request, which may name more than a row has."""
+    harness.harness.respond_with(answered())
+    own = {"tags": ["of the key", "of both"]}
+    harness.ask("POST", "/team/new", {"team_id": "tagged", "tags": ["of the team", "of both"]}, MASTER_KEY)
+    key = harness.ask("POST", "/key/generate", {"team_id": "tagged", **own}, MASTER_KEY).body["key"]
+    several = ",".join(f"tag-{number}" for number in range(30))
+    row = harness.row_of(harness.ask("POST", *chat(), key, **{"x-litellm-tags": f"of the team,{several}"}))
+    assert row["tags"][:5] == ["of the key", "of both", "of the team", "tag-0", "tag-1"] and len(row["tags"]) == 20
+    assert [one["id"] for one in harness.rows("tag=of%20the%20key")] == [row["id"]]
+    harness.ask("POST", "/key/update", {"key": key, "tags": None}, MASTER_KEY)
+    harness.ask("POST", "/team/update", {"team_id": "tagged", "tags": []}, MASTER_KEY)
+    row = settled_row(lambda: harness.row_of(harness.ask("POST", *chat(), key)), lambda row: not row["tags"])
+    assert row["tags"] == []
+
+
+def settled_row(ask: Callable[[], dict[str, Any]], expected: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The row of the first call that is as expected, or the last one: changes of keys take a moment."""
+    deadline = time.monotonic() + 10
+    while not expected(row := ask()) and time.monotonic() < deadline:
+        pass
+    return row
+
+
 def test_a_row_that_cannot_be_made_fails_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made on the path of the call. The row is lost, which the metric and the log say."""
 

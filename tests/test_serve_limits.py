@@ -259,6 +259,15 @@ def test_an_end_user_has_limits_whatever_key_calls_for_them(limits: Limited) -> 
     assert caller("unlimited").chat(user="bob").status == 200
 
 
+def test_an_end_user_of_any_length_can_have_limits(limits: Limited) -> None:
+    """What a request says beyond it is not read, so that nobody escapes by a longer name."""
+    scripted, caller = limits
+    master = {"authorization": f"Bearer {MASTER_KEY}", "content-type": "application/json"}
+    blocked = {"user_id": "u" * 256, "blocked": True}
+    assert scripted.gateway.ask("POST", "/customer/new", blocked, master).status == 200
+    awaited(lambda: all(caller("unlimited").chat(user="u" * length).status == 403 for length in (256, 300)))
+
+
 def test_a_limit_for_one_model_of_a_key(limits: Limited) -> None:
     caller = limits[1]
     assert caller("models").statuses(2, model=R7B) == [200, 429]

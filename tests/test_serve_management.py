@@ -200,6 +200,7 @@ def test_lists_are_pages_and_filters(api: Management) -> None:
     assert api.done(f"/key/list?user_id={user}&expires=expired")["keys"] == []
     (deleted,) = api.done(f"/key/list?user_id={user}&status=deleted&return_full_object=true")["keys"]
     assert (deleted["key_id"], deleted["status"]) == (new_keys[2]["key_id"], "deleted")
+    assert api.done(f"/key/list?user_id={user}&status=deleted")["keys"] == [new_keys[2]["key_id"]]
 
 
 @pytest.mark.parametrize(

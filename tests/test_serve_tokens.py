@@ -26,6 +26,7 @@ from gateway.settings.schema import JwtClaims, JwtSettings, SettingError, Settin
 from gateway.virtual_keys import Team
 from support.app import CHAT, MASTER_KEY, A, Harness, Response, answered
 from support.certificates import Certificates, issued_in
+from support.process import awaited
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
 
 ISSUER, AUDIENCE = "https://issuer.example", "cohere-gateway"
@@ -261,6 +262,20 @@ def test_claims_decide_what_a_token_may_do(served: tuple[Harness, Issuer]) -> No
         assert call(harness, secret, body=body).status == expected, jwt.decode(
             secret, options={"verify_signature": False}
         )
+
+
+def test_usage_is_counted_under_the_user_that_a_claim_names(served: tuple[Harness, Issuer]) -> None:
+    harness, _ = served
+    harness.respond_with(answered())
+    answer = call(harness, token(sub="17", preferred_username="ada@example.com", org={"team": "search"}))
+    master = {"authorization": f"Bearer {MASTER_KEY}"}
+    address = f"/audit?id={answer.headers['x-gateway-log-id']}"
+    awaited(lambda: bool(harness.gateway.ask("GET", address, None, master).body["data"]))
+    (row,) = harness.gateway.ask("GET", address, None, master).body["data"]
+    names = [row[name] for name in ("key_id", "user_id", "team_id")]
+    assert names == ["jwt:17", "ada@example.com", "search"]
+    usage = harness.gateway.ask("GET", "/usage?by=user&user=ada@example.com", None, master).body
+    assert [(one["user"], one["calls"]) for one in usage["data"]] == [("ada@example.com", 1)]
 
 
 def test_what_a_token_stores_is_its_subjects(served: tuple[Harness, Issuer]) -> None:

@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.cohere_methods import METHODS, OTHER, Method
 from gateway.errors import CallerError, failure
@@ -172,11 +173,26 @@ def access_of(key: Rights, team: Rights | None, default: str, policy: Policy) ->
     """Returns what a key may do. default: the preset of what nobody has named. policy: resolves names of models."""
     own = key.permissions if key.permissions is not None or team is None else team.permissions
     of_team = levels_of(team.permissions, default) if team is not None and team.permissions is not None else None
-    patterns = (patterns_of(one.models, policy) for one in (key, team) if one is not None)
+    # A team's names mean what the team says: no alias of a key widens what its team may use.
+    patterns = (
+        patterns_of(key.models, with_aliases(policy, team, key)),
+        patterns_of(team.models, with_aliases(policy, team)) if team is not None else (),
+    )
     minimums = [one.safety_mode for one in (key, team) if one is not None and one.safety_mode is not None]
     minimum: MinimumSafetyMode = max(minimums, key=safety_rank) if minimums else ""
-    aliases = {name: model for one in (team, key) if one is not None for name, model in (one.aliases or {}).items()}
+    aliases = aliases_of(team, key)
     return Access(levels_of(own, default), of_team, tuple(part for part in patterns if part), minimum, aliases)
+
+
+def aliases_of(*records: Rights | None) -> dict[str, str]:
+    """Returns the names of models that these records alone have. Of one that several have, the last record's holds."""
+    return {name: model for one in records if one is not None for name, model in (one.aliases or {}).items()}
+
+
+def with_aliases(policy: Policy, *records: Rights | None) -> Policy:
+    """Returns the policy by which the names of models are meant that stand in a record, or come from its caller."""
+    aliases = aliases_of(*records)
+    return replace(policy, aliases={**policy.aliases, **aliases}) if aliases else policy
 
 
 def patterns_of(models: Iterable[str] | None, policy: Policy) -> tuple[str, ...]:
@@ -184,7 +200,12 @@ def patterns_of(models: Iterable[str] | None, policy: Policy) -> tuple[str, ...]
     names = tuple(models or ())
     if not ALL_MODELS.isdisjoint(names):
         return ()
-    return tuple(name.removeprefix(PREFIX) if re.search(r"[*?\[]", name) else resolve(name, policy) for name in names)
+    return tuple(name.removeprefix(PREFIX) if is_pattern(name) else resolve(name, policy) for name in names)
+
+
+def is_pattern(name: str) -> bool:
+    """Tells whether a name of models is a glob, and not the name of one model."""
+    return re.search(r"[*?\[]", name) is not None
 
 
 # --- decisions ------------------------------------------------------------------------------------------------

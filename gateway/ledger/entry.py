@@ -4,7 +4,7 @@
 it. Its sentence is made in `sentences.py`, its place in the database is `gateway/store/ledger.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 from gateway.auth.principal import NOBODY, Principal
 from gateway.observability.clock import milliseconds
 from gateway.observability.record import Attempt, Door, RequestRecord
+from gateway.virtual_keys import Rights
 
 MAX_NAME_LENGTH = 256
 """Characters of a name that a caller chose: a model, an end user, a tag."""
@@ -144,6 +145,9 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
     principal, fault = record.principal, str(record.fault) if record.fault else None
     refused = record.refused_key
     key, team = (principal.key, principal.team) if refused is None else (refused.key, refused.team)
+    tags: Sequence[str] = record.tags
+    if (key is not None and key.tags) or (team is not None and team.tags):
+        tags = _with_tags_of((key, team), tags)
     total = now - record.started
     upstream = record.upstream_ended - record.upstream_began if record.upstream_ended else None
     return LedgerEntry(
@@ -154,9 +158,9 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         key_id=key_id_of(principal) if refused is None else refused.key.key_id,
         key_alias=(principal.name if refused is None else refused.key.key_alias or refused.key.key_id) or None,
         team_id=team.team_id if team is not None else key.team_id if key is not None else None,
-        user_id=key.user_id if key is not None else None,
+        user_id=(principal.user_id if refused is None else refused.key.user_id) or None,
         end_user=clean(record.end_user) or None,
-        tags=tuple([clean(tag) for tag in record.tags[:MAX_TAGS]]),
+        tags=tuple([clean(tag) for tag in tags[:MAX_TAGS]]),
         metadata={clean(name): clean(value, len(value)) for name, value in record.metadata.items()},
         address=record.address or None,
         door=record.door,
@@ -188,6 +192,12 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         bytes=Bytes(record.bytes_received, record.bytes_sent),
         decision=_decision(fault, principal),
     )
+
+
+def _with_tags_of(records: Iterable[Rights | None], tags: Iterable[str]) -> Sequence[str]:
+    """Returns the tags of a request behind those of its key and team: no request crowds out what the operator says."""
+    own = [tag for record in records if record is not None for tag in record.tags or ()]
+    return tuple(dict.fromkeys((*own, *tags)))
 
 
 def key_id_of(principal: Principal) -> str | None:

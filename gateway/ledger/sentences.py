@@ -190,7 +190,7 @@ def _consumed(entry: LedgerEntry) -> list[str]:
     if tokens.output:
         consumed.append(f"{about}{tokens.input:,} in and {tokens.output:,} out tokens")
     elif tokens.input:
-        consumed.append(f"{about}{tokens.input:,} tokens")
+        consumed.append(f"{about}{tokens.input:,} token{'s' * (tokens.input != 1)}")
     if not UNITS.keys().isdisjoint(entry.units):
         for unit, (one, several) in UNITS.items():
             if amount := entry.units.get(unit):

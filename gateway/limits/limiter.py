@@ -34,7 +34,6 @@ from gateway.store.counters import (
 )
 from gateway.virtual_keys import EndUser
 from translators.core.contracts import Workload
-from translators.core.model_names import resolve
 
 JOB_GROUPS = frozenset({"embed_jobs", "batches", "finetuning"})
 """Groups of methods that start what Cohere bills later. What is no method of the table may do so, too."""
@@ -147,7 +146,7 @@ class Limiter:
         self.counters, self._prices, self._end_user, self._metrics = counters, prices, end_user, metrics
         self._alerts = alerts
         self._allow_unknown = False
-        self._plans = Plans(settings.global_limits, lambda name: name, now)
+        self._plans = Plans(settings.global_limits, settings.policy, now)
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -157,9 +156,8 @@ class Limiter:
                 check_duration(settings.global_limits.budget_duration)
             except ValueError as error:
                 raise SettingError(f"global.budget_duration: {error}") from error
-        policy = settings.policy
         self._allow_unknown = settings.budgets.unknown_price == "allow"
-        self._plans.configure(settings.global_limits, lambda name: resolve(name, policy))
+        self._plans.configure(settings.global_limits, settings.policy)
 
     def set_prices(self, prices: Prices) -> None:
         """Takes over other prices, for the estimates that follow."""

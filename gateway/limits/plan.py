@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
+from gateway.auth.permissions import with_aliases
 from gateway.auth.principal import Principal
 from gateway.budget_windows import window_at
 from gateway.limits.budgets import nano_dollars
@@ -95,15 +96,15 @@ class Plan(Struct, frozen=True):
 
 
 class Plans:
-    """The plans in use. resolve: returns Cohere's id of a model by any of its names."""
+    """The plans in use. policy: by which names of models are resolved."""
 
-    def __init__(self, settings: GlobalLimits, resolve: Callable[[str], str], now: Callable[[], float]) -> None:
+    def __init__(self, settings: GlobalLimits, policy: Policy, now: Callable[[], float]) -> None:
         self._now = now
-        self.configure(settings, resolve)
+        self.configure(settings, policy)
 
-    def configure(self, settings: GlobalLimits, resolve: Callable[[str], str]) -> None:
+    def configure(self, settings: GlobalLimits, policy: Policy) -> None:
         """Takes over other settings."""
-        self._settings, self._resolve = settings, resolve
+        self._settings, self._policy = settings, policy
         self._plans: dict[tuple[str, str, str], Plan] = {}
 
     def plan(self, principal: Principal, end_user: EndUser | None, model: str) -> Plan:
@@ -131,14 +132,14 @@ class Plans:
         key, team, now = principal.key, principal.team, self._now()
         limits: list[Limit] = []
         if key is not None:
-            limits += self._limits(("key", key.key_id), f"key '{key.key_alias or key.key_id}'", key, model, now)
+            name, policy = f"key '{key.key_alias or key.key_id}'", with_aliases(self._policy, team, key)
+            limits += _record_limits(("key", key.key_id), name, key, model, policy, now)
         if team is not None:
-            limits += self._limits(
-                ("team", team.team_id), f"team '{team.team_alias or team.team_id}'", team, model, now
-            )
+            name, policy = f"team '{team.team_alias or team.team_id}'", with_aliases(self._policy, team)
+            limits += _record_limits(("team", team.team_id), name, team, model, policy, now)
         if end_user is not None:
             name = f"end user '{end_user.user_id}'"
-            limits += self._limits(("end_user", end_user.user_id), name, end_user, model, now)
+            limits += _record_limits(("end_user", end_user.user_id), name, end_user, model, self._policy, now)
         settings = self._settings
         limits += _limits(("gateway", ""), "this gateway", settings, now)
         return Plan(
@@ -150,24 +151,6 @@ class Plans:
             or any(_limits_models(record) for record in (key, team, end_user) if record is not None),
         )
 
-    def _limits(
-        self, subject: tuple[str, str], owner: str, record: LimitFields, model: str, now: float
-    ) -> Iterator[Limit]:
-        """Yields the limits of one record, those for the model included."""
-        yield from _limits(subject, owner, record, now)
-        prefix = f"{_prefix(subject)}:model:{_safe(model)}"
-        for unit, by_model in (("requests", record.model_rpm_limit), ("tokens", record.model_tpm_limit)):
-            for name, rate in (by_model or {}).items():
-                # The record has any name that a caller may use, the counter Cohere's: aliases of one model share a
-                # limit.
-                if self._resolve(name) == model:
-                    counter = Counter(f"{prefix}:{unit}", unit, min(rate, NO_LIMIT))  # type: ignore[arg-type]
-                    yield Limit(counter, owner, subject, model)
-        for name, budget in (record.model_max_budget or {}).items():
-            if self._resolve(name) == model:
-                limit = nano_dollars(budget.budget_limit)
-                yield _budget(prefix, owner, subject, limit, budget.time_period, now, model=model)
-
 
 def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) -> str | None:
     """Returns the next model that the key, or else its team, has as a fallback when a budget is spent.
@@ -178,15 +161,34 @@ def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) ->
     if spent[0] in EMBEDDERS:
         return None
     for record in (principal.key, principal.team):
+        names = with_aliases(policy, principal.team, principal.key if record is principal.key else None)
         for name, others in ((record.budget_fallbacks if record is not None else None) or {}).items():
-            if resolve(name, policy) == spent[0]:
-                models = [resolve(other, policy) for other in others]
+            if resolve(name, names) == spent[0]:
+                models = [resolve(other, names) for other in others]
                 return next((model for model in models if model not in spent), None)
     return None
 
 
 def _limits_models(record: LimitFields) -> bool:
     return bool(record.model_rpm_limit or record.model_tpm_limit or record.model_max_budget)
+
+
+def _record_limits(
+    subject: tuple[str, str], owner: str, record: LimitFields, model: str, policy: Policy, now: float
+) -> Iterator[Limit]:
+    """Yields the limits of one record, those for the model included. policy: resolves the names in the record."""
+    yield from _limits(subject, owner, record, now)
+    prefix = f"{_prefix(subject)}:model:{_safe(model)}"
+    for unit, by_model in (("requests", record.model_rpm_limit), ("tokens", record.model_tpm_limit)):
+        for name, rate in (by_model or {}).items():
+            # The record has any name that a caller may use, the counter Cohere's: aliases of one model share a limit.
+            if resolve(name, policy) == model:
+                counter = Counter(f"{prefix}:{unit}", unit, min(rate, NO_LIMIT))  # type: ignore[arg-type]
+                yield Limit(counter, owner, subject, model)
+    for name, budget in (record.model_max_budget or {}).items():
+        if resolve(name, policy) == model:
+            limit = nano_dollars(budget.budget_limit)
+            yield _budget(prefix, owner, subject, limit, budget.time_period, now, model=model)
 
 
 def _limits(subject: tuple[str, str], owner: str, record: LimitFields | GlobalLimits, now: float) -> Iterator[Limit]:

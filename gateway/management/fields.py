@@ -11,14 +11,14 @@ from msgspec import Meta
 
 from gateway.management import values
 from gateway.management.field_table import Field, FieldTable, Verdict, field, noted, refused
-from gateway.management.values import Count, Counts, Money, References, Text, Texts
+from gateway.management.values import Count, Counts, EndUserId, Money, References, Text, Texts
 
 _LIMITS = (
     field("rpm_limit", Count, "requests in a minute"),
     field("tpm_limit", Count, "tokens in a minute"),
     field("max_parallel_requests", Count, "requests at once"),
-    field("model_rpm_limit", Counts, "requests in a minute, by model", values.printable),
-    field("model_tpm_limit", Counts, "tokens in a minute, by model", values.printable),
+    field("model_rpm_limit", Counts, "requests in a minute, by model", values.model_counts),
+    field("model_tpm_limit", Counts, "tokens in a minute, by model", values.model_counts),
     field("max_budget", Money, "USD that may be spent"),
     field("soft_budget", Money, "USD from which on there is an alert"),
     field("budget_duration", str, "the window of `max_budget`, such as `1d` or `1mo`", values.budget_duration),
@@ -191,7 +191,7 @@ TEAM_UPDATE = TEAM_NEW
 TEAM_NAME = _table((_TEAM_ID,))
 TEAM_NAMES = _table((field("team_ids", References, "ids"),))
 
-_USER_ID = field("user_id", Text, "as requests name the end user", values.printable)
+_USER_ID = field("user_id", EndUserId, "as requests name the end user", values.printable)
 _USER = {"end_user_id": "user_id"}
 
 END_USER_NEW = _table((_USER_ID, *_END_USER, *_END_USER_OF_LITELLM), synonyms=_USER)

@@ -209,7 +209,7 @@ FILTERS = (
 
 
 def list_keys(request: ManagementRequest) -> Work:
-    """Serves /key/list: digests, or whole keys with `return_full_object`."""
+    """Serves /key/list: digests (ids of deleted keys), or whole keys with `return_full_object`."""
     require_reader(request.actor)
     filters = Filters(request, *FILTERS)
     for name in _UNSUPPORTED:
@@ -232,8 +232,9 @@ def list_keys(request: ManagementRequest) -> Work:
     def work(connection: Connection) -> dict[str, Any]:
         conditions, start = key_conditions(wanted, request.now), (number - 1) * size
         page = keys.list_records(connection, VirtualKey, conditions, start, size, ordered(SORTS[sort], descending))
-        digests = [key.digest for key in page.records]
-        rows = key_infos(page.records, request.now) if whole else digests
+        # A deleted key has no digest any more. By its id the ledger goes on naming it.
+        names = [key.digest or key.key_id for key in page.records]
+        rows = key_infos(page.records, request.now) if whole else names
         return {"keys": rows, **page_of(page.total, number, size)}
 
     return work

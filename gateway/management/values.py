@@ -1,6 +1,5 @@
 """The values of single fields: what they may be, and the sentence that is said of another one."""
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeAlias
@@ -9,7 +8,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway import durations
-from gateway.auth.permissions import PermissionsError
+from gateway.auth.addresses import network_of
+from gateway.auth.permissions import PermissionsError, is_pattern
 from gateway.auth.permissions import check as check_permissions
 from gateway.virtual_keys import PREFIX, BudgetWindow, ModelBudget
 from translators.core.capabilities import EMBEDDERS
@@ -19,6 +19,9 @@ from translators.core.notes import Notes
 
 LONGEST_NAME = 255
 """Characters of a name, an alias or an id."""
+
+LONGEST_END_USER = 256
+"""Characters of an end user's id: as many as are read of the one that a request names (`http/attribution.py`)."""
 
 MOST_ENTRIES = 500
 """Entries of a list or an object."""
@@ -30,6 +33,7 @@ SHORTEST_SECRET = 24
 """Characters of a secret that was made elsewhere."""
 
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+EndUserId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=LONGEST_END_USER)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
 Money: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000_000_000)]
 Texts: TypeAlias = Annotated[list[Text], Meta(max_length=MOST_ENTRIES)]
@@ -139,9 +143,24 @@ def budget_limits(name: str, value: list[BudgetLimit], notes: Notes) -> tuple[Bu
     return tuple(windows)
 
 
+def model_counts(name: str, value: Mapping[str, int], notes: Notes) -> dict[str, int]:
+    """Refuses a limit for anything but one model."""
+    printable(name, value, notes)
+    _refuse_patterns(name, value)
+    return dict(value)
+
+
+def _refuse_patterns(name: str, models: Iterable[str]) -> None:
+    """Refuses globs where one model is meant: what no model is called would limit nothing, and nobody would notice."""
+    for model in models:
+        if is_pattern(model):
+            raise InvalidField(f"{name}.{model}", f"'{model}' is a pattern: '{name}' takes names of single models")
+
+
 def model_max_budget(name: str, value: Mapping[str, ModelLimit], notes: Notes) -> dict[str, ModelBudget]:
     """Reads both spellings of LiteLLM's."""
     printable(name, list(value), notes)
+    _refuse_patterns(name, value)
     budgets = {}
     for model, entry in value.items():
         limit = entry.budget_limit if entry.budget_limit is not None else entry.max_budget
@@ -159,6 +178,7 @@ def budget_fallbacks(name: str, value: Mapping[str, list[str]], notes: Notes) ->
     """Refuses a model that falls back to itself, and an embedding model: no other one has its vectors."""
     printable(name, value, notes)
     for model, others in value.items():
+        _refuse_patterns(name, (model, *others))
         # See docs/decisions.md#vectors-of-different-models-are-never-mixed.
         if model.removeprefix(MODEL_PREFIX) in EMBEDDERS:
             raise InvalidField(
@@ -187,8 +207,7 @@ def addresses(name: str, value: list[str], notes: Notes) -> tuple[str, ...]:
     """Refuses what is neither an address nor a network."""
     for number, text in enumerate(value):
         try:
-            # Not strict: `10.0.0.1/8` is how people write the network of an address.
-            ipaddress.ip_network(text, strict=False)
+            network_of(text)
         except ValueError:
             raise InvalidField(
                 f"{name}[{number}]", f"'{text[:60]}' is neither an IP address nor a network such as 10.0.0.0/8"

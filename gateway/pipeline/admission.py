@@ -264,7 +264,8 @@ class Admission:
             return True
         usage = usage_of(answer, self._controller.usage_base)
         self.bill_usage(model, usage)
-        return bool(usage.billed)
+        # Tokens that Cohere counted are no matter of an estimate, though it did not say what it charges for them.
+        return bool(usage.billed or usage.prompt_tokens or usage.completion_tokens)
 
     def bill_usage(self, model: str, usage: UsageTotals) -> None:
         """Adds what Cohere charges for an answer, where its counts have been read."""
