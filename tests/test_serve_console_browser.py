@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import io
 import json
 import re
@@ -427,7 +428,13 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         expect(page.get_by_role("row").filter(has_text="command-a-03-2025")).to_be_visible()
         with page.expect_download() as download:
             page.get_by_role("link", name="CSV").click()
-        assert download.value.path().read_text(encoding="utf-8").startswith("model,hour,calls,")
+        # What the table shows, and no more: its groups, in its time, with its filters.
+        assert download.value.suggested_filename == "usage-by-model-24h.csv"
+        saved = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+        since = time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime(time.time() - 23 * 3600))
+        listed = gateway.ask("GET", f"/usage?by=model&since={since}").body["data"]
+        assert {one["model"]: one["calls"] for one in saved} == {one["model"] or "": str(one["calls"]) for one in listed}
+        assert any(one["latency.p95_ms"] for one in saved)
         # What a model's cost is made of, and its calls; how much more it costs than before; of many groups the dearest.
         page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").first.click()
         expect(page).to_have_url(re.compile(r"/console/usage\?by=key&range=24h&model=command-a-03-2025"))
@@ -588,7 +595,11 @@ def test_a_holder_sees_their_own_key_alone(chromium: Browser, gateway: Gateway) 
         expect(page.locator("tr[data-row]").first).to_be_visible()
         assert {row.inner_text() for row in page.locator("tr[data-row] td:nth-child(3)").all()} == {"agent"}
         window.open("keys")
-        expect(page.get_by_text("There is no such page")).to_be_visible()
+        expect(page.get_by_role("heading", name="Not permitted")).to_be_visible()
+        expect(page.locator("main")).to_contain_text("You have signed in with the key agent")
+        assert window.violations() == []
+        page.get_by_role("button", name="Sign in with another key").click()
+        expect(page.get_by_role("heading", name="cohere-gateway")).to_be_visible()
 
 
 def test_a_key_that_is_blocked_is_signed_out(chromium: Browser, gateway: Gateway) -> None:
@@ -598,7 +609,112 @@ def test_a_key_that_is_blocked_is_signed_out(chromium: Browser, gateway: Gateway
         expect(page.locator("tr[data-row]").first).to_be_visible()
         gateway.ask("POST", "/key/block", {"key": secret["key_id"]})
         window.visit("audit")
-        expect(page.get_by_label("Key")).to_be_visible()
+        over = page.get_by_role("dialog", name="The session has ended")
+        expect(over).to_contain_text("blocked")
+        over.get_by_label("Key").fill(MASTER_KEY)  # another's screen begins anew
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Audit")).to_be_visible()
+
+
+def test_what_was_typed_outlives_the_session(chromium: Browser, gateway: Gateway) -> None:
+    """The session ends under a form, which waits below the question for a key. The page's clock is the test's."""
+    with console(chromium, gateway) as window:
+        page = window.page
+        page.clock.install()
+        window.sign_in(MASTER_KEY, "keys")
+        page.get_by_role("button", name="New key").click()
+        page.get_by_role("dialog").get_by_label("Alias").fill("typed-before")
+        window.context.clear_cookies()
+        create, over = page.get_by_role("button", name="Create"), page.get_by_role("dialog", name="The session has")
+        create.click()
+        expect(over).to_contain_text("Nobody used it for 30 minutes")
+        expect(over.get_by_label("Key")).to_be_focused()
+        assert window.violations() == []
+        page.keyboard.press("Escape")
+        expect(over).to_be_visible()
+        with answering(page, "**/console/session", 429, "Too many attempts to sign in: try again in 90 s", "90"):
+            over.get_by_label("Key").fill(MASTER_KEY)
+            page.keyboard.press("Enter")
+            expect(over.get_by_role("alert")).to_have_text(re.compile(r"in 90 s\. That is at \d\d:\d\d:\d\d\.$"))
+        page.keyboard.press("Enter")
+        expect(over).to_have_count(0)
+        expect(create).to_be_focused()
+        create.click()
+        expect(page.get_by_role("dialog")).to_contain_text("typed-before")
+        page.get_by_role("button", name="I have it").click()
+        # Nobody touches anything: what is shown goes out of sight when the session is over.
+        window.context.clear_cookies()
+        page.clock.fast_forward(1_802_000)
+        expect(over).to_be_visible()
+
+
+@contextlib.contextmanager
+def answering(page: Page, path: Any, status: int, message: str, retry_after: str = "") -> Iterator[None]:
+    """Meanwhile these paths answer with an error as the gateway writes it; the page and the session are its own."""
+    body = json.dumps({"error": {"message": message, "type": "server_error", "param": None, "code": "no_storage"}})
+    headers = {"content-type": "application/json", "retry-after": retry_after}
+    page.route(path, lambda route: route.fulfill(status=status, body=body, headers=headers))
+    yield
+    page.unroute(path)
+
+
+def test_failures_say_what_happened(chromium: Browser, gateway: Gateway) -> None:
+    """What is refused, limited, away or gone is never shown as nothing, and goes on by itself where it can."""
+    admin = gateway.ask("POST", "/key/generate", {"role": "admin", "key_alias": "demoted"}).body
+    limited = gateway.ask("POST", "/key/generate", {"key_alias": "limited", "rpm_limit": 1}).body["key"]
+    with console(chromium, gateway) as window:
+        page = window.sign_in(admin["key"], "keys")
+        alert = page.get_by_role("alert")
+        page.get_by_role("button", name="New key").click()
+        assert gateway.ask("POST", "/key/update", {"key": admin["key_id"], "role": "viewer"}).status == 200
+        page.get_by_role("button", name="Create").click()
+        expect(alert).to_be_in_viewport()
+        expect(alert).to_contain_text("Not permitted")
+        assert window.violations() == []
+        page.keyboard.press("Escape")
+        # The database is away: no screen says that there is nothing.
+        window.visit()
+        expect(page.get_by_role("heading", name="How it is doing")).to_be_visible()
+        with answering(page, re.compile("/(audit|usage|key|team|customer|gateway)[/?]"), 503, "The database does not"):
+            for screen in ("calls", "usage", "audit", "keys", "teams", "end-users", "models", "settings", ""):
+                window.visit(screen)
+                expect(page.locator("main").get_by_text("Not available now").first).to_be_visible()
+                expect(page.locator(".loading, main .empty, main td, .tile")).to_have_count(0)
+            page.get_by_role("button", name="Try again").first.click()
+        page.get_by_role("button", name="Try again").first.click()
+        expect(page.get_by_role("heading", name="How it is doing")).to_be_visible()
+        # The gateway is gone, and back: what failed meanwhile comes by itself.
+        window.visit("calls")
+        expect(page.locator("tr[data-row]").first).to_be_visible()
+        window.context.set_offline(True)
+        away = page.locator(".away").get_by_text("The gateway has not answered since")
+        expect(away).to_be_visible()
+        expect(page.locator(".feed-head")).to_contain_text("Whether there are newer ones is not known")
+        assert window.violations() == []
+        page.emulate_media(color_scheme="dark")
+        assert window.violations("color-contrast") == []
+        page.get_by_role("link", name="Audit").click()
+        expect(alert).to_contain_text("does not answer")
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert not window.overflows()
+        window.context.set_offline(False)
+        expect(page.locator("tr[data-row]").first).to_be_visible()
+        expect(away).to_have_count(0)
+        # A limit says when one may go on, and what was asked is asked again with one click.
+        page.set_viewport_size({"width": 1280, "height": 800})
+        window.visit("playground")
+        page.get_by_label("Key").fill(limited)
+        for text in ("Hello", "Once more"):
+            page.get_by_label("Message").fill(text)
+            page.get_by_role("button", name="Send", exact=True).click()
+            expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+        failed = page.locator(".turn.failed")
+        expect(failed).to_contain_text("requests a minute")
+        expect(failed).to_have_text(re.compile(r"Try again at \d\d:\d\d:\d\d\."))
+        page.get_by_label("Key").fill(secret("agent"))
+        failed.get_by_role("button", name="Try again").click()
+        expect(page.locator(".turn.assistant")).to_have_count(2)
+        expect(failed).to_have_count(0)
 
 
 def test_without_keys_everything_is_there_at_once(chromium: Browser) -> None:

@@ -1,5 +1,5 @@
 /** What was spent of budgets in their present windows: one question for each length of a window on the page. */
-import { get } from "../scripts/api.mjs";
+import { get, recovered } from "../scripts/api.mjs";
 import { resetText, windowStart, windowText } from "../scripts/budgets.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Budget } from "../scripts/parts.mjs";
@@ -30,9 +30,9 @@ export function useSpent(by, records, id) {
       }
       if (current) setAmounts(result);
     };
-    load().catch(() => {}); // the bars stay empty, and the table says what is spent in all
+    load().catch(() => {}); // the bars say that it is not known, and the table what is spent in all
     return () => { current = false; };
-  }, [key]);
+  }, [key, recovered.value]);
   return amounts;
 }
 
@@ -40,5 +40,5 @@ export function useSpent(by, records, id) {
 export function BudgetOf({ record, spent }) {
   if (record.max_budget === null || record.max_budget === undefined) return html`<span class="muted" title="No budget">–</span>`;
   const words = `${windowText(record.budget_duration)}; ${resetText(record.budget_reset_at)}`;
-  return html`<${Budget} label="Budget" spent=${spent ?? 0} most=${record.max_budget} note=${words} />`;
+  return html`<${Budget} label="Budget" spent=${spent} most=${record.max_budget} note=${words} />`;
 }

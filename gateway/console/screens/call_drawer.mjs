@@ -136,7 +136,7 @@ function CostTable({ call, prices }) {
   return html`<table class="units"><tbody>${units.map(([unit, count]) => {
     const [name, per] = PRICES[unit] ?? ["", 1];
     const each = price[name];
-    return html`<tr key=${unit}><td>${unit.replaceAll("_", " ")}</td><td class="number">${countText(/** @type {number} */ (count))}</td><td class="number muted">${each === undefined ? "no price" : `$${each}${per === 1e6 ? " / M" : ""}`}</td><td class="number">${each === undefined || stale ? "" : html`<${Cost} dollars=${(each * Number(count)) / per} />`}</td></tr>`;
+    return html`<tr key=${unit}><td>${unit.replaceAll("_", " ")}</td><td class="number">${countText(/** @type {number} */ (count))}</td><td class="number muted">${!prices ? "…" : each === undefined ? "no price" : `$${each}${per === 1e6 ? " / M" : ""}`}</td><td class="number">${each === undefined || stale ? "" : html`<${Cost} dollars=${(each * Number(count)) / per} />`}</td></tr>`;
   })}<tr class="sum"><td>In all</td><td></td><td></td><td class="number"><${Cost} nano=${call.cost_nanodollars} /></td></tr></tbody></table>
   ${stale && html`<p class="muted small">The prices have changed since then: the sum is that of then.</p>`}${facts}`;
 }

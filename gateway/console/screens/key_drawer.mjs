@@ -9,7 +9,7 @@ import { Chip, Cost, Facts, Time } from "../scripts/parts.mjs";
 import { permissionSentence, teamName } from "../scripts/permissions.mjs";
 import { Link, href } from "../scripts/router.mjs";
 import { mayWrite } from "../scripts/session.mjs";
-import { Show } from "../scripts/states.mjs";
+import { Show, valueOf } from "../scripts/states.mjs";
 import { attempt } from "../scripts/toast.mjs";
 import { BudgetOf, useSpent } from "./budget_cell.mjs";
 import { RecordForm } from "./record_form.mjs";
@@ -20,7 +20,7 @@ export const STATUS = { active: ["active", "good"], revoked: ["blocked", "bad"],
 const GRACE = [["", "at once"], ["1h", "in an hour"], ["24h", "in a day"], ["7d", "in a week"]];
 
 /**
- * @param {{id: string, catalog: any, teams: any[], models: string[], onChange: () => void, onSecret: (secret: any) => void, onClose: () => void}} props
+ * @param {{id: string, catalog: import("../scripts/api.mjs").Loaded<any>, teams: any[], models: string[], onChange: () => void, onSecret: (secret: any) => void, onClose: () => void}} props
  */
 export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onClose }) {
   const loaded = useData("/key/info", { key: id }, 0, (answer) => ({ ...answer.info, key_id: id }));
@@ -47,7 +47,7 @@ export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onCl
 
   return html`<${Drawer} title=${name} onClose=${onClose} actions=${actions}>
     <${Show} of=${loaded}>${(/** @type {any} */ data) => html`
-      ${catalog && html`<p class="sentence">${permissionSentence(catalog, data)}</p>`}
+      ${catalog.data && html`<p class="sentence">${permissionSentence(catalog.data, data)}</p>`}
       <${Facts} rows=${[
         ["Status", html`<${Chip} tone=${(STATUS[data.status] ?? ["", ""])[1]}>${(STATUS[data.status] ?? [data.status])[0]}<//>`],
         ["Key", html`<code>${data.key_name}</code>`],
@@ -71,16 +71,16 @@ export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onCl
         ["Alert from", data.soft_budget !== null && html`<${Cost} dollars=${data.soft_budget} />`],
       ]} /></section>
       <section><h3>Life</h3><${Facts} rows=${[
-        ["Last call", last.data === undefined ? "…" : last.data ? html`<${Link} to=${href("calls/" + last.data.id, { key: id })}><${Time} at=${last.data.time} ago /><//>` : "none yet"],
-        ["Last refused", refused.data && html`<${Link} to=${href("calls/" + refused.data.id, { key: id, fault: "any" })}>${refused.data.sentence}<//> <span class="muted small"><${Time} at=${refused.data.time} ago /></span>`],
+        ["Last call", valueOf(last, (row) => (row ? html`<${Link} to=${href("calls/" + row.id, { key: id })}><${Time} at=${row.time} ago /><//>` : "none yet"))],
+        ["Last refused", valueOf(refused, (row) => row && html`<${Link} to=${href("calls/" + row.id, { key: id, fault: "any" })}>${row.sentence}<//> <span class="muted small"><${Time} at=${row.time} ago /></span>`)],
         ["Expires", data.expires ? html`<${Time} at=${data.expires} ago />` : "never"],
         ["Made", html`<${Time} at=${data.created_at} /> by ${data.created_by}`],
         ["Changed", data.updated_at !== data.created_at && html`<${Time} at=${data.updated_at} /> by ${data.updated_by}`],
         ["Rotated", data.last_rotation_at && html`<${Time} at=${data.last_rotation_at} />, ${data.rotation_count === 1 ? "once" : `${countText(data.rotation_count)} times`}`],
         ["Old secret works until", data.previous_until && html`<${Time} at=${data.previous_until} />`],
       ]} /></section>
-      ${asking === "edit" && catalog && html`<${Dialog} title=${`Edit ${name}`} class="wide" onClose=${close}><${RecordForm} kind="key" record=${data} catalog=${catalog} teams=${teams} models=${models} onClose=${close}
-        onSave=${async (/** @type {any} */ fields) => { await post("/key/update", { key: id, ...fields }); changed(); }} /><//>`}`}<//>
+      ${asking === "edit" && html`<${Dialog} title=${`Edit ${name}`} class="wide" keeps onClose=${close}><${Show} of=${catalog} lines=${6}>${(/** @type {any} */ known) => html`<${RecordForm} kind="key" record=${data} catalog=${known} teams=${teams} models=${models} onClose=${close}
+        onSave=${async (/** @type {any} */ fields) => { await post("/key/update", { key: id, ...fields }); changed(); }} />`}<//><//>`}`}<//>
     ${asking === "block" && html`<${Confirm} title=${`Block ${name}?`} action="Block" danger onClose=${close} onConfirm=${() => act("/key/block", { key: id }, `${name} is blocked`)}>Every request with it is refused, within two seconds on every replica. Streams that run are not cut. It can be unblocked.<//>`}
     ${asking === "delete" && html`<${Confirm} title=${`Delete ${name}?`} action="Delete" danger word=${name} onClose=${close} onConfirm=${async () => { if (await attempt(() => post("/key/delete", { keys: [id] }), `${name} is deleted`)) { onChange(); onClose(); } }}>It cannot be brought back. Its calls and what it has spent stay in the ledger.<//>`}
     ${asking === "rotate" && html`<${Confirm} title=${`Rotate ${name}?`} action="Make another secret" onClose=${close} onConfirm=${() => attempt(async () => {

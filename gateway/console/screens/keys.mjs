@@ -8,7 +8,7 @@ import { Chip, Cost, PageHead } from "../scripts/parts.mjs";
 import { permissionSentence, permissionWord, teamName } from "../scripts/permissions.mjs";
 import { Link, href, navigate, route, setQuery } from "../scripts/router.mjs";
 import { mayWrite } from "../scripts/session.mjs";
-import { Empty, Show } from "../scripts/states.mjs";
+import { Empty, Show, valueOf } from "../scripts/states.mjs";
 import { Table } from "../scripts/table.mjs";
 import { toast } from "../scripts/toast.mjs";
 import { Dialog } from "../scripts/drawer.mjs";
@@ -45,7 +45,7 @@ export default function Keys() {
     { title: "Spent", number: true, cell: (row) => html`<${Cost} dollars=${row.spend} />` },
     { title: "Budget", cell: (row) => html`<${BudgetOf} record=${row} spent=${spent.get(row.key_id)} />` },
     { title: "Limits a minute", hide: true, cell: (row) => limitsText(row) },
-    { title: "Calls, 30 d", number: true, hide: true, cell: (row) => html`<${Link} to=${href("calls", { key: row.key_id })}>${countText(calls.data?.get(row.key_id) ?? 0)}<//>` },
+    { title: "Calls, 30 d", number: true, hide: true, cell: (row) => html`<${Link} to=${href("calls", { key: row.key_id })}>${valueOf(calls, (counts) => countText(counts.get(row.key_id) ?? 0))}<//>` },
   ];
 
   return html`
@@ -69,16 +69,15 @@ export default function Keys() {
       : filtered ? html`<${Empty} title="No key is like that"><${Link} to=${href("keys")}>Show all keys<//><//>`
         : html`<${Empty} title="No keys yet" icon="key">A key calls the gateway with permissions, limits and a budget of its own.
             ${mayWrite.value && html`<p class="buttons centered"><button class="primary" onClick=${() => setCreating(true)}>Make the first key</button><${Link} class="button" to=${href("start")}>Get started<//></p>`}<//>`}<//>
-    ${id && html`<${KeyDrawer} key=${id} id=${id} catalog=${catalog.data} teams=${teams.data ?? []} models=${modelNames(models.data)} onChange=${reload} onSecret=${setSecret} onClose=${() => navigate(href("keys", query))} />`}
-    ${creating && catalog.data && html`<${Dialog} title="New key" class="wide" onClose=${() => setCreating(false)}>
-      <${RecordForm} kind="key" isNew record=${{ team_id: query.team }} catalog=${catalog.data} teams=${teams.data ?? []} models=${modelNames(models.data)} onClose=${() => setCreating(false)}
+    ${id && html`<${KeyDrawer} key=${id} id=${id} catalog=${catalog} teams=${teams.data ?? []} models=${modelNames(models.data)} onChange=${reload} onSecret=${setSecret} onClose=${() => navigate(href("keys", query))} />`}
+    ${creating && html`<${Dialog} title="New key" class="wide" keeps onClose=${() => setCreating(false)}><${Show} of=${catalog} lines=${6}>${(/** @type {any} */ known) => html`
+      <${RecordForm} kind="key" isNew record=${{ team_id: query.team }} catalog=${known} teams=${teams.data ?? []} models=${modelNames(models.data)} onClose=${() => setCreating(false)}
         onSave=${async (/** @type {any} */ fields) => {
           const made = await post("/key/generate", query.team && fields.team_id === undefined ? { team_id: query.team, ...fields } : fields);
           setCreating(false);
           setSecret({ secret: made.key, alias: made.key_alias || made.key_id });
           reload();
-        }} />
-    <//>`}
+        }} />`}<//><//>`}
     ${secret && html`<${Secret} ...${secret} onClose=${() => { setSecret(null); toast(`${secret.alias} may call`); }} />`}`;
 }
 
@@ -94,7 +93,7 @@ function limitText(limit) {
 
 /** Requests and tokens, as far as they are limited. @param {{rpm_limit: number | null, tpm_limit: number | null}} record */
 export function limitsText({ rpm_limit: requests, tpm_limit: tokens }) {
-  const parts = [requests !== null && `${shortCount(requests)} requests`, tokens !== null && `${shortCount(tokens)} tokens`].filter(Boolean);
+  const parts = [requests !== null && (requests === 1 ? "1 request" : `${shortCount(requests)} requests`), tokens !== null && `${shortCount(tokens)} tokens`].filter(Boolean);
   return parts.length ? html`<span class="digits">${parts.join(", ")}</span>` : limitText(null);
 }
 

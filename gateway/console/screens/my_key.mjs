@@ -7,7 +7,7 @@ import { html } from "../scripts/html.mjs";
 import { Budget, Card, Cost, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
 import { permissionSentence } from "../scripts/permissions.mjs";
 import { Link, href } from "../scripts/router.mjs";
-import { Show } from "../scripts/states.mjs";
+import { Show, valueOf } from "../scripts/states.mjs";
 
 const DAYS = 30;
 const DAY = 86_400_000;
@@ -19,9 +19,8 @@ export default function MyKey() {
   const record = key.data;
   const start = record ? windowStart(record.budget_duration, record.budget_reset_at) : "";
   const spent = useData(record && record.max_budget !== null && start ? "/usage" : null, { by: "key", since: start }, 60, (answer) => (answer.data[0]?.cost_nanodollars ?? 0) / 1e9);
-  const calls = (days.data ?? []).reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + row.calls, 0);
-  const failures = (days.data ?? []).reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + row.failures, 0);
-  const cost = (days.data ?? []).reduce((/** @type {number} */ sum, /** @type {any} */ row) => sum + (row.cost_nanodollars ?? 0), 0);
+  /** @param {any[]} rows @param {string} name */
+  const sumOf = (rows, name) => rows.reduce((sum, row) => sum + (row[name] ?? 0), 0);
   return html`
     <${PageHead} title=${session.value?.who?.name ?? "My key"} subtitle="What this key may do, and what it has done.">
       <${Link} class="button" to=${href("calls")}>Its calls<//><${Link} class="button" to=${href("usage")}>Its usage<//>
@@ -29,13 +28,13 @@ export default function MyKey() {
     <${Show} of=${key} lines=${6}>${(/** @type {any} */ data) => html`<div class="stack">
       ${catalog.data && html`<p class="sentence">${permissionSentence(catalog.data, data)}</p>`}
       <div class="tiles">
-        <${Tile} label=${`Spent, ${DAYS} d`} value=${costText(cost)} note=${html`<${Cost} dollars=${data.spend} /> in all`} />
-        <${Tile} label=${`Calls, ${DAYS} d`} value=${shortCount(calls)} note=${`${shareText(failures, calls)} failed`} />
+        <${Tile} label=${`Spent, ${DAYS} d`} value=${valueOf(days, (rows) => costText(sumOf(rows, "cost_nanodollars")))} note=${html`<${Cost} dollars=${data.spend} /> in all`} />
+        <${Tile} label=${`Calls, ${DAYS} d`} value=${valueOf(days, (rows) => shortCount(sumOf(rows, "calls")))} note=${days.data && `${shareText(sumOf(days.data, "failures"), sumOf(days.data, "calls"))} failed`} />
         <${Tile} label="Requests a minute" value=${limit(data.rpm_limit)} note=${data.rpm_limit === null ? "no limit" : "at most"} />
         <${Tile} label="Tokens a minute" value=${limit(data.tpm_limit)} note=${data.tpm_limit === null ? "no limit" : "at most"} />
       </div>
       <div class="columns">
-        <${Card} title="Budget">${data.max_budget === null ? html`<p class="muted">This key has no budget of its own.${data.team_id ? " Its team may have one." : ""}</p>` : html`<${Budget} label="Budget" spent=${start ? spent.data ?? 0 : data.spend ?? 0} most=${data.max_budget} /><p class="muted small">${windowText(data.budget_duration)}; ${resetText(data.budget_reset_at)}</p>`}<//>
+        <${Card} title="Budget">${data.max_budget === null ? html`<p class="muted">This key has no budget of its own.${data.team_id ? " Its team may have one." : ""}</p>` : html`<${Budget} label="Budget" spent=${start ? spent.data : data.spend ?? 0} most=${data.max_budget} /><p class="muted small">${windowText(data.budget_duration)}; ${resetText(data.budget_reset_at)}</p>`}<//>
         <${Card} title="The key"><${Facts} rows=${[
           ["Key", html`<code>${data.key_name}</code>`],
           ["Team", data.team_alias || data.team_id],
@@ -45,7 +44,7 @@ export default function MyKey() {
           ["Addresses", data.allowed_ips?.join(", ")],
         ]} /><//>
       </div>
-      <${Card} title="Calls by the day"><${Bars} label=${`Calls on each of the last ${DAYS} days, with those that failed`} format=${shortCount} bars=${dayBars(days.data ?? [])} /><//>
+      <${Card} title="Calls by the day"><${Show} of=${days}>${(/** @type {any[]} */ rows) => html`<${Bars} label=${`Calls on each of the last ${DAYS} days, with those that failed`} format=${shortCount} bars=${dayBars(rows)} />`}<//><//>
     </div>`}<//>`;
 }
 

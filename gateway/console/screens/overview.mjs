@@ -1,11 +1,11 @@
 /** Overview: what is spent, how much is called, what fails and through whose fault, and how the gateway is doing. */
-import { get, useData } from "../scripts/api.mjs";
+import { useData } from "../scripts/api.mjs";
 import { Bars } from "../scripts/bars.mjs";
 import { aboutText, agoText, costText, countOf, countText, shareText, shortCount } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Chip, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
-import { Empty, Failure, Loading, Show } from "../scripts/states.mjs";
+import { Empty, Failure, Loading, Show, valueOf } from "../scripts/states.mjs";
 
 const HOUR = 3_600_000;
 const RECENT = 200;
@@ -20,35 +20,38 @@ export default function Overview() {
   const days = useData("/usage", { by: "day", since: month }, 30);
   const hours = useData("/usage", { by: "hour", since: "24h" }, 30);
   const faults = useData("/usage", { by: "fault", since: "24h" }, 30);
-  const latency = useData("/usage", { by: "total", since: "24h", latency: "true" }, 30, (answer) => answer.data[0]?.latency);
+  const latency = useData("/usage", { by: "total", since: "24h", latency: "true" }, 30, (answer) => answer.data[0]?.latency ?? null);
   const recent = useData("/audit", { kind: "call", limit: RECENT }, 15, (answer) => answer.data);
   const status = useData("/gateway/status", {}, 5);
-  if (recent.error && days.error) return html`<${PageHead} title="Overview" /><${Failure} error=${recent.error} retry=${recent.reload} />`;
-  if (!recent.data || !days.data) return html`<${PageHead} title="Overview" /><${Loading} lines=${6} />`;
+  const all = [recent, days, hours, faults, latency, status];
+  const failed = all.find((one) => one.error);
+  const failure = failed && html`<${Failure} error=${failed.error} retry=${() => all.forEach((one) => one.error && one.reload())} />`;
+  if (!recent.data || !days.data) return html`<${PageHead} title="Overview" />${failure ?? html`<${Loading} lines=${6} />`}`;
   const calls = recent.data;
   if (!calls.length) return html`<${PageHead} title="Overview" /><${Empty} title="No calls yet" icon="start">What is spent, called and refused appears here. <${Link} to=${href("start")}>Make the first call<//><//>`;
 
   const spentToday = sumOf(days.data.data.filter((/** @type {any} */ row) => row.day.startsWith(today)));
   const spentMonth = sumOf(days.data.data);
-  const day = totals(hours.data?.data ?? []);
+  const day = hours.data && totals(hours.data.data);
   const minute = calls.filter((/** @type {any} */ call) => Date.now() - new Date(call.time).getTime() < 60_000).length;
   return html`
     <${PageHead} title="Overview" subtitle=${html`Days are UTC, as budgets and reports count them.`} />
+    ${failure}
     <div class="stack">
       <div class="tiles">
         <${Tile} label="Spent today" value=${costText(spentToday.cost)} note=${spentToday.unpriced ? `and ${countOf(spentToday.unpriced, "call")} without a price` : "UTC day"} />
         <${Tile} label="This month" value=${costText(spentMonth.cost)} note=${spentMonth.unpriced ? `and ${countOf(spentMonth.unpriced, "call")} without a price` : `since the 1st`} />
-        <${Tile} label="Calls, last minute" value=${minute >= RECENT ? `${RECENT}+` : countText(minute)} note=${`${shortCount(day.calls)} in 24 h`} />
-        <${Tile} label="Failed, 24 h" value=${shareText(day.failures, day.calls)} note=${`${countText(day.failures)} of ${countText(day.calls)}`} tone=${day.failures * 20 > day.calls ? "warn" : ""} />
-        <${Tile} label="Latency, p95, 24 h" value=${aboutText(latency.data?.p95_ms) || "–"} note=${!latency.data?.p50_ms ? "nothing was served" : `half within ${aboutText(latency.data.p50_ms)}${latency.data.ttft_p50_ms ? `, first token ${aboutText(latency.data.ttft_p50_ms)}` : ""}`} />
-        <${Tile} label="In flight" value=${countText(status.data?.calls.in_flight ?? 0)} note=${status.data?.calls.waiting ? `${countText(status.data.calls.waiting)} waiting` : "calls to Cohere now"} tone=${status.data?.calls.waiting ? "warn" : ""} />
+        <${Tile} label="Calls, last minute" value=${minute >= RECENT ? `${RECENT}+` : countText(minute)} note=${day && `${shortCount(day.calls)} in 24 h`} />
+        <${Tile} label="Failed, 24 h" value=${valueOf(hours, () => shareText(day.failures, day.calls))} note=${day && `${countText(day.failures)} of ${countText(day.calls)}`} tone=${day && day.failures * 20 > day.calls ? "warn" : ""} />
+        <${Tile} label="Latency, p95, 24 h" value=${valueOf(latency, (data) => aboutText(data?.p95_ms) || "–")} note=${latency.data === undefined ? "" : !latency.data?.p50_ms ? "nothing was served" : `half within ${aboutText(latency.data.p50_ms)}${latency.data.ttft_p50_ms ? `, first token ${aboutText(latency.data.ttft_p50_ms)}` : ""}`} />
+        <${Tile} label="In flight" value=${valueOf(status, (data) => countText(data.calls.in_flight))} note=${status.data?.calls.waiting ? `${countText(status.data.calls.waiting)} waiting` : "calls to Cohere now"} tone=${status.data?.calls.waiting ? "warn" : ""} />
       </div>
       <${Card} title="Calls by the hour" actions=${html`<${Link} to=${href("usage")}>Usage<//>`}>
-        <${Bars} label="Calls in each of the last 24 hours, with those that failed" format=${shortCount} bars=${hourBars(hours.data?.data ?? [])} />
+        <${Show} of=${hours}>${(/** @type {any} */ data) => html`<${Bars} label="Calls in each of the last 24 hours, with those that failed" format=${shortCount} bars=${hourBars(data.data)} />`}<//>
         <p class="legend"><span class="dot good-dot"></span>calls <span class="dot bad-dot"></span>failed</p>
       <//>
       <div class="columns">
-        <div class="stack"><${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Faults} rows=${faults.data?.data ?? []} calls=${day.calls} /><//>
+        <div class="stack"><${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Show} of=${faults}>${(/** @type {any} */ data) => html`<${Faults} rows=${data.data} calls=${day?.calls ?? 0} />`}<//><//>
         <${Card} title="Last refusals and failures"><${Refusals} /><//></div>
         <div class="stack"><${Card} title="How it is doing"><${Show} of=${status}>${(/** @type {any} */ data) => html`<${Health} status=${data} />`}<//><//>
         <${Card} title="Models on their way out" actions=${html`<${Link} to=${href("models")}>Models<//>`}><${Deprecated} /><${OldNames} calls=${calls} /><//></div>
@@ -105,15 +108,8 @@ function Health({ status }) {
 }
 
 function Refusals() {
-  const [rows, setRows] = useState(/** @type {any[] | null} */ (null));
-  useEffect(() => {
-    let current = true;
-    get("/audit", { kind: "call", fault: "any", limit: 5 }).then((answer) => current && setRows(answer.data), () => current && setRows([]));
-    return () => { current = false; };
-  }, []);
-  if (rows === null) return html`<${Loading} />`;
-  if (!rows.length) return html`<p class="muted">None.</p>`;
-  return html`<ul class="sentences">${rows.map((row) => html`<li key=${row.id}><${Link} to=${href(`calls/${row.id}`)}>${row.sentence}<//> <span class="muted small"><${Time} at=${row.time} ago /></span></li>`)}</ul>`;
+  const refused = useData("/audit", { kind: "call", fault: "any", limit: 5 }, 0, (answer) => answer.data);
+  return html`<${Show} of=${refused}>${(/** @type {any[]} */ rows) => !rows.length ? html`<p class="muted">None.</p>` : html`<ul class="sentences">${rows.map((row) => html`<li key=${row.id}><${Link} to=${href(`calls/${row.id}`)}>${row.sentence}<//> <span class="muted small"><${Time} at=${row.time} ago /></span></li>`)}</ul>`}<//>`;
 }
 
 /** Models that Cohere deprecates and that were called in the last 30 days. */

@@ -1,5 +1,5 @@
 /** The playground's conversation, by Chat Completions or Responses: streamed, with thinking, tools, schema, documents, images. */
-import { durationText } from "../scripts/format.mjs";
+import { clockText, durationText } from "../scripts/format.mjs";
 import { html, useEffect, useId, useRef, useState } from "../scripts/html.mjs";
 import { SelectField, TextField } from "../scripts/form.mjs";
 import { Card } from "../scripts/parts.mjs";
@@ -40,13 +40,15 @@ export function Chat({ api, wanted, names, apiKey, onBody, onNotes }) {
   /** @param {string} name */
   const set = (name) => (/** @type {any} */ value) => setOptions({ ...options, [name]: value });
 
-  /** @param {import("../scripts/playground.mjs").Turn[]} wanted */
-  const ask = async (wanted) => {
+  /** again: what is being typed is no part of it. @param {import("../scripts/playground.mjs").Turn[]} wanted @param {boolean} [again] */
+  const ask = async (wanted, again) => {
     const began = performance.now();
     aborter.current = new AbortController();
     setTurns(wanted);
-    setText("");
-    setImages([]);
+    if (!again) {
+      setText("");
+      setImages([]);
+    }
     setRunning({ role: "assistant", text: "" });
     /** @type {import("../scripts/playground.mjs").Turn} */
     let partial = { role: "assistant", text: "" };
@@ -59,7 +61,7 @@ export function Chat({ api, wanted, names, apiKey, onBody, onNotes }) {
     } catch (error) {
       // What came stays in sight: after a stop it is part of the conversation, after an error it is not.
       const stopped = aborter.current.signal.aborted;
-      setTurns([...wanted, stopped && partial.text ? { ...partial, calls: [], facts: ["stopped"] } : { ...partial, calls: [], error: stopped ? "Stopped." : /** @type {Error} */ (error).message }]);
+      setTurns([...wanted, stopped && partial.text ? { ...partial, calls: [], facts: ["stopped"] } : { ...partial, calls: [], error: stopped ? "Stopped." : /** @type {Error} */ (error).message, retryAt: /** @type {any} */ (error).retryAt }]);
     }
     setRunning(null);
   };
@@ -96,7 +98,7 @@ export function Chat({ api, wanted, names, apiKey, onBody, onNotes }) {
       ${problem && html`<p class="error-text" role="alert">${problem}</p>`}
     <//>
     <div class="turns" aria-live="polite">
-      ${turns.map((turn, index) => html`<${Turned} key=${index} turn=${turn} />`)}
+      ${turns.map((turn, index) => html`<${Turned} key=${index} turn=${turn} onRetry=${turn.error && index === turns.length - 1 && !running ? () => ask(turns.slice(0, -1), true) : undefined} />`)}
       ${running && html`<${Turned} turn=${running} running />`}
       ${!running && open.length > 0 && html`<${ToolResults} key=${turns.length} calls=${open} onResults=${(/** @type {string[]} */ results) => ask([...turns, ...open.map((one, index) => /** @type {const} */ ({ role: "tool", text: results[index], callId: one.id }))])} />`}
     </div>
@@ -130,16 +132,18 @@ function Area({ label, value, onInput, rows, example }) {
     <textarea id=${id} class=${/^[[{]/.test(example ?? "") ? "mono" : ""} rows=${rows} value=${value} spellcheck=${false} onInput=${(/** @type {any} */ event) => onInput(event.target.value)}></textarea></div>`;
 }
 
-/** @param {{turn: import("../scripts/playground.mjs").Turn, running?: boolean}} props */
-function Turned({ turn, running }) {
-  if (turn.error && !turn.text && !turn.thinking) return html`<div class="turn failed" role="alert">${turn.error}</div>`;
+/** @param {{turn: import("../scripts/playground.mjs").Turn, running?: boolean, onRetry?: () => void}} props */
+function Turned({ turn, running, onRetry }) {
+  const when = turn.retryAt ? html`<span class="small">Try again at ${clockText(turn.retryAt)}.</span>` : null;
+  const retry = onRetry && html`<div class="buttons"><button type="button" onClick=${onRetry}>Try again</button>${when}</div>`;
+  if (turn.error && !turn.text && !turn.thinking) return html`<div class="turn failed"><p role="alert">${turn.error}</p>${retry}</div>`;
   return html`<div class=${`turn ${turn.role}`}>
     <span class="muted small">${{ user: "You", assistant: "Model", tool: "Tool result" }[turn.role]}</span>
     ${turn.thinking && html`<details open=${running && !turn.text}><summary>Thinking</summary><p class="thinking">${turn.thinking}</p></details>`}
     ${(turn.images ?? []).length > 0 && html`<div class="pictures">${turn.images?.map((url, index) => html`<img key=${index} src=${url} alt=${`Picture ${index + 1}`} />`)}</div>`}
     <p class="words">${turn.citations?.length ? cited(turn.text, turn.citations).map((piece, index) => (piece.title ? html`<u key=${index} class="citation" tabindex="0" title=${piece.title}>${piece.text}</u>` : piece.text)) : turn.text}${running && html`<span class="pulse caret"></span>`}</p>
     ${(turn.calls ?? []).map((one) => html`<div class="tool-call" key=${one.id}><code>${one.name}(${one.arguments})</code></div>`)}
-    ${turn.error && html`<span class="bad" role="alert">${turn.error}</span>`}
+    ${turn.error && html`<span class="bad" role="alert">${turn.error}</span>${retry}`}
     ${turn.facts && html`<span class="muted small digits">${turn.facts.join(" · ")}</span>`}
   </div>`;
 }

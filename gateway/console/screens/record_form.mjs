@@ -2,11 +2,12 @@
  * The form of keys, teams and end users. It sends what was changed and nothing else, and shows that before it does:
  * what is left out keeps, null clears. An error of the gateway's stands at the field that it names.
  */
-import { html, useState } from "../scripts/html.mjs";
+import { html, useLayoutEffect, useRef, useState } from "../scripts/html.mjs";
 import { SelectField, TextField } from "../scripts/form.mjs";
 import { permissionSentence } from "../scripts/permissions.mjs";
 import { isMaster } from "../scripts/session.mjs";
-import { toast } from "../scripts/toast.mjs";
+import { sessionOver } from "../scripts/api.mjs";
+import { Failure } from "../scripts/states.mjs";
 import { PermissionEditor } from "./permission_editor.mjs";
 
 /** @typedef {"key" | "team" | "end_user"} Kind */
@@ -40,6 +41,15 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
   const [error, setError] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
 
+  const form = useRef(/** @type {HTMLFormElement | null} */ (null));
+  // The form is longer than the page: what is wrong comes into view.
+  useLayoutEffect(() => {
+    if (!error) return;
+    const field = /** @type {HTMLElement | null} */ (form.current?.querySelector('[aria-invalid="true"]'));
+    if (field) field.focus();
+    else form.current?.querySelector(".failure, .permissions .error-text")?.scrollIntoView({ block: "center" });
+  }, [error]);
+
   const changes = changesOf(record, initial, texts, permissions);
   const values = Object.fromEntries(Object.entries(FIELDS).map(([name, type]) => [name, TYPES[type].read(texts[name])]));
   /** @param {string} name */
@@ -49,18 +59,21 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
   /** @param {SubmitEvent} event */
   const submit = async (event) => {
     event.preventDefault();
+    if (busy) return;
     setBusy(true);
     setError(null);
     try {
       await onSave(changes);
     } catch (failed) {
-      setError(failed);
       setBusy(false);
-      if (!Object.hasOwn(FIELDS, /** @type {any} */ (failed).param)) toast(/** @type {Error} */ (failed).message, true);
+      // For want of a session the page asks for a key; then this is tried again.
+      if (!sessionOver.value) setError(failed);
     }
   };
+  /** Whether there is a field at which an error of this one stands. @param {string} name */
+  const shownAt = (name) => (Object.hasOwn(FIELDS, name?.split(/[[.]/)[0]) || name?.startsWith("permissions")) && !(kind === "end_user" && /^(models|permissions|tags|allowed_ips|safety_mode)/.test(name));
   const rights = kind !== "end_user";
-  return html`<form class="stack" onSubmit=${submit}>
+  return html`<form class="stack" ref=${form} onSubmit=${submit}>
     <div class="form-grid">
       ${kind === "key" && field("key_alias", "Alias", { hint: "A name for tables and reports", autofocus: isNew })}
       ${kind === "team" && field("team_alias", "Name", { autofocus: isNew })}
@@ -68,7 +81,7 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
       ${kind === "end_user" && isNew && field("user_id", "User", { hint: "As requests name it, in user or safety_identifier", required: true, autofocus: true })}
       ${kind === "end_user" && field("alias", "Name")}
       ${kind === "key" && html`<${SelectField} label="Team" value=${texts.team_id} error=${errorAt("team_id")} onInput=${(/** @type {string} */ id) => setTexts({ ...texts, team_id: id })} hint="Bounds what the key may do"
-        options=${[["", "none"], ...teams.map((team) => [team.team_id, team.team_alias || team.team_id])]} />`}
+        options=${[["", "none"], ...(texts.team_id && !teams.some((team) => team.team_id === texts.team_id) ? [[texts.team_id, texts.team_id]] : []), ...teams.map((team) => [team.team_id, team.team_alias || team.team_id])]} />`}
       ${kind === "key" && field("user_id", "Owner", { hint: "A label: whose key it is" })}
       ${kind === "key" && field("duration", isNew ? "Expires after" : "Expires after, from now", { hint: isNew ? "30d, 12h …; empty: never" : "30d …; -1: never; empty: as it is", placeholder: isNew ? "never" : "" })}
       ${kind === "key" && isMaster.value && html`<${SelectField} label="Role" value=${texts.role} error=${errorAt("role")} onInput=${(/** @type {string} */ role) => setTexts({ ...texts, role })} hint="What it may manage here" options=${[["", "none: calls only"], ["viewer", "viewer: reads everything"], ["admin", "admin: manages keys"]]} />`}
@@ -96,8 +109,9 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
       ${field("tags", "Tags", { hint: "Labels for reports" })}
     </div></section>`}
     ${!isNew && html`<${Changes} record=${record} changes=${changes} />`}
+    ${error && !shownAt(error.param) && html`<${Failure} error=${error} />`}
     <div class="buttons end"><button type="button" onClick=${onClose}>Cancel</button>
-      <button class="primary" disabled=${busy || (!isNew && !Object.keys(changes).length)}>${isNew ? "Create" : "Save"}</button></div>
+      <button class="primary" aria-disabled=${busy ? "true" : undefined} disabled=${!isNew && !Object.keys(changes).length}>${isNew ? "Create" : "Save"}</button></div>
   </form>`;
 }
 

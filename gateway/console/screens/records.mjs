@@ -81,10 +81,10 @@ export function RecordsScreen(props) {
         ["Changed", opened.updated_at !== opened.created_at && html`<${Time} at=${opened.updated_at} /> by ${opened.updated_by}`],
       ]} />
     <//>`}
-    ${asking === "new" && catalog.data && html`<${Dialog} title=${`New ${one}`} class="wide" onClose=${close}><${RecordForm} kind=${kind} isNew record=${{}} catalog=${catalog.data} models=${modelNames(models.data)} onClose=${close}
-      onSave=${async (/** @type {any} */ fields) => { await post(props.make, fields); changed(); }} /><//>`}
-    ${asking === "edit" && opened && catalog.data && html`<${Dialog} title=${`Edit ${name(opened)}`} class="wide" onClose=${close}><${RecordForm} kind=${kind} record=${opened} catalog=${catalog.data} models=${modelNames(models.data)} onClose=${close}
-      onSave=${async (/** @type {any} */ fields) => { await post(props.update, { ...props.naming(id), ...fields }); changed(); }} /><//>`}
+    ${asking === "new" && html`<${Dialog} title=${`New ${one}`} class="wide" keeps onClose=${close}><${Show} of=${catalog} lines=${6}>${(/** @type {any} */ known) => html`<${RecordForm} kind=${kind} isNew record=${{}} catalog=${known} models=${modelNames(models.data)} onClose=${close}
+      onSave=${async (/** @type {any} */ fields) => { await post(props.make, fields); changed(); }} />`}<//><//>`}
+    ${asking === "edit" && opened && html`<${Dialog} title=${`Edit ${name(opened)}`} class="wide" keeps onClose=${close}><${Show} of=${catalog} lines=${6}>${(/** @type {any} */ known) => html`<${RecordForm} kind=${kind} record=${opened} catalog=${known} models=${modelNames(models.data)} onClose=${close}
+      onSave=${async (/** @type {any} */ fields) => { await post(props.update, { ...props.naming(id), ...fields }); changed(); }} />`}<//><//>`}
     ${asking === "block" && opened && html`<${Confirm} title=${`Block ${name(opened)}?`} action="Block" danger onClose=${close} onConfirm=${() => act(props.block, naming(id), `${name(opened)} is blocked`)}>Every request of theirs is refused until they are unblocked.<//>`}
     ${asking === "delete" && opened && html`<${Confirm} title=${`Delete ${name(opened)}?`} action="Delete" danger word=${name(opened)} onClose=${close} onConfirm=${async () => { if (await attempt(() => post(props.remove, props.removing(id)), `${name(opened)} is deleted`)) { changed(); navigate(href(path)); } }}>${props.removal}<//>`}`;
 }

@@ -20,7 +20,7 @@ export function firstCalls(key) {
 
 /** @param {{secret: string, alias: string, rotated?: boolean, grace?: string, onClose: () => void}} props */
 export function Secret({ secret, alias, rotated, grace, onClose }) {
-  return html`<${Dialog} title=${rotated ? `The new secret of ${alias}` : `The key ${alias}`} class="wide" onClose=${onClose}>
+  return html`<${Dialog} title=${rotated ? `The new secret of ${alias}` : `The key ${alias}`} class="wide" keeps onClose=${onClose}>
     <p>This is the only time that it is shown: only its digest is stored.${rotated && (grace ? ` The old one works for ${grace} more.` : " The old one does not work any more.")}</p>
     <${Code} code=${secret} label="Copy the key" />
     <${CodeTabs} codes=${firstCalls(secret)} />

@@ -5,7 +5,8 @@ import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Code, CodeTabs, Facts, PageHead } from "../scripts/parts.mjs";
 import { Link, href } from "../scripts/router.mjs";
 import { bringsOwnKey, isHolder, mayWrite, seesAll } from "../scripts/session.mjs";
-import { toast } from "../scripts/toast.mjs";
+import { failed as sayFailed } from "../scripts/toast.mjs";
+import { Failure } from "../scripts/states.mjs";
 import { firstCalls } from "./secret.mjs";
 
 const EVERY_MS = 1500;
@@ -30,7 +31,7 @@ export default function Start() {
     try {
       setKey((await post("/key/generate", { key_alias: `first-${Math.random().toString(36).slice(2, 8)}` })).key);
     } catch (error) {
-      toast(/** @type {Error} */ (error).message, true);
+      sayFailed(error);
     }
     setBusy(false);
   };
@@ -58,6 +59,7 @@ export default function Start() {
 /** Waits for a call that comes after the page was opened, or the key was made. @param {{since: string}} props */
 function FirstCall({ since }) {
   const [call, setCall] = useState(/** @type {any} */ (null));
+  const [error, setError] = useState(/** @type {any} */ (null));
   useEffect(() => {
     setCall(null);
     const began = new Date(Date.now() - 1000).toISOString();
@@ -68,18 +70,20 @@ function FirstCall({ since }) {
       try {
         const page = document.hidden ? null : await get("/audit", { kind: "call", since: began, limit: 1 });
         if (!current) return;
+        setError(null);
         if (page?.data.length) {
           setCall(page.data[0]);
           return;
         }
-      } catch {
-        // the next look may succeed
+      } catch (failed) {
+        if (current) setError(failed); // the next look may succeed
       }
       if (current) timer = setTimeout(look, EVERY_MS);
     };
     void look();
     return () => { current = false; clearTimeout(timer); };
   }, [since]);
+  if (error) return html`<${Card} title="Your first call"><${Failure} error=${error} /><p class="muted">It is looked for all the same.</p><//>`;
   if (!call) return html`<${Card} title="Waiting for your first call"><p class="waiting" role="status"><span class="pulse" aria-hidden="true"></span>It appears here a moment after it was answered.</p><//>`;
   const failed = call.status >= 400;
   return html`<${Card} title=${failed ? "It came, and failed" : "It came"}>

@@ -9,6 +9,7 @@ import { Link, href, route, setQuery } from "../scripts/router.mjs";
 import { seesAll } from "../scripts/session.mjs";
 import { COLOURS, StackedBars } from "../scripts/stacked.mjs";
 import { Empty, Show } from "../scripts/states.mjs";
+import { DownloadLink } from "./export_links.mjs";
 import { Table } from "../scripts/table.mjs";
 
 const NANO = 1e9;
@@ -35,8 +36,8 @@ export default function Usage() {
   const by = BY.some(([name]) => name === query.by) ? query.by : query.end_user ? "end_user" : "model";
   const step = range[3];
   const filters = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
-  const asked = { by: `${by},${step}`, since: sinceOf(range[2], step), ...filters };
-  const span = { since: asked.since, ...filters };
+  const since = sinceOf(range[2], step);
+  const span = { since, ...filters };
   const groups = useData("/usage", { ...span, by }, 60, (answer) => groupsOf(answer.data, by));
   const times = useData("/usage", { ...span, by: step }, 60, (answer) => answer.data);
   // Five hundred end users over a year are too many sums to draw: those that cost most are asked for one by one.
@@ -45,17 +46,18 @@ export default function Usage() {
   // How long calls took is no sum: percentiles are asked for by time, by group, and for all. Of keys they are counted by days.
   const ofKeys = !seesAll.value || ["key", "team", "user"].some((name) => filters[name]);
   const timed = !filters.end_user && !(step === "hour" && ofKeys);
-  const latency = { since: asked.since, latency: "true", ...filters };
+  const latency = { since, latency: "true", ...filters };
   const overTime = useData(timed ? "/usage" : null, { ...latency, by: step }, 60, readLatency);
   const byGroup = useData(timed && by !== "end_user" && !(step === "hour" && ["key", "team"].includes(by)) ? "/usage" : null, { ...latency, by }, 60, readLatency);
   const inAll = useData(timed ? "/usage" : null, { ...latency, by: "total" }, 60, (answer) => answer.data[0]?.latency);
   // What the same groups cost in as long a time before, by which a change is seen.
-  const before = useData("/usage", { ...filters, by, since: sinceOf(2 * range[2], step), until: asked.since }, 300, readCosts);
-  const csv = `/usage?${new URLSearchParams({ ...asked, format: "csv" })}`;
+  const before = useData("/usage", { ...filters, by, since: sinceOf(2 * range[2], step), until: since }, 300, readCosts);
+  // As the table has it: a row for each group, with its latency where that is shown.
+  const shown = { ...span, by, ...(byGroup.data ? { latency: "true" } : {}) };
   const choices = BY.filter(([name]) => seesAll.value || !["key", "team"].includes(name));
   return html`
     <${PageHead} title="Usage" subtitle="Sums that are written with the calls, so a year is read as fast as a day. Days are UTC.">
-      <a class="button" href=${csv} download="usage.csv">CSV</a>
+      <${DownloadLink} path="/usage" query=${{ ...shown, format: "csv" }} probe=${["/usage", { ...span, by: "total" }]} name=${`usage-by-${by}-${range[0]}.csv`} title="The table, as a file">CSV<//>
     <//>
     <div class="filters">
       <${Segments} label="Range" value=${range[0]} onInput=${(/** @type {string} */ value) => setQuery({ range: value })} options=${RANGES.map(([value, text]) => ({ value, text }))} />
@@ -63,7 +65,7 @@ export default function Usage() {
       ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${value} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
     <${Show} of=${groups} lines=${8}>${(/** @type {Group[]} */ found) => found.length
-      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} range=${range[1]} filters=${filters} since=${asked.since} />`}<//>`
+      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} range=${range[1]} filters=${filters} since=${since} />`}<//>`
       : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: range[0], by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
 }
 

@@ -1,7 +1,7 @@
 /**
  * The management API, which is the only way to data: what a screen shows can be had with curl.
  */
-import { signal, useEffect, useRef, useState } from "./html.mjs";
+import { batch, signal, useEffect, useRef, useState } from "./html.mjs";
 
 /**
  * @typedef {{name: string, role: "" | "viewer" | "admin" | "master", key_id: string | null, team_id: string | null}} SignedIn
@@ -14,18 +14,29 @@ export const session = /** @type {any} */ (signal(null));
 /** The Cohere key of a caller who brings their own. It is kept in this page alone, and is gone when the page is. */
 export const ownKey = signal("");
 
+/** Why the session is over; null while it lasts. What was on the page stays below the question for a key. @type {import("@preact/signals-core").Signal<ApiError | null>} */
+export const sessionOver = /** @type {any} */ (signal(null));
+
+/** Since when the gateway does not answer, in Unix milliseconds; 0 while it does. */
+export const awaySince = signal(0);
+
+/** Grows when what failed may succeed now: the gateway answers again, or somebody has signed in again. */
+export const recovered = signal(0);
+
 /** An answer that is an error, with the sentence that the gateway gave. */
 export class ApiError extends Error {
-  /** @param {number} status @param {string} message @param {string} code @param {string} param @param {string} requestId */
-  constructor(status, message, code, param, requestId) {
+  /** retryAt: when to try again, in Unix milliseconds, where the gateway said so. @param {number} status @param {string} message @param {string} code @param {string} param @param {string} requestId @param {number | null} [retryAt] */
+  constructor(status, message, code, param, requestId, retryAt = null) {
     super(message);
     this.status = status;
     this.code = code;
     this.param = param;
     this.requestId = requestId;
+    this.retryAt = retryAt;
   }
 }
 
+/** What the gateway says where the key of the session does not count any more. */
 const SESSION_CODES = ["session_over", "missing_api_key", "invalid_api_key", "key_blocked", "team_blocked"];
 
 /**
@@ -41,7 +52,7 @@ export async function send(method, path, { query = {}, body, signal: aborted, he
   if (ownKey.value) all.authorization = `Bearer ${ownKey.value}`;
   if (method !== "GET" && session.value?.csrf_token) all["x-gateway-csrf"] = session.value.csrf_token;
   try {
-    return await fetch(path + (text ? `?${text}` : ""), {
+    const response = await fetch(path + (text ? `?${text}` : ""), {
       method,
       headers: all,
       body: body === undefined ? undefined : JSON.stringify(body),
@@ -49,8 +60,11 @@ export async function send(method, path, { query = {}, body, signal: aborted, he
       cache: "no-store",
       credentials: "same-origin",
     });
+    if (awaySince.value) batch(() => { awaySince.value = 0; recovered.value += 1; });
+    return response;
   } catch (error) {
     if (/** @type {any} */ (error).name === "AbortError") throw error;
+    awaySince.value ||= Date.now();
     throw new ApiError(0, "The gateway does not answer", "unreachable", "", "");
   }
 }
@@ -66,7 +80,16 @@ export async function errorOf(response) {
     error = {};
   }
   const message = error.message || `The gateway answered ${response.status}`;
-  return new ApiError(response.status, message, error.code ?? "", error.param ?? "", requestId);
+  const seconds = Number(response.headers.get("retry-after") || NaN);
+  return new ApiError(response.status, message, error.code ?? "", error.param ?? "", requestId, seconds >= 0 ? Date.now() + seconds * 1000 : null);
+}
+
+/** The error that an answer to the session's key is: where it says that the session is over, the page asks for a key. @param {Response} response */
+export async function sessionErrorOf(response) {
+  const error = await errorOf(response);
+  const info = session.value;
+  if (info?.sign_in && info.who && SESSION_CODES.includes(error.code)) sessionOver.value ||= error;
+  return error;
 }
 
 /**
@@ -76,13 +99,7 @@ export async function errorOf(response) {
 export async function request(method, path, options) {
   const response = await send(method, path, options);
   if (response.ok) return response.json();
-  const error = await errorOf(response);
-  const info = session.value;
-  // Its key was blocked, or nobody used it for too long: the page asks for a key again, at the same address.
-  if (info?.sign_in && info.who && (error.status === 401 || SESSION_CODES.includes(error.code))) {
-    session.value = { ...info, who: null, csrf_token: null };
-  }
-  throw error;
+  throw await sessionErrorOf(response);
 }
 
 /** @param {string} path @param {Record<string, any>} [query] @param {AbortSignal} [aborted] */
@@ -98,8 +115,8 @@ export const post = (path, body = {}) => request("POST", path, { body });
 
 /**
  * Loads something for as long as a component shows it, and again when what is asked changes. What is loaded again
- * stays in sight meanwhile. seconds: also again after so long, while the page is in sight; a gateway whose page
- * nobody looks at does nothing.
+ * stays in sight meanwhile. It is loaded again, too, when the gateway is back or somebody has signed in again. seconds:
+ * also again after so long, while the page is in sight; a gateway whose page nobody looks at does nothing.
  * @template T
  * @param {string | null} path null: nothing @param {Record<string, any>} [query] @param {number} [seconds]
  * @param {(answer: any) => T} [read]
@@ -125,9 +142,9 @@ export function useData(path, query = {}, seconds = 0, read = (answer) => answer
         if (aborter.signal.aborted) return;
         setState((/** @type {any} */ before) => ({ key, data: before.key === key ? before.data : undefined, error, loading: false }));
       }
-      if (seconds && !document.hidden) timer = setTimeout(seen, seconds * 1000);
+      if (seconds && !document.hidden && !sessionOver.value) timer = setTimeout(seen, seconds * 1000);
     };
-    const seen = () => { if (!document.hidden && seconds) void load(); };
+    const seen = () => { if (!document.hidden && seconds && !sessionOver.value) void load(); };
     document.addEventListener("visibilitychange", seen);
     void load();
     return () => {
@@ -135,7 +152,7 @@ export function useData(path, query = {}, seconds = 0, read = (answer) => answer
       clearTimeout(timer);
       document.removeEventListener("visibilitychange", seen);
     };
-  }, [key, seconds, turn]);
+  }, [key, seconds, turn, recovered.value]);
   const fresh = state.key === key;
   return {
     data: fresh ? state.data : undefined,

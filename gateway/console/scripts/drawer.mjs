@@ -5,16 +5,19 @@ import { onEscape } from "./keyboard.mjs";
 
 /**
  * Gives the focus back to where it was before a box took it: else it is lost with the box, and the keyboard with it.
- * @param {{current: HTMLElement | null}} box
+ * follows: to the row that is read now, which j and k may have changed meanwhile.
+ * @param {{current: HTMLElement | null}} box @param {boolean | undefined} follows
  */
-function useFocusReturn(box) {
+function useFocusReturn(box, follows) {
+  const row = useRef(/** @type {HTMLElement | null} */ (null));
+  useLayoutEffect(() => { if (follows) row.current = document.querySelector('tr[aria-selected="true"]') ?? row.current; });
   useLayoutEffect(() => {
     const before = document.activeElement;
     return () => {
       const now = document.activeElement;
       // A button that is disabled while its work is done has lost the focus already.
       if (now !== document.body && !box.current?.contains(now)) return;
-      const target = before instanceof HTMLElement && before.isConnected && before !== document.body ? before : document.querySelector('tr[aria-selected="true"], .table-frame');
+      const target = row.current?.isConnected ? row.current : before instanceof HTMLElement && before.isConnected && before !== document.body ? before : document.querySelector('tr[aria-selected="true"], .table-frame');
       /** @type {HTMLElement | null} */ (target)?.focus({ preventScroll: true });
     };
   }, []);
@@ -26,9 +29,9 @@ export function Drawer({ title, onClose, children, actions, follows, wide }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const close = useRef(onClose);
   close.current = onClose;
-  useFocusReturn(box);
+  useFocusReturn(box, follows);
   useLayoutEffect(() => onEscape(() => close.current()), []);  // before it is painted: what is seen can be closed
-  useEffect(() => { if (!follows) box.current?.focus(); }, []);
+  useEffect(() => { box.current?.focus({ preventScroll: true }); }, []);
   return html`<aside class=${"drawer" + (wide ? " drawer-wide" : "")} ref=${box} tabindex="-1" aria-labelledby=${id} data-follows=${follows ? "" : undefined}>
     <header><h2 id=${id}>${title}</h2>
       <button class="icon-button" aria-label="Close" title="Close (Esc)" onClick=${onClose}><${Icon} name="close" /></button></header>
@@ -37,8 +40,8 @@ export function Drawer({ title, onClose, children, actions, follows, wide }) {
   </aside>`;
 }
 
-/** A dialog over the page. @param {{title: string, onClose: () => void, children: any, class?: string}} props */
-export function Dialog({ title, onClose, children, class: extra = "" }) {
+/** A dialog over the page. keeps: a click beside it does not close it, since something was typed in it, or is shown once. @param {{title: string, onClose: () => void, children: any, class?: string, keeps?: boolean}} props */
+export function Dialog({ title, onClose, children, class: extra = "", keeps }) {
   const id = useId();
   const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
@@ -48,7 +51,7 @@ export function Dialog({ title, onClose, children, class: extra = "" }) {
   // Closing it gives the focus back, which removing it does not.
   useLayoutEffect(() => () => box.current?.close(), []);
   return html`<dialog ref=${box} class=${extra} aria-labelledby=${id} onCancel=${(/** @type {Event} */ event) => { event.preventDefault(); onClose(); }}
-      onClick=${(/** @type {Event} */ event) => { if (event.target === box.current) onClose(); }}>
+      onClick=${(/** @type {Event} */ event) => { if (event.target === box.current && !keeps) onClose(); }}>
     <div class="dialog-inner"><h2 id=${id}>${title}</h2>${children}</div>
   </dialog>`;
 }
@@ -63,6 +66,7 @@ export function Confirm({ title, action, word, danger, onConfirm, onClose, child
   /** @param {Event} event */
   const submit = async (event) => {
     event.preventDefault();
+    if (busy) return;
     setBusy(true);
     await onConfirm();
     setBusy(false);
@@ -72,7 +76,7 @@ export function Confirm({ title, action, word, danger, onConfirm, onClose, child
       <div>${children}</div>
       ${word && html`<label class="field"><span>Type <strong>${word}</strong> to go on</span><input value=${typed} autocomplete="off" spellcheck=${false} onInput=${(/** @type {any} */ event) => setTyped(event.target.value)} /></label>`}
       <div class="buttons end"><button type="button" onClick=${onClose}>Cancel</button>
-        <button class=${danger ? "danger" : "primary"} disabled=${busy || (word && typed !== word)}>${action}</button></div>
+        <button class=${danger ? "danger" : "primary"} aria-disabled=${busy ? "true" : undefined} disabled=${word && typed !== word}>${action}</button></div>
     </form>
   <//>`;
 }

@@ -3,7 +3,7 @@
  * when the reader wants it. Older rows come with the cursor, a page at a time as the reader nears the end, so its length
  * does not matter.
  */
-import { get } from "./api.mjs";
+import { get, recovered, sessionOver } from "./api.mjs";
 import { countText } from "./format.mjs";
 import { html, useEffect, useRef, useState } from "./html.mjs";
 
@@ -23,13 +23,13 @@ const LATE = 20;
 const EMPTY_PAGES = 6;
 
 /**
- * @typedef {{rows: any[], fresh: string, more: boolean, searching: boolean, error: any, loading: boolean, showFresh: () => Promise<void> | void, older: () => void, reload: () => void}} Feed
+ * @typedef {{rows: any[], fresh: string, more: boolean, searching: boolean, error: any, stale: any, loading: boolean, showFresh: () => Promise<void> | void, older: () => void, reload: () => void}} Feed
  * @param {Record<string, any>} filters as `/audit` takes them @param {boolean} live @returns {Feed}
  */
 export function useFeed(filters, live) {
   const key = JSON.stringify(filters);
   const [state, setState] = useState(/** @type {any} */ ({ key: "", rows: [], cursor: null, error: null, loading: true, searching: false }));
-  const [fresh, setFresh] = useState({ count: 0, more: false });
+  const [fresh, setFresh] = useState(NONE);
   const [turn, setTurn] = useState(0);
 
   useEffect(() => {
@@ -52,11 +52,12 @@ export function useFeed(filters, live) {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     const look = async () => {
-      if (!document.hidden) {
+      if (!document.hidden && !sessionOver.value) {
         try {
-          setFresh(await get("/audit/newer", { ...filters, cursor: state.newest }, aborter.signal));
-        } catch {
-          // The next look may succeed; what is shown is still true.
+          setFresh({ ...(await get("/audit/newer", { ...filters, cursor: state.newest }, aborter.signal)), error: null });
+        } catch (error) {
+          // The next look may succeed; what is shown is still true, but perhaps not all.
+          if (!aborter.signal.aborted) setFresh((/** @type {any} */ before) => ({ ...before, error }));
         }
       }
       if (!aborter.signal.aborted) timer = setTimeout(look, EVERY_MS);
@@ -64,6 +65,13 @@ export function useFeed(filters, live) {
     timer = setTimeout(look, EVERY_MS);
     return () => { aborter.abort(); clearTimeout(timer); };
   }, [key, live, state.key, state.loading, state.newest]);
+
+  // What could not be loaded is loaded when the gateway is back, or somebody has signed in again.
+  const known = useRef(recovered.value);
+  useEffect(() => {
+    if (known.current !== recovered.value && state.error) reload();
+    known.current = recovered.value;
+  }, [recovered.value, state.error]);
 
   const reload = () => setTurn((/** @type {number} */ number) => number + 1);
   const showFresh = async () => {
@@ -97,6 +105,7 @@ export function useFeed(filters, live) {
     more: current && state.cursor !== null,
     searching: state.searching,
     error: current ? state.error : null,
+    stale: fresh.error,
     loading: !current || state.loading,
     showFresh,
     older,
@@ -104,7 +113,7 @@ export function useFeed(filters, live) {
   };
 }
 
-const NONE = { count: 0, more: false };
+const NONE = { count: 0, more: false, error: /** @type {any} */ (null) };
 
 /** @param {any} a @param {any} b */
 function newestFirst(a, b) {
@@ -138,7 +147,7 @@ export function FeedHead({ feed }) {
     // The button goes with what it said, and whoever pressed it goes on in the list.
     /** @type {HTMLElement | null} */ (document.querySelector(".table-frame"))?.focus({ preventScroll: true });
   };
-  return html`<div class="feed-head" aria-live="polite">${feed.fresh && html`<button class="primary" onClick=${show}>${feed.fresh}</button>`}</div>`;
+  return html`<div class="feed-head" aria-live="polite">${feed.stale && !feed.error && html`<p class="warn small">Whether there are newer ones is not known: ${feed.stale.message}. It is looked for again.</p>`}${feed.fresh && html`<button class="primary" onClick=${show}>${feed.fresh}</button>`}</div>`;
 }
 
 /** How many rows there are, and the way to older ones. @param {{feed: Feed, older?: string}} props */

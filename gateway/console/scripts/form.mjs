@@ -30,7 +30,7 @@ export function TextField({ label, value, onInput, hint, error, type = "text", p
  */
 export function SelectField({ label, value, options, onInput, hint, error, disabled }) {
   return html`<${Field} label=${label} hint=${hint} error=${error}>${(/** @type {string} */ id, /** @type {string} */ described) => html`
-    <select id=${id} value=${value} disabled=${disabled} aria-describedby=${described} onChange=${(/** @type {any} */ event) => onInput(event.target.value)}>
+    <select id=${id} value=${value} disabled=${disabled} aria-describedby=${described} aria-invalid=${error ? "true" : undefined} onChange=${(/** @type {any} */ event) => onInput(event.target.value)}>
       ${options.map(([name, text]) => html`<option key=${name} value=${name} selected=${name === value}>${text}</option>`)}
     </select>`}<//>`;
 }

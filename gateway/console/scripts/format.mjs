@@ -69,10 +69,16 @@ export function shareText(part, whole) {
 export function timeText(iso, now = new Date()) {
   const time = new Date(iso);
   if (Number.isNaN(time.getTime())) return iso;
-  const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+  const clock = clockText(time.getTime());
   if (time.toDateString() === now.toDateString()) return clock;
   const day = `${time.getDate()} ${MONTHS[time.getMonth()]}`;
   return time.getFullYear() === now.getFullYear() ? `${day} ${clock}` : `${day} ${time.getFullYear()} ${clock}`;
+}
+
+/** The time of day in the reader's zone. @param {number} ms Unix milliseconds */
+export function clockText(ms) {
+  const time = new Date(ms);
+  return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
 }
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

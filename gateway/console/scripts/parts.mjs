@@ -36,8 +36,9 @@ export function Cost({ nano, dollars }) {
   return html`<span class="digits">${costText(nano)}</span>`;
 }
 
-/** A budget as a bar: spent, of how much, and when it begins anew. @param {{spent: number, most: number, note?: string, label: string}} props */
+/** A budget as a bar: spent, of how much, and when it begins anew. @param {{spent: number | undefined, most: number, note?: string, label: string}} props spent: undefined while it is not known */
 export function Budget({ spent, most, note, label }) {
+  if (spent === undefined) return html`<div class="budget" title=${note}><div class="budget-text digits"><span class="unknown" title="What is spent is not known">…</span><span class="muted">of ${dollarText(most)}</span></div><div class="bar"></div></div>`;
   const share = most > 0 ? spent / most : spent > 0 ? 1 : 0;
   const tone = share >= 1 ? "bad" : share >= 0.8 ? "warn" : "";
   return html`<div class="budget" title=${note}>

@@ -2,14 +2,14 @@
  * What the playground sends, and how it reads what comes. Pure but for `call`: bodies of requests out of what was typed,
  * and answers, whole or streamed, into turns.
  */
-import { errorOf, send } from "./api.mjs";
+import { errorOf, send, sessionErrorOf } from "./api.mjs";
 import { shellQuoted } from "./format.mjs";
 import { events } from "./sse.mjs";
 
 /**
  * @typedef {{start: number, end: number, title: string}} Citation in characters of the text
  * @typedef {{id: string, name: string, arguments: string}} ToolCall
- * @typedef {{role: "user" | "assistant" | "tool", text: string, thinking?: string, calls?: ToolCall[], citations?: Citation[], images?: string[], callId?: string, items?: any[], error?: string, facts?: string[]}} Turn items: of a response, which go back as they came
+ * @typedef {{role: "user" | "assistant" | "tool", text: string, thinking?: string, calls?: ToolCall[], citations?: Citation[], images?: string[], callId?: string, items?: any[], error?: string, retryAt?: number | null, facts?: string[]}} Turn items: of a response, which go back as they came
  * @typedef {{model: string, system: string, temperature: string, maxTokens: string, effort: string, tools: string, schema: string, documents: string, stream: boolean}} Options
  */
 
@@ -106,7 +106,7 @@ export async function call(path, body, key, aborted) {
   const response = key
     ? await fetch(path, { method: "POST", headers: { "content-type": "application/json", authorization: `Bearer ${key}` }, body: JSON.stringify(body), signal: aborted, credentials: "omit", cache: "no-store" })
     : await send("POST", path, { body, signal: aborted });
-  if (!response.ok) throw await errorOf(response);
+  if (!response.ok) throw await (key ? errorOf : sessionErrorOf)(response);
   return response;
 }
 

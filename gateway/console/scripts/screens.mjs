@@ -30,6 +30,9 @@ export const SCREENS = [
 /** The screens that whoever has signed in is shown. */
 export const visibleScreens = () => SCREENS.filter((screen) => screen.visible());
 
+/** The title of a screen that there is, and that whoever has signed in may not see; else "". @param {string} name */
+export const hiddenTitle = (name) => SCREENS.find((screen) => screen.path === name && !screen.visible())?.title ?? "";
+
 /** The screen of an address; of a hidden or unknown one the first that is visible, or nothing. @param {string} name */
 export function screenOf(name) {
   const screens = visibleScreens();

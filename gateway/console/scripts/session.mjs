@@ -2,11 +2,21 @@
  * Signing in and out, and what whoever has signed in may see. The gateway decides that anew for each request: what is
  * hidden here is hidden because it would be refused.
  */
-import { computed, html, useState } from "./html.mjs";
-import { ownKey, request, session } from "./api.mjs";
+import { batch, computed, effect, html, useEffect, useLayoutEffect, useRef, useState } from "./html.mjs";
+import { ApiError, awaySince, ownKey, recovered, request, session, sessionOver } from "./api.mjs";
+import { clockText } from "./format.mjs";
 
 const PATH = "/console/session";
 const RENEW_MS = 60_000;
+
+/** After the end of a session that nobody uses, before it is asked about. */
+const GRACE_MS = 1_000;
+
+/** Browsers take no longer timer. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Between two questions to a gateway that does not answer. */
+const AWAY_MS = 3_000;
 
 export async function loadSession() {
   session.value = await request("GET", PATH);
@@ -14,18 +24,43 @@ export async function loadSession() {
 
 /** @param {string} key */
 async function signIn(key) {
-  session.value = await request("POST", PATH, { body: { key } });
+  const info = await request("POST", PATH, { body: { key } });
+  renewed = Date.now();
+  batch(() => {
+    // What failed for want of a session is loaded again.
+    if (sessionOver.value) recovered.value += 1;
+    sessionOver.value = null;
+    session.value = info;
+  });
 }
 
 export async function signOut() {
   session.value = await request("DELETE", PATH);
 }
 
+/** Asks whether the session goes on, and who it is. */
+async function checkSession() {
+  const before = session.value;
+  const info = await request("GET", PATH);
+  if (before?.sign_in && before.who && !info.who) sessionOver.value ||= new ApiError(401, "", "session_over", "", "");
+  else if (!sessionOver.value) session.value = info;
+}
+
+
+/** Why the session is over, in words. */
+function reasonText() {
+  const { code, message } = /** @type {import("./api.mjs").ApiError} */ (sessionOver.value);
+  if (code === "invalid_api_key") return "Its key is not valid any more: it was rotated or deleted, or has expired.";
+  return ["missing_api_key", "session_over"].includes(code) ? `Nobody used it for ${idleMinutes()} minutes, or it was ended elsewhere.` : message;
+}
+
+const idleMinutes = () => Math.max(1, Math.round((session.value?.idle_seconds ?? 0) / 60));
+
 /** While somebody uses the page their session goes on; while it only refreshes itself, it does not. */
 let renewed = Date.now();
 async function renew() {
   const info = session.value;
-  if (!info?.sign_in || !info.who || Date.now() - renewed < RENEW_MS) return;
+  if (!info?.sign_in || !info.who || sessionOver.value || Date.now() - renewed < RENEW_MS) return;
   renewed = Date.now();
   try {
     session.value = await request("PUT", PATH);
@@ -34,6 +69,32 @@ async function renew() {
   }
 }
 for (const event of ["pointerdown", "keydown"]) addEventListener(event, () => void renew(), { passive: true });
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let idle;
+
+/** When nobody has used the page for so long that its session must be over, what it shows is for nobody's eyes any more. */
+async function lookWhetherIdle() {
+  clearTimeout(idle);
+  const info = session.value;
+  if (!info?.sign_in || !info.who || sessionOver.value || document.hidden) return;
+  let left = renewed + info.idle_seconds * 1000 + GRACE_MS - Date.now();
+  if (left <= 0) {
+    // Another page of this browser's may have gone on with it.
+    await checkSession().catch(() => {});
+    left = RENEW_MS;
+  }
+  idle = setTimeout(lookWhetherIdle, Math.min(left, LONGEST_TIMER_MS));
+}
+effect(() => { if (session.value?.who && !sessionOver.value) void lookWhetherIdle(); });
+document.addEventListener("visibilitychange", () => void lookWhetherIdle());
+
+/** While the gateway does not answer it is asked again and again, as long as somebody looks. */
+effect(() => {
+  if (!awaySince.value) return undefined;
+  const timer = setInterval(() => { if (!document.hidden) checkSession().catch(() => {}); }, AWAY_MS);
+  return () => clearInterval(timer);
+});
 
 const role = computed(() => session.value?.who?.role ?? "");
 
@@ -59,12 +120,16 @@ function isExposed() {
   return location.protocol === "http:" && !/^(localhost|.*\.localhost|127\..*|\[::1\])$/.test(location.hostname);
 }
 
-/** The page of those who have not signed in. */
-export function SignInPage() {
+/** When one may try again, as the gateway said. @param {import("./api.mjs").ApiError} error */
+export function retryText(error) {
+  return error.retryAt ? ` That is at ${clockText(error.retryAt)}.` : "";
+}
+
+/** A key, and what is wrong with it. @param {{children: any}} props what stands above it */
+function SignInForm({ children }) {
   const [key, setKey] = useState("");
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
-  const info = session.value;
   /** @param {SubmitEvent} event */
   const submit = async (event) => {
     event.preventDefault();
@@ -73,26 +138,45 @@ export function SignInPage() {
     try {
       await signIn(key);
     } catch (failed) {
-      setError(/** @type {Error} */ (failed).message);
+      const refused = /** @type {import("./api.mjs").ApiError} */ (failed);
+      setError(refused.message + (/[.!?]$/.test(refused.message) ? "" : ".") + retryText(refused));
       setBusy(false);
     }
   };
-  return html`
-    <main class="sign-in">
-      <form class="card" onSubmit=${submit}>
-        <h1>cohere-gateway</h1>
-        <p class="muted">Sign in with the master key, or with a key of this gateway. Without a role a key sees its own calls and limits.</p>
-        <label class="field">
-          <span>Key</span>
-          <input type="password" name="key" autocomplete="current-password" spellcheck=${false} autofocus required
-            value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} aria-invalid=${error ? "true" : undefined} aria-describedby="sign-in-error" />
-        </label>
-        <p class="error-text" id="sign-in-error" role="alert">${error}</p>
-        <button class="primary" disabled=${busy || !key}>${busy ? "Signing in …" : "Sign in"}</button>
-        ${isExposed() && html`<p class="warn small" role="note">This page came over plain http: whoever is on the way can read the key.</p>`}
-        <p class="muted small">The session ends after ${Math.round((info?.idle_seconds ?? 0) / 60)} minutes without use.</p>
-      </form>
-    </main>`;
+  return html`<form class="card" onSubmit=${submit}>
+    ${children}
+    <label class="field">
+      <span>Key</span>
+      <input type="password" name="key" autocomplete="current-password" spellcheck=${false} autofocus required
+        value=${key} onInput=${(/** @type {any} */ event) => setKey(event.target.value)} aria-invalid=${error ? "true" : undefined} aria-describedby="sign-in-error" />
+    </label>
+    <p class="error-text" id="sign-in-error" role="alert">${error}</p>
+    <button class="primary" disabled=${busy || !key}>${busy ? "Signing in …" : "Sign in"}</button>
+    ${isExposed() && html`<p class="warn small" role="note">This page came over plain http: whoever is on the way can read the key.</p>`}
+    <p class="muted small">The session ends after ${idleMinutes()} minutes without use.</p>
+  </form>`;
+}
+
+/** The page of those who have not signed in. */
+export function SignInPage() {
+  return html`<main class="sign-in"><${SignInForm}>
+    <h1>cohere-gateway</h1>
+    <p class="muted">Sign in with the master key, or with a key of this gateway. Without a role a key sees its own calls and limits.</p>
+  <//></main>`;
+}
+
+/** Asks for a key where the session has ended. The page waits below it, out of sight, with all that was typed. */
+export function SessionOver() {
+  const box = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => { box.current?.showModal(); }, []);
+  // Closing it gives the focus back, which removing it does not.
+  useLayoutEffect(() => () => box.current?.close(), []);
+  return html`<dialog class="session-over" ref=${box} aria-labelledby="session-over" onCancel=${(/** @type {Event} */ event) => event.preventDefault()}
+      onKeyDown=${(/** @type {KeyboardEvent} */ event) => { if (event.key === "Escape") event.preventDefault(); }}><div class="sign-in"><${SignInForm}>
+    <h1 id="session-over">The session has ended</h1>
+    <p>${reasonText()}</p>
+    <p class="muted">What was open, and what was typed, is still there: sign in with the same key to go on with it.</p>
+  <//></div></dialog>`;
 }
 
 /** The first page of a gateway whose callers bring their own Cohere keys: there is nothing to sign in to. */

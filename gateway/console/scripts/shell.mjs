@@ -1,13 +1,13 @@
 /** What is around every screen: navigation, who has signed in, the theme, the bar that names the emulator. */
 import { html, signal, useEffect, useState } from "./html.mjs";
-import { ownKey, session } from "./api.mjs";
+import { ownKey, recovered, session, sessionOver } from "./api.mjs";
 import { Icon } from "./icons.mjs";
 import { Link, href, route, screenName } from "./router.mjs";
-import { screenOf, visibleScreens } from "./screens.mjs";
-import { OwnKeyPage, SignInPage, bringsOwnKey, signOut } from "./session.mjs";
-import { Failure, Loading, Missing } from "./states.mjs";
+import { hiddenTitle, screenOf, visibleScreens } from "./screens.mjs";
+import { OwnKeyPage, SessionOver, SignInPage, bringsOwnKey, signOut } from "./session.mjs";
+import { Empty, Failure, Loading, Missing } from "./states.mjs";
 import { nextTheme, theme } from "./theme.mjs";
-import { Toasts, attempt } from "./toast.mjs";
+import { Away, Toasts, attempt } from "./toast.mjs";
 
 const open = signal(false);
 
@@ -52,20 +52,32 @@ function Account() {
   </footer>`;
 }
 
+/** What stands in the place of a screen that is not for the key that has signed in. @param {{title: string}} props */
+function NotPermitted({ title }) {
+  const info = session.value;
+  document.title = `${title} · cohere-gateway`;
+  if (!info?.sign_in) return html`<${Empty} page title="Not shown here" icon="key">${title} is there where this gateway issues keys: start it with <code>GATEWAY_MASTER_KEY</code>. <${Link} to=${href("")}>Go to the first screen<//><//>`;
+  return html`<${Empty} page title="Not permitted" icon="key">
+    <p>${title} is for those who run the gateway. You have signed in with the key <strong>${info.who?.name}</strong>, which sees itself alone.</p>
+    <p>Sign in with the master key, or with one that has the role admin or viewer.</p>
+    <p class="buttons centered"><button onClick=${() => attempt(signOut)}>Sign in with another key</button><${Link} class="button" to=${href("")}>Go to the first screen<//></p><//>`;
+}
+
 /** Loads a screen's module when it is first shown. @param {{screen: import("./screens.mjs").Screen}} props */
 function ScreenOf({ screen }) {
   const [state, setState] = useState(/** @type {any} */ ({}));
+  const [turn, setTurn] = useState(0);
   useEffect(() => {
     let current = true;
-    setState({});
+    setState((/** @type {any} */ before) => (before.screen === screen && before.component ? before : {}));
     screen.load().then(
-      (module) => current && setState({ component: module.default }),
-      () => current && setState({ error: new Error("This part of the console cannot be loaded: reload the page") }),
+      (module) => current && setState({ screen, component: module.default }),
+      () => current && setState({ error: new Error("This part of the console cannot be loaded: the gateway does not answer, or is a newer one. Try again, or reload the page.") }),
     );
     document.title = `${screen.title} · cohere-gateway`;
     return () => { current = false; };
-  }, [screen]);
-  if (state.error) return html`<${Failure} error=${state.error} />`;
+  }, [screen, turn, recovered.value]);
+  if (state.error) return html`<${Failure} error=${state.error} retry=${() => setTurn(turn + 1)} />`;
   if (!state.component) return html`<${Loading} />`;
   return html`<${state.component} key=${screen.path} />`;
 }
@@ -75,18 +87,23 @@ export function Shell() {
   if (info === null) return null;
   if (!info.who && !(bringsOwnKey.value && ownKey.value)) return html`<${EmulatorBar} />${bringsOwnKey.value ? html`<${OwnKeyPage} />` : html`<${SignInPage} />`}`;
   const screen = screenOf(screenName.value);
+  const hidden = hiddenTitle(screenName.value);
+  // Another key has other screens: nothing that was open before is its business.
+  const identity = `${info.who?.role} ${info.who?.key_id ?? info.who?.name}`;
   return html`
     <a class="skip-link" href="#content">Skip to the content</a>
     <${EmulatorBar} />
     <div class="layout">
       <header class="top-bar">
         <button class="icon-button" aria-label="Screens" aria-expanded=${open.value} onClick=${() => { open.value = !open.value; }}><${Icon} name=${open.value ? "close" : "menu"} /></button>
-        <span>${screen?.title ?? "Not found"}</span>
+        <span>${screen?.title ?? (hidden || "Not found")}</span>
       </header>
       <${Navigation} />
       <main id="content" tabindex="-1">
-        ${screen ? html`<${ScreenOf} screen=${screen} />` : html`<${Missing} address=${route.value.path} />`}
+        ${screen ? html`<${ScreenOf} key=${identity} screen=${screen} />` : hidden ? html`<${NotPermitted} title=${hidden} />` : html`<${Missing} address=${route.value.path} />`}
       </main>
     </div>
-    <${Toasts} />`;
+    <${Toasts} />
+    <${Away} />
+    ${sessionOver.value && html`<${SessionOver} />`}`;
 }

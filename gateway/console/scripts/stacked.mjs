@@ -44,6 +44,6 @@ export function StackedBars({ series, labels, titles, format, label }) {
       </div>`}
     </div>
     <div class="bars-labels digits" aria-hidden="true">${labels.map((text, index) => html`<span key=${index}>${index % every === 0 ? text : ""}</span>`)}</div>
-    ${series.length > 1 && html`<p class="legend wrap">${series.map((one) => html`<span key=${one.name}><span class="dot" style=${{ background: one.colour }}></span>${one.name}</span>`)}</p>`}
+    ${series.length > 1 && html`<p class="legend wrap">${series.map((one) => html`<span key=${one.name}><span class="dot" style=${{ background: one.colour }}></span><span class="truncate" title=${one.name}>${one.name}</span></span>`)}</p>`}
   </div>`;
 }

@@ -70,10 +70,12 @@ function useMoves(frame, table) {
   const last = useRef("");
   const wanted = useRef("");
   const focus = () => {
+    // Who reads in the drawer stays there.
+    const reads = Boolean(document.activeElement?.closest(".drawer[data-follows]"));
     const row = wanted.current && [...(frame.current?.querySelectorAll("tr[data-row]") ?? [])].find((one) => /** @type {HTMLElement} */ (one).dataset.row === wanted.current);
     if (!row) return;
     wanted.current = "";
-    /** @type {HTMLElement} */ (row).focus({ preventScroll: true });
+    if (!reads) /** @type {HTMLElement} */ (row).focus({ preventScroll: true });
     row.scrollIntoView({ block: "nearest" });
   };
   useLayoutEffect(focus);
