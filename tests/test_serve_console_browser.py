@@ -433,7 +433,9 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         saved = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
         since = time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime(time.time() - 23 * 3600))
         listed = gateway.ask("GET", f"/usage?by=model&since={since}").body["data"]
-        assert {one["model"]: one["calls"] for one in saved} == {one["model"] or "": str(one["calls"]) for one in listed}
+        assert [(one["model"], one["calls"]) for one in saved] == [
+            (one["model"] or "", str(one["calls"])) for one in listed
+        ]
         assert any(one["latency.p95_ms"] for one in saved)
         # What a model's cost is made of, and its calls; how much more it costs than before; of many groups the dearest.
         page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").first.click()
