@@ -97,6 +97,28 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         f"{AGENT} parsed a document: allowed, 12 pages, $1.20, 0.8 s.",
     ),
     (
+        {**FAILED, "status": 403, "fault": "policy_budget", "decision": "limited", "error": "price_unknown"},
+        "There is a budget, and the price of 'x' is not known: set it in the setting 'prices'",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: refused, there is a budget, and the price of "
+        "'x' is not known: set it in the setting 'prices'.",
+    ),
+    (
+        {
+            **FAILED,
+            "method": "v2.embed",
+            "status": 400,
+            "fault": "caller_request",
+            "error": "invalid_value",
+            "units": {"input_tokens": 96},
+            "tokens": Tokens(96),
+            "cost_nanodollars": 9_600,
+            "price_version": "1",
+        },
+        "",
+        f"{AGENT} tried to embed inputs with command-a-03-2025: refused by Cohere, a value is not valid, 96 tokens, "
+        "$0.0000096.",
+    ),
+    (
         {**FAILED, "status": 429, "fault": "policy_budget", "decision": "limited"},
         "The budget of key research-agent is spent: $1.00 of $1.00, it resets at midnight UTC.",
         f"{AGENT} tried to generate a chat reply with command-a-03-2025: over the limit, the budget of key "
@@ -208,6 +230,11 @@ def test_how_long_a_call_took(milliseconds: float, expected: str) -> None:
         (99_000, "$0.000099"),
         (300_000, "$0.0003"),
         (12_345_678, "$0.012"),
+        (50_000_000, "$0.05"),
+        (99_400_000, "$0.099"),
+        (99_900_000, "$0.10"),
+        (202_000_000, "$0.20"),
+        (500_000_000, "$0.50"),
         (999_000_000, "$1.00"),
         (1_234_567_000_000, "$1,234.57"),
     ],

@@ -365,6 +365,22 @@ def test_rows_reports_budgets_and_metrics_say_the_same_sum(harness: LedgerHarnes
     assert budget == dollars
 
 
+@pytest.mark.parametrize(
+    "report",
+    ["/spend/logs?api_key={}", "/spend/logs/v2?api_key={}", "/user/daily/activity?api_key={}", "/audit?key={}"],
+)
+def test_reports_take_a_key_by_its_secret(harness: LedgerHarness, report: str) -> None:
+    """As LiteLLM's programs send it, also a key its own; and that of nobody finds nothing."""
+    harness.harness.respond_with(answered())
+    harness.row_of(harness.ask("POST", *chat()))
+    by_alias = harness.report(report.format("agent"))
+    for key in ("", MASTER_KEY):
+        answer = harness.ask("GET", report.format(harness.gateway.key), key=key)
+        assert answer.status == 200 and answer.body == by_alias
+    assert harness.report(report.format("sk-nobodys-000000000000000000")) != by_alias
+    assert harness.ask("GET", report.format("sk-nobodys-000000000000000000")).status == 400
+
+
 def settled(value: Callable[[], int], seconds: float = 30.0) -> int:
     """A value once it stays the same for two flushes of the ledger."""
     deadline, last, since = time.monotonic() + seconds, value(), time.monotonic()

@@ -15,7 +15,7 @@ from gateway.ledger.entry import clean
 from gateway.store.ledger import MICROSECONDS, label_of
 from gateway.store.ledger_pages import Filter, Position
 from gateway.store.ledger_sums import DAY, HOUR
-from gateway.virtual_keys import Team, VirtualKey
+from gateway.virtual_keys import PREFIX, Team, VirtualKey, digest_of
 from translators.core.errors import InvalidField
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
@@ -49,8 +49,10 @@ class Names(Struct, frozen=True):
     find_key_id: Callable[[str], str | None] = _no_key
 
     def key_id(self, text: str) -> str:
-        """Returns the id of the key with this id, alias or digest; the text itself for what no key is called."""
-        return self.find_key_id(text) or text
+        """Returns the id of the key with this id, alias, digest or secret; some other text where there is none."""
+        # LiteLLM's programs name a key by its secret, which goes no further than here.
+        name = digest_of(text) if text.startswith(PREFIX) else text
+        return self.find_key_id(name) or name
 
     def team_id(self, text: str) -> str:
         """Returns the id of the team with this id or alias; the text itself for what no team is called."""

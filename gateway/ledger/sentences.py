@@ -137,9 +137,9 @@ def sentence(entry: LedgerEntry, team: str = "", reason: str = "") -> str:
 
 
 def dollars(nanodollars: int) -> str:
-    """Returns an amount as people write it: cents from a cent on, below that the first digits that say something."""
+    """Returns an amount as people write it: from ten cents on in cents, below that the first two digits."""
     amount = nanodollars / NANO
-    if amount >= 0.995 or nanodollars == 0:
+    if amount >= 0.0995 or nanodollars == 0:
         return f"${amount:,.2f}"
     return f"${amount:.2g}" if amount >= 0.0001 else f"${amount:.9f}".rstrip("0")
 
@@ -220,9 +220,11 @@ def _failure(entry: LedgerEntry, reason: str) -> str:
     match origin:
         case "caller" | "policy":
             verdict = "refused by Cohere" if entry.attempts and origin == "caller" else "refused"
-            if entry.decision == "limited":
+            paid = [*_consumed(entry), *_cost(entry)] if entry.units or entry.cost_nanodollars is None else []
+            # Nothing is over a limit where a budget cannot tell what the call costs.
+            if entry.decision == "limited" and entry.error != "price_unknown":
                 verdict = "over the limit"
-            return f"{verdict}, {why}"
+            return ", ".join([f"{verdict}, {why}", *paid])
         case "provider":
             return ", ".join([f"failed at Cohere, {why}", *_consumed(entry), *_cost(entry), _tries(entry)])
     return f"failed in the gateway, {why}, {_duration(entry.total_ms)}"
