@@ -2,7 +2,7 @@
 
 `30s`, `15m`, `1h`, `1d`, `1w`, `1mo`. Windows lie on the UTC calendar, so that all gateways agree on them without
 asking each other: seconds, minutes and hours count from midnight of 1 January 1970, days likewise, weeks begin on
-Monday (`7d` is a week), months on their first day. No duration is one window without an end.
+Monday (`7d` is a week), months on their first day (`30d` is a month). No duration is one window without an end.
 """
 
 from datetime import UTC, datetime
@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from gateway.durations import MOST_BUDGET_SECONDS, UNIT_SECONDS, check, parse
+
+A_MONTH = "30d"
+"""What people write for a month, LiteLLM's users above all, whose budgets of 30 days begin on the first of a month."""
 
 _FIRST_MONDAY = 4 * 86_400
 """1 January 1970 was a Thursday."""
@@ -37,6 +40,8 @@ def window_at(duration: str | None, now: float) -> Window:
     count, unit = parse(check_duration(duration))
     if unit == "mo":
         return _months(count, now)
+    if duration == A_MONTH:
+        return _months(1, now)
     length = count * UNIT_SECONDS[unit]
     origin = _FIRST_MONDAY if length % UNIT_SECONDS["w"] == 0 else 0
     start = int((now - origin) // length) * length + origin
