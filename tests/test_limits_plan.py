@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.auth.credentials import Credential
+from gateway.auth.permissions import EVERYTHING, Access
 from gateway.auth.principal import Principal
 from gateway.limits.plan import Plan, Plans, cheaper_model
 from gateway.settings.schema import GlobalLimits
@@ -69,6 +70,18 @@ def test_the_cheaper_model_is_that_of_the_record_that_names_it(of_key: bool, of_
     team = Team(team_id="t", aliases={"ours": A, "small": "c"}, **ours)
     principal = Principal("a", "a", False, Credential(), key=key, team=team)
     assert cheaper_model(principal, [A], Policy()) == expected
+
+
+@pytest.mark.parametrize(
+    ("permitted", "expected"), [((), "b"), (("b", "c"), "b"), (("c",), "c"), ((A,), None), (("[bc]",), "b")]
+)
+def test_a_model_that_may_not_be_used_takes_the_place_of_none(permitted: Any, expected: str | None) -> None:
+    """So that who asked for another one hears of their budget."""
+    key, access = (
+        key_of("a", budget_fallbacks={A: ("b", "c")}),
+        Access(EVERYTHING, models=(permitted,) * bool(permitted)),
+    )
+    assert cheaper_model(Principal("a", "a", False, Credential(), key, access=access), [A], Policy()) == expected
 
 
 def test_a_plan_is_made_anew_when_a_record_is_replaced() -> None:

@@ -107,7 +107,7 @@ def _actor(record: RequestRecord, address: str) -> Actor:
     principal = record.principal
     key_id = principal.key.key_id if principal.key is not None else ""
     team_id = principal.team.team_id if principal.team is not None else ""
-    name, added = principal.name, record.headers.get(CHANGED_BY, b"").decode("latin-1")[:LONGEST_CHANGED_BY]
+    name, added = principal.name, record.headers.get(CHANGED_BY, b"").decode("utf-8", "replace")[:LONGEST_CHANGED_BY]
     if added and added.isprintable():
         name = f"{name} for {added}"
     return Actor(name, principal.role, address, key_id, team_id)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from gateway.auth.permissions import with_aliases
+from gateway.auth.permissions import may_use, with_aliases
 from gateway.auth.principal import Principal
 from gateway.budget_windows import window_at
 from gateway.limits.budgets import nano_dollars
@@ -156,7 +156,7 @@ def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) ->
     """Returns the next model that the key, or else its team, has as a fallback when a budget is spent.
 
     spent: Cohere's ids of the models that were tried, the request's first. None has the vectors of another embedding
-    model, so these have no fallback.
+    model, so these have no fallback. A model that the caller may not use is none: the budget is what stands in the way.
     """
     if spent[0] in EMBEDDERS:
         return None
@@ -165,7 +165,9 @@ def cheaper_model(principal: Principal, spent: Sequence[str], policy: Policy) ->
         for name, others in ((record.budget_fallbacks if record is not None else None) or {}).items():
             if resolve(name, names) == spent[0]:
                 models = [resolve(other, names) for other in others]
-                return next((model for model in models if model not in spent), None)
+                return next(
+                    (model for model in models if model not in spent and may_use(principal.access, model)), None
+                )
     return None
 
 
