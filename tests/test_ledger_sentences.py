@@ -125,6 +125,12 @@ CASES: tuple[tuple[dict[str, Any], str, str], ...] = (
         "research-agent is spent: $1.00 of $1.00, it resets at midnight UTC.",
     ),
     (
+        {**FAILED, "status": 403, "fault": "policy_budget", "decision": "limited"},
+        "The price of 'no\u202emodel' is not known.",
+        f"{AGENT} tried to generate a chat reply with command-a-03-2025: over the limit, the price of "
+        "'no\ufffdmodel' is not known.",
+    ),
+    (
         {**FAILED, "status": 429, "fault": "provider_rate_limit", "error": "rate_limit_exceeded"}
         | {"attempts": (Attempt(1, 429), Attempt(2, 429)), "total_ms": 1234.0},
         "",

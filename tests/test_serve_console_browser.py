@@ -21,11 +21,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from gateway.ledger.entry import LedgerEntry, timestamp
 from gateway.ledger.writer import address_of
-from gateway.settings.schema import LedgerSettings
+from gateway.settings.schema import LedgerSettings, Retries
 from gateway.store.database import Database
 from gateway.store.ledger import MICROSECONDS
 from support import browser as browsers
-from support.app import MASTER_KEY, Gateway, answered, demonstration, run_harness
+from support.app import MASTER_KEY, R7B, A, Gateway, answered, demonstration, run_harness
 from support.browser import console, exactly
 from support.ledger import write_rows
 
@@ -60,7 +60,8 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """Keys, teams and calls of all kinds are there."""
-    with demonstration(master_key=MASTER_KEY, key=MASTER_KEY, ledger=LedgerSettings(flush_seconds=0.05)) as served:
+    settings: dict[str, Any] = {"ledger": LedgerSettings(flush_seconds=0.05), "retries": Retries(count=1)}
+    with demonstration(master_key=MASTER_KEY, key=MASTER_KEY, **settings) as served:
         for path, body in (
             (
                 "/team/new",
@@ -93,7 +94,11 @@ def secret(name: str) -> str:
 
 
 def call(gateway: Gateway, key: str, **fields: Any) -> Any:
-    return gateway.chat("Hello", {"authorization": f"Bearer {secret(key)}"}, **fields)
+    return gateway.chat("Hello", bearer(key), **fields)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret(key)}"}
 
 
 def calls(gateway: Gateway, **query: str) -> list[dict[str, Any]]:
@@ -308,6 +313,26 @@ def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway
                 page.get_by_role("link", name=name).click()
             assert re.fullmatch(r"calls-\d{8}T\d{6}Z\.(csv|jsonl)", download.value.suggested_filename)
             assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == lines
+        # Where the time went: the order of attempts, what each cost, what ended them. The rows are those of real calls.
+        for fault, model, spans in (
+            ("cut", A, ["Cohere 200 key 1, the stream broke off, about $0.", "First token", "The gateway", "In all"]),
+            ("flaky=1", R7B, ["1. Cohere 503 key 1, not available, not billed", "2. Cohere 200 key 1, $0."]),
+        ):
+            gateway.chat(
+                f"Hello [x-emulator-fault: {fault}]", bearer("agent"), model=model, stream=True, user=f"fault-{model}"
+            )
+            (row,) = wait_for_calls(gateway, 1, end_user=f"fault-{model}")
+            window.visit(f"calls/{row['id']}")
+            expect(drawer.locator(".sentence")).to_contain_text(row["sentence"])
+            texts = [" ".join(one.split()) for one in drawer.locator(".timeline .span").all_inner_texts()]
+            for text, span in zip(texts, spans, strict=False):
+                start, _, rest = span.partition(" key")
+                assert text.startswith(start) and rest in text, texts
+        assert re.search(r"; after \d", texts[1]) and "ended" not in texts[-1]
+        offsets = drawer.locator(".track > span").evaluate_all(
+            "spans => spans.map(span => parseFloat(span.style.left))"
+        )
+        assert 0 <= offsets[0] < offsets[1] <= 100, "the pause between them is seen"
 
 
 def test_a_long_list_draws_what_is_near(chromium: Browser, gateway: Gateway) -> None:

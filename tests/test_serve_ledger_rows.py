@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from gateway.ledger import writer
+from gateway.ledger.entry import entry_of
+from gateway.observability.record import RequestRecord, TimedAttempt
 from gateway.settings.schema import CacheSettings, LedgerSettings, ModelPrice
 from gateway.store import keys
 from gateway.virtual_keys import PreviousDigest, Team, VirtualKey, digest_of
@@ -222,6 +225,28 @@ def matches(row: Mapping[str, Any], expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         actual = {one: row[name].get(one) for one in value} if isinstance(value, dict) and value else row[name]
         assert actual == value, (name, row)
+
+
+def test_an_attempt_says_when_it_began_and_why_it_failed(harness: LedgerHarness) -> None:
+    harness.harness.respond_with(json_answer(503, {"message": "busy"}), answered())
+    failed, served = (harness.row_of(harness.ask("POST", *chat())) for _ in range(2))
+    assert failed["attempts"][0]["error"] == failed["error"] == "upstream_unavailable"
+    assert not {"error", "model"} & served["attempts"][0].keys()
+    for row in (failed, served):
+        (attempt,) = row["attempts"]
+        assert 0 < attempt["start_ms"] + attempt["ms"] <= row["total_ms"] and attempt["start_ms"] >= 0
+
+
+def test_an_attempt_with_another_model_names_it() -> None:
+    """One that a fallback took the place of."""
+    record = RequestRecord("req", "POST", CHAT, 100.0, model=R7B)
+    record.attempts = [
+        TimedAttempt(1, 503, "", 5.0, model=A, error="unavailable", began=100.25),
+        TimedAttempt(1, 200, "", 5.0, model=R7B, began=101.0),
+    ]
+    first, second = msgspec.to_builtins(entry_of(record, 102.0, 1_700_000_000.0).attempts)
+    assert (first["model"], first["start_ms"], first["error"]) == (A, 250.0, "unavailable")
+    assert second == {"key": 1, "status": 200, "trace_id": "", "ms": 5.0, "start_ms": 1000.0}
 
 
 def test_an_answer_out_of_the_cache(harness: LedgerHarness) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import asdict
 
 from gateway.auth.principal import NOBODY, Principal
@@ -180,7 +180,19 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         cost_nanodollars=record.cost_nanodollars,
         price_version=record.price_version or None,
         attempts=tuple(
-            [Attempt(one.key, one.status, one.trace_id, one.ms, one.upstream) for one in record.attempts[:MAX_ATTEMPTS]]
+            [
+                Attempt(
+                    one.key,
+                    one.status,
+                    one.trace_id,
+                    one.ms,
+                    one.upstream,
+                    milliseconds(max(one.began - record.started, 0.0)) if one.began else UNSET,
+                    UNSET if one.model == record.model else one.model,
+                    one.error,
+                )
+                for one in record.attempts[:MAX_ATTEMPTS]
+            ]
         ),
         cache=record.cache or None,
         saved_nanodollars=record.saved_nanodollars if record.cache else None,

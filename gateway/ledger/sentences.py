@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from gateway import cohere_methods
-from gateway.ledger.entry import OWN_KEY, LedgerEntry
+from gateway.ledger.entry import OWN_KEY, LedgerEntry, clean
 
 PAST: Mapping[str, str] = {
     "add": "added",
@@ -210,7 +210,12 @@ def _cost(entry: LedgerEntry) -> list[str]:
 def _failure(entry: LedgerEntry, reason: str) -> str:
     if entry.door == "native" and entry.status == 404 and not entry.model:
         reason = reason or "there is none"
-    why = reason.rstrip(".") or REASONS.get(entry.error or "") or (entry.error or "no reason").replace("_", " ")
+    # A reason may quote what a caller wrote.
+    why = (
+        clean(reason, len(reason)).rstrip(".")
+        or REASONS.get(entry.error or "")
+        or (entry.error or "no reason").replace("_", " ")
+    )
     if not why.startswith(NAMES) and (why[1:2].islower() or why[1:2] == " "):
         why = why[:1].lower() + why[1:]
     if entry.outcome in ("client_closed", "cancelled"):

@@ -53,6 +53,9 @@ class Attempt(Struct):
     trace_id Cohere's id of the call
     ms       until the response was read or given up, in milliseconds
     upstream its name, where there are several
+    start_ms when it began, in milliseconds after the request; rows of older versions do not have it
+    model    Cohere's name of it, where it is not that of the row: one that another took the place of
+    error    the code of the error that it would have been for the caller
     """
 
     key: int
@@ -60,6 +63,9 @@ class Attempt(Struct):
     trace_id: str = ""
     ms: float = 0.0
     upstream: str | UnsetType = UNSET
+    start_ms: float | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    error: str | UnsetType = UNSET
 
 
 class TimedAttempt(Attempt):

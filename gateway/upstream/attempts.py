@@ -12,7 +12,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from gateway.auth.credentials import cohere_keys
 from gateway.auth.principal import Principal
@@ -225,7 +225,7 @@ class Attempts:
             return None
         now = self._resources.clock()
         # Recorded before the call is made: an attempt that never comes back shows in the log, too.
-        attempt = TimedAttempt(lease.key.number if lease is not None else 0, began=now)
+        attempt = TimedAttempt(lease.key.number if lease is not None else 0, model=self._model or UNSET, began=now)
         self._recorded.append(attempt)
         self._last = attempt
         self._count += 1
@@ -308,6 +308,7 @@ class Attempts:
         assert self._last is not None
         if self._last.may_be_billed and self._options.on_uncounted is not None:
             self._options.on_uncounted()
+        self._last.error = error.failure.code or UNSET
         self._failed = FailedAttempt(error, error.failure.code or "", rule_for(error.cause))
         if self._failed.rule.breaks:
             self._resources.breakers.record_failure(self._model, connection=error.cause == "unreachable")
@@ -320,6 +321,8 @@ class Attempts:
         cause = cause_of(response.status, failure.code)
         seconds = parse_retry_after(response.header("retry-after"), time.time())
         self._failed = failed = FailedAttempt(response, str(cause), rule_for(cause, lease is None), seconds)
+        assert self._last is not None
+        self._last.error = failure.code or failed.reason
         # An error that is the caller's own shows that Cohere is up, and closes a breaker like any answer.
         if failed.rule.breaks:
             resources.breakers.record_failure(self._model, connection=False)

@@ -1,6 +1,6 @@
 /** One call: its sentence, how its time was spent, what it cost by unit, its notes and ids. */
 import { useData } from "../scripts/api.mjs";
-import { costText, countText, durationText, shellQuoted } from "../scripts/format.mjs";
+import { costText, countText, shellQuoted } from "../scripts/format.mjs";
 import { html, useState } from "../scripts/html.mjs";
 import { Drawer } from "../scripts/drawer.mjs";
 import { Chip, Code, CopyButton, Cost, Facts, Time } from "../scripts/parts.mjs";
@@ -8,6 +8,7 @@ import { Link, href } from "../scripts/router.mjs";
 import { mayRead, mayWrite } from "../scripts/session.mjs";
 import { teamName } from "../scripts/permissions.mjs";
 import { Empty, Failure, Loading, Show } from "../scripts/states.mjs";
+import { Timeline } from "./timeline.mjs";
 
 /** @param {any} call */
 export function statusTone(call) {
@@ -101,29 +102,6 @@ function indented(text) {
 /** @param {{text: string}} props */
 function Id({ text }) {
   return html`<span class="id"><code>${text}</code><${CopyButton} text=${text} /></span>`;
-}
-
-/** Where the time went: each attempt at Cohere, the first token, and what was the gateway's own. @param {{call: any}} props */
-function Timeline({ call }) {
-  const total = Math.max(call.total_ms, 0.1);
-  /** @type {{label: any, from: number, ms: number, tone: string}[]} */
-  const spans = [];
-  let at = Math.max(0, total - (call.upstream_ms ?? 0) - (call.overhead_ms ?? 0) / 2);
-  if (call.upstream_ms === null || call.upstream_ms === undefined) at = 0;
-  else at = Math.min(at, (call.overhead_ms ?? 0) / 2);
-  call.attempts.forEach((/** @type {any} */ attempt, /** @type {number} */ index) => {
-    const good = attempt.status >= 200 && attempt.status < 300;
-    const status = attempt.status ? `Cohere ${attempt.status}` : "no answer";
-    spans.push({ label: `${call.attempts.length > 1 ? `${index + 1}. ` : ""}${status}${attempt.key ? `, key ${attempt.key}` : ""}`, from: at, ms: attempt.ms, tone: good ? "" : "bad" });
-    at = Math.min(total, at + attempt.ms);
-  });
-  const share = (/** @type {number} */ ms) => `${Math.max(0, Math.min(100, (100 * ms) / total))}%`;
-  return html`<div class="timeline">
-    ${spans.map((span, index) => html`<div class="span" key=${index}><span>${span.label}</span><div class="track"><span class=${span.tone} style=${{ left: share(Math.min(span.from, total * 0.99)), width: share(Math.min(span.ms, total - Math.min(span.from, total))) }}></span></div><span class="digits">${durationText(span.ms)}</span></div>`)}
-    ${call.ttft_ms !== null && html`<div class="span"><span>First token</span><div class="track"><span class="mark" style=${{ left: share(call.ttft_ms) }}></span></div><span class="digits">${durationText(call.ttft_ms)}</span></div>`}
-    ${call.overhead_ms !== null && html`<div class="span"><span>The gateway</span><div class="track"></div><span class="digits">${durationText(call.overhead_ms)}</span></div>`}
-    <div class="span total"><span>In all</span><div class="track"><span class="all" style=${{ width: "100%" }}></span></div><span class="digits">${durationText(call.total_ms)}</span></div>
-  </div>`;
 }
 
 /** What was billed, by unit. @param {{call: any, prices: any}} props */
