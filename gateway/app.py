@@ -116,7 +116,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
             settings.max_stored_bytes,
             settings.max_stored_bytes_per_caller,
             metrics.stored_bytes.set,
-            lambda runs: ledger.record_interrupted(runs),
+            lambda run: ledger.row_of_interrupted(run),
         )
     except ValueError as error:
         raise SettingError(f"database_url: {error}") from error
@@ -159,7 +159,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         authenticator,
         limiter,
     )
-    background, maintenance = Background(services, log), Maintenance(state, log)
+    background, maintenance = Background(services, log), Maintenance(state, log, ledger.write_rows)
     conditions = Conditions(
         alerts,
         (
@@ -196,6 +196,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await alerts.stop()
         await upstream.stop()
         await ledger.stop()
+        await background.remove_rows()
         await state.stop()
         await cache.stop()
         await redis.stop()

@@ -22,13 +22,16 @@ from urllib.error import HTTPError
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, func, make_url, select, update
 from websockets.sync.client import connect
 
-from support.app import A
+from gateway.store.tables import LEDGER_OUTBOX
+from support.app import A, Gateway
 from support.databases import POSTGRESQL, administration
 from support.ledger import ledger_file
 from support.process import Process, process
+from test_store_database import running
+from translators.core.errors import CANCELLED
 
 CALLS = 3
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -216,6 +219,39 @@ def check(ledger: Ledger, ids: list[str]) -> None:
     assert ledger.query(counted) == [counts.total()]
 
 
+def ask(server: Process, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    """Returns the body of an answer."""
+    gateway = Gateway(server.url, "", log=None, key="anything")  # type: ignore[arg-type]
+    answer = gateway.ask(method, path, body, {"content-type": "application/json", **headers})
+    assert answer.status == 200, answer.body
+    return answer.body
+
+
+def begin_in_background(server: Process, identity: str, text: str) -> str:
+    """Returns the id of the response."""
+    body = {"model": A, "input": text, "background": True}
+    return str(ask(server, "POST", "/v1/responses", body, **{"x-request-id": identity})["id"])
+
+
+def with_storage(ledger: Ledger, work: Callable[[Connection], Any]) -> Any:
+    """Does something in the database of the responses, which on SQLite is not the ledger's."""
+
+    async def run() -> Any:
+        async with running(ledger.url) as store:
+            return await store._database.write(work)
+
+    return asyncio.run(run())
+
+
+def pass_lease(connection: Connection) -> None:
+    """As if the time of a lease had passed."""
+    connection.execute(update(LEDGER_OUTBOX).values(due=1.0))
+
+
+def count_outbox(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).select_from(LEDGER_OUTBOX)) or 0
+
+
 def settings(ledger: Ledger, **more: str) -> dict[str, str]:
     common = {"GATEWAY_DATABASE_URL": ledger.url, "GATEWAY_LEDGER_SPOOL": str(ledger.spool)}
     return {**common, "GATEWAY_LEDGER_FLUSH_SECONDS": "0.05", **more}
@@ -273,6 +309,30 @@ def test_killed_in_the_midst_of_calls_a_process_loses_the_last_of_them_and_no_ot
         written = [id in present for id in during]
         assert written == sorted(written, reverse=True) and any(written), written
         check(ledger, [id for id in during if id in present])
+
+
+def test_no_response_in_the_background_is_without_its_row(ledger: Ledger) -> None:
+    """Its process is killed between its end and its row: another process writes the row, with its cost, once.
+
+    So it is where the response was deleted while it was worked on.
+    """
+    with process("--demo", **settings(ledger, GATEWAY_LEDGER_FLUSH_SECONDS="60")) as server:
+        ended = begin_in_background(server, "ended", "Hello")
+        wait_until(lambda: ask(server, "GET", f"/v1/responses/{ended}")["status"] == "completed")
+        deleted = begin_in_background(server, "deleted", "Hello [x-emulator-fault: late=60]")
+        assert ask(server, "DELETE", f"/v1/responses/{deleted}")["deleted"]
+        server.signal(signal.SIGKILL, group=True)
+        server.ends()
+    assert not ledger.query("SELECT id FROM ledger WHERE request_id IN ('ended', 'deleted')")
+    with_storage(ledger, pass_lease)
+    with process("--demo", **settings(ledger)) as server:
+        check(ledger, ["ended", "deleted"])
+        assert ledger.query("SELECT status FROM ledger WHERE request_id = 'ended' AND cost > 0") == [200]
+        assert ledger.query("SELECT status FROM ledger WHERE request_id = 'deleted'") == [CANCELLED.status]
+        # Of a process that lives nothing is left to be written again.
+        begin_in_background(server, "lives", "Hello")
+        check(ledger, ["ended", "deleted", "lives"])
+        wait_until(lambda: not with_storage(ledger, count_outbox))
 
 
 def test_calls_are_refused_while_rows_cannot_be_written(ledger: Ledger) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ def entry(number: int, at: float = NOW, **fields: object) -> LedgerEntry:
     return LedgerEntry(**{**values, **fields})  # type: ignore[arg-type]
 
 
-async def insert(database: Database, entries: list[LedgerEntry], repeated: bool = False) -> int:
+async def insert(
+    database: Database, entries: list[LedgerEntry], repeated: bool = False, repeated_ids: Collection[str] = ()
+) -> int:
     by_id = {one.id: one for one in entries}
     names = EndUserNames(5)
     return await database.write(
@@ -58,6 +60,8 @@ async def insert(database: Database, entries: list[LedgerEntry], repeated: bool 
             [stored_row(one) for one in entries],
             lambda rows: sums_of([by_id[row.id] for row in rows], names),
             repeated,
+            (),
+            repeated_ids,
         )
     )
 
@@ -72,6 +76,9 @@ async def test_rows_sums_pages_and_retention(kind: str, tmp_path: Path) -> None:
         assert await insert(database, old) == len(old)
         assert await insert(database, new) == 40
         assert await insert(database, [*new, entry(40)], repeated=True) == 1  # the others are there already
+        # Another process has seen the end of the same call, a moment later.
+        again = replace(new[0], at=new[0].at + 20_000_000)
+        assert await insert(database, [again], repeated=True, repeated_ids=[again.id]) == 0
 
         by_key = await database.read(lambda c: ledger_sums.usage(c, ("key_id",), NOW - 3600, NOW + 7200, {}))
         assert sum(row["calls"] for row in by_key) == 41
@@ -340,13 +347,14 @@ _BEFORE_SEGMENTS = {
     ),
     "postgresql": ("ALTER TABLE ledger DROP COLUMN segment",),
 }
+_AT_VERSION_14 = "UPDATE alembic_version SET version_num = '0014'"
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_rows_from_before_there_were_segments_are_found(kind: str, tmp_path: Path) -> None:
     def go_back(connection: Connection) -> None:
-        for statement in (*_BEFORE_SEGMENTS[kind], "UPDATE alembic_version SET version_num = '0014'"):
+        for statement in (*_BEFORE_SEGMENTS[kind], "DROP TABLE ledger_outbox", _AT_VERSION_14):
             connection.exec_driver_sql(statement)
 
     async with throwaway(kind, tmp_path) as url:

@@ -218,7 +218,8 @@ def test_the_sdk_polls(harness: Harness) -> None:
     with harness.gateway.client() as sdk:
         response = sdk.responses.create(model=A, input="Say words", background=True)
         assert response.status == "queued"
-        while response.status in ("queued", "in_progress"):
+        until = time.monotonic() + 15
+        while response.status in ("queued", "in_progress") and time.monotonic() < until:
             response = sdk.responses.retrieve(response.id)
         assert (response.status, response.output_text) == ("completed", TEXT)
         again = sdk.responses.create(model=A, input="And?", previous_response_id=response.id)
@@ -607,11 +608,11 @@ def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def failing(name: str, method: Any, fails: list[str]) -> Any:
-    async def attempt(self: Store, *arguments: Any) -> Any:
+    async def attempt(self: Store, *arguments: Any, **options: Any) -> Any:
         if name in fails:
             fails.remove(name)
             raise StoreUnavailable("the database failed: it was told to")
-        return await method(self, *arguments)
+        return await method(self, *arguments, **options)
 
     return attempt
 

@@ -46,12 +46,11 @@ def test_what_has_grown_is_named(after: Held, named: str) -> None:
 
 
 class OfRows:
-    """An installation whose ledger has these rows, and of whose workers so many were killed."""
+    """An installation whose ledger has these rows."""
 
-    def __init__(self, *rows: tuple[str, int | None], kills: int = 0) -> None:
+    def __init__(self, *rows: tuple[str, int | None]) -> None:
         self.database = self
         self._rows = rows
-        self.done = [("worker killed", 0.0, 1.0)] * kills
 
     def rows(self) -> list[tuple[str, int | None]]:
         return list(self._rows)
@@ -76,19 +75,6 @@ def test_where_the_ledger_differs_is_named(
     results.add(CHAT, "soak-1", Answer(200, b"{}", "0.00002", True), "", ())
     troubles = ledger_troubles(OfRows(*rows), results)  # type: ignore[arg-type]
     assert (named in troubles[0]) if named else not troubles
-
-
-@pytest.mark.parametrize(
-    ("kind", "kills", "lost"), [("background", 2, 1), ("background", 0, 3), ("chat", 2, 3)], ids=str
-)
-def test_what_a_killed_worker_may_lose_is_a_response_that_had_just_ended(
-    kind: str, kills: int, lost: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.soak.LEDGER_SECONDS", 0.0)
-    results = Results()
-    for number in range(3):
-        results.add(Kind(kind, 1, lambda chance: b"", ok), f"soak-{number}", Answer(200, b"{}", "", True), "", ())
-    assert len(ledger_troubles(OfRows(kills=kills), results)) == lost  # type: ignore[arg-type]
 
 
 CHAT = Kind("chat", 1, lambda chance: b"", ok)

@@ -19,7 +19,7 @@ from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing
 from gateway.store.responses import InterruptedRun, StoredResponse
 from gateway.store.store import Store
-from gateway.store.tables import RUNS
+from gateway.store.tables import LEDGER_OUTBOX, RUNS
 from support.databases import KINDS, throwaway
 from test_store_database import OWNER, python, running, stored
 from translators.operations.stored_responses import INTERRUPTED, end_interrupted
@@ -56,8 +56,9 @@ async def store(url: str, clock: Clock) -> AsyncIterator[Store]:
 
 async def pass_lease(store: Store, seconds: float = 11) -> None:
     """As if so much time had passed since the leases were written."""
-    later = update(RUNS).values(lease_until=RUNS.c.lease_until - seconds)
-    await store._database.write(lambda connection: connection.execute(later) and None)
+    runs = update(RUNS).values(lease_until=RUNS.c.lease_until - seconds)
+    rows = update(LEDGER_OUTBOX).values(due=LEDGER_OUTBOX.c.due - seconds)
+    await store._database.write(lambda connection: connection.execute(runs) and connection.execute(rows) and None)
 
 
 def changed(response: StoredResponse, **changes: Any) -> StoredResponse:
@@ -473,7 +474,12 @@ async def test_cancelled_from_another_process(url: str) -> None:
 async def test_interrupted_responses_fail(store: Store) -> None:
     body = b'{"id":"resp_1","status":"in_progress","error":null,"usage":{"x":1.50},"text":"\xc3\xbc"}'
     interrupted: list[InterruptedRun] = []
-    vars(store)["_on_interrupted"] = interrupted.extend
+
+    def row_of_interrupted(run: InterruptedRun) -> bytes | None:
+        interrupted.append(run)
+        return run.ledger_row
+
+    vars(store)["_row_of_interrupted"] = row_of_interrupted
     await store.begin(live("resp_lost", body=body), (), b"row 1")
     await store.begin(live("resp_queued", body=body, status="queued"), (), b"row 2")
     await store.begin(live("resp_unwanted", body=body), (), b"row 3")
@@ -493,7 +499,11 @@ async def test_interrupted_responses_fail(store: Store) -> None:
         InterruptedRun("resp_unread", "failed", True, None),
         InterruptedRun("resp_unwanted", "cancelled", True, b"row 3"),
     ]
-    assert await store.is_failed("resp_lost") and not await store.is_failed("resp_unwanted")
+    assert await store.take_due_ledger_rows() == {
+        "resp_lost": b"row 1",
+        "resp_queued": b"row 2",
+        "resp_unwanted": b"row 3",
+    }
 
     for id, status, error in (
         ("resp_lost", "failed", INTERRUPTED),
@@ -509,6 +519,43 @@ async def test_interrupted_responses_fail(store: Store) -> None:
     assert unread is not None and (unread.status, unread.body) == ("failed", b"no JSON")
     held = await store.get(OWNER, "resp_held")
     assert held is not None and held.status == "in_progress"
+
+
+@pytest.mark.asyncio
+async def test_the_row_of_an_ended_response_is_kept_until_it_is_removed(store: Store) -> None:
+    """Its process has the time of a lease to write it; then others get it, one of them at a time."""
+    for number in range(3):
+        await store.begin(live(f"resp_{number}"), (), b"in advance")
+        assert await store.update(live(f"resp_{number}", status="completed"), ledger_row=b"row %d" % number)
+    assert await store.take_due_ledger_rows() == {}
+    await store.remove_ledger_rows(["resp_0"])
+    await pass_lease(store)
+    await store.begin(live("resp_3"))
+    assert await store.update(live("resp_3", status="completed"), ledger_row=b"row 3")
+    assert await store.take_due_ledger_rows() == {"resp_1": b"row 1", "resp_2": b"row 2"}
+    assert await store.take_due_ledger_rows() == {}
+    await store.remove_ledger_rows(["resp_1"])
+    await pass_lease(store, 9)  # who has taken it has not written it
+    assert await store.take_due_ledger_rows() == {}
+    await pass_lease(store, 2)
+    assert await store.take_due_ledger_rows() == {"resp_2": b"row 2", "resp_3": b"row 3"}
+
+
+@pytest.mark.asyncio
+async def test_the_row_of_a_deleted_response_is_that_of_its_worker_while_it_lives(store: Store) -> None:
+    vars(store)["_row_of_interrupted"] = lambda run: run.ledger_row and run.ledger_row + run.status.encode()
+    for number in range(2):
+        await store.begin(live(f"resp_{number}"), (), b"row %d " % number)
+        assert await store.delete(OWNER, f"resp_{number}")
+        assert not await store.update(live(f"resp_{number}", status="completed"), ledger_row=b"never")
+    await store.save(stored("resp_saved"))
+    assert await store.delete(OWNER, "resp_saved")
+    assert await store.take_due_ledger_rows() == {}
+    assert await store.replace_ledger_row("resp_0", b"known")
+    await pass_lease(store)
+    assert await store.take_due_ledger_rows() == {"resp_0": b"known", "resp_1": b"row 1 cancelled"}
+    assert not await store.replace_ledger_row("resp_1", b"too late")
+    assert not await store.replace_ledger_row("resp_never", b"nothing")
 
 
 @pytest.mark.asyncio

@@ -19,7 +19,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -80,13 +80,14 @@ NATIVE_PREFIXES = ("/litellm/cohere/", "/cohere/")
 class QueuedRow(Struct):
     """A row in the queue. now: the end of its call in monotonic seconds. bodies: those of the call, where it has any.
 
-    done: waits for the row.
+    done: waits for the row; whether the database or the disk has it. repeated: the row may be in the database already.
     """
 
     entry: LedgerEntry
     now: float
     bodies: Bodies | None = None
-    done: asyncio.Future[None] | None = None
+    done: asyncio.Future[bool] | None = None
+    repeated: bool = False
 
 
 class LedgerObserver(Protocol):
@@ -193,8 +194,11 @@ class Ledger:
         """
         return await self._reading.write(lambda connection: ledger_store.delete_body(connection, id))
 
-    def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
-        """Takes a finished record. Returns what is to be awaited before the answer's last byte, in sync mode."""
+    def record(self, record: RequestRecord, now: float) -> Awaitable[bool] | None:
+        """Takes a finished record. Returns what is to be awaited before the answer's last byte, in sync mode.
+
+        For a response in the background it is returned in any mode, and says whether the row is safe.
+        """
         # Only for strangers: anybody can make refused calls, and each would be a row.
         if record.principal is NOBODY and not self._flood.admits(record.address, now):
             self._observer.on_rows("not_made", 1)
@@ -204,20 +208,20 @@ class Ledger:
             self._lose_row(record)
             return None
         try:
-            entry = _entry(record, now, time.time())
+            entry = _entry(record, now, record.ended or time.time())
         except Exception as error:  # a bug, which is no reason to fail a call that has been answered
             self._observer.message(f"ledger: {type(error).__name__} while making a row")
             self._lose_row(record)
             return None
         queued = QueuedRow(entry, now, record.bodies)
-        if self._settings.sync and self._loop is not None:
+        if (self._settings.sync or record.background) and self._loop is not None:
             queued.done = self._loop.create_future()
         # A deque's append and popleft are atomic, so the two threads need no lock.
         self._queue.append(queued)
         if not self._waking and self._loop is not None:
             self._waking = True
             # In sync mode a caller waits, so the row goes at once, with those that came in the same turn of the loop.
-            self._loop.call_later(0 if queued.done is not None else self._settings.flush_seconds, self._wake)
+            self._loop.call_later(0 if self._settings.sync else self._settings.flush_seconds, self._wake)
         return queued.done
 
     def _lose_row(self, record: RequestRecord) -> None:
@@ -226,18 +230,29 @@ class Ledger:
             record.bodies.discard()
 
     def row_in_advance(self, record: RequestRecord) -> bytes:
-        """Returns the row of a call that goes on, for the case that this process does not live to write it."""
-        return encode_entry(_entry(record, time.monotonic(), time.time()))
+        """Returns the row of a call, for the case that this process does not live to write it."""
+        return encode_entry(_entry(record, time.monotonic(), record.ended or time.time()))
 
-    def record_interrupted(self, runs: Sequence[InterruptedRun]) -> None:
-        """Takes the rows of background responses whose processes did not live to write them."""
-        at = int(time.time() * MICROSECONDS)
-        for run in runs:
-            entry = _decode(run.ledger_row) if run.ledger_row is not None else None
-            if entry is not None:
-                self._writer.held.append(_interrupted(entry, run, at))
-        if runs:
-            self._writer.wake()
+    @staticmethod
+    def row_of_interrupted(run: InterruptedRun) -> bytes | None:
+        """Returns the row of a response in the background whose process did not live to end it."""
+        entry = _decode(run.ledger_row) if run.ledger_row is not None else None
+        return encode_entry(_interrupted(entry, run, int(time.time() * MICROSECONDS))) if entry is not None else None
+
+    async def write_rows(self, rows: Sequence[bytes]) -> bool:
+        """Writes rows that `row_in_advance` or `row_of_interrupted` made, if they are not there.
+
+        Returns whether the database or the disk has them.
+        """
+        entries = [entry for row in rows if (entry := _decode(row)) is not None]
+        if self._loop is None or len(self._queue) + len(entries) > MAX_QUEUE:
+            return False
+        waiting = [
+            QueuedRow(entry, time.monotonic(), done=self._loop.create_future(), repeated=True) for entry in entries
+        ]
+        self._queue += waiting
+        self._writer.wake()
+        return all(await asyncio.gather(*(one.done for one in waiting if one.done is not None)))
 
     def _wake(self) -> None:
         self._waking = False
@@ -368,10 +383,11 @@ class _Writer:
             queued = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
             entries, bodies = self._entries(queued)
             if self.failing:  # to try the database with each group would take its time limit each time
-                self._put_aside(entries, bodies)
+                safe = self._put_aside(entries, bodies)
             else:
-                await self._write(database, entries, bodies)
-            self._release(queued)
+                repeated = {one.entry.id for one in queued if one.repeated}
+                safe = await self._write(database, entries, bodies, repeated)
+            self._release(queued, safe)
 
     def _entries(self, queued: Sequence[QueuedRow]) -> tuple[list[LedgerEntry], list[StoredBody]]:
         """Returns these rows, and the bodies of those whose bodies are to be stored."""
@@ -388,15 +404,23 @@ class _Writer:
         return entries, stored
 
     async def _write(
-        self, database: Database, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody] = ()
-    ) -> None:
+        self,
+        database: Database,
+        entries: Sequence[LedgerEntry],
+        bodies: Sequence[StoredBody] = (),
+        repeated: Collection[str] = (),
+    ) -> bool:
+        """Writes rows, or puts them aside. repeated: ids of those that may be there, also with another time.
+
+        Returns whether the database or the disk has them.
+        """
         try:
-            await self._insert(database, entries, bodies=bodies)
+            await self._insert(database, entries, bool(repeated), bodies, repeated)
         except StoreError as error:
             if not self.failing:
                 self._observer.message(f"ledger: rows cannot be written, and go to the spool file: {error}")
             self.failing = True
-            self._put_aside(entries, bodies)
+            return self._put_aside(entries, bodies)
         except Exception as error:  # a row that the database refuses, which is a bug; the others of the group are none
             self._observer.message(f"ledger: {type(error).__name__} while writing rows")
             self._lose(entries, bodies)
@@ -404,7 +428,8 @@ class _Writer:
                 await self._insert_each(database, entries)
             except StoreError:
                 self.failing = True
-                self._put_aside(entries, ())
+                return self._put_aside(entries, ())
+        return True
 
     async def _insert_each(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
         """Writes rows one by one; those that cannot be written are lost. Raises StoreUnavailable."""
@@ -422,13 +447,22 @@ class _Writer:
         entries: Sequence[LedgerEntry],
         repeated: bool = False,
         bodies: Sequence[StoredBody] = (),
+        repeated_ids: Collection[str] = (),
     ) -> None:
-        """Writes rows, their sums and their bodies. Raises StoreUnavailable."""
+        """Writes rows, their sums and their bodies. repeated, repeated_ids: as `ledger_store.insert` has them.
+
+        Raises StoreUnavailable.
+        """
         rows = [stored_row(entry) for entry in entries]
         by_id = {entry.id: entry for entry in entries}
         count = await database.write(
             lambda connection: ledger_store.insert(
-                connection, rows, lambda new: sums_of([by_id[row.id] for row in new], self._names), repeated, bodies
+                connection,
+                rows,
+                lambda new: sums_of([by_id[row.id] for row in new], self._names),
+                repeated,
+                bodies,
+                repeated_ids,
             )
         )
         self._observer.on_rows("written", count)
@@ -441,10 +475,10 @@ class _Writer:
             for entry in entries:
                 force_setattr(entry, "has_body", False)
 
-    def _put_aside(self, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody]) -> None:
+    def _put_aside(self, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody]) -> bool:
         """Keeps rows on the disk or, if it does not take them, in memory; the oldest are lost when that is full.
 
-        Bodies are lost at once: they would fill the room that the rows need.
+        Bodies are lost at once: they would fill the room that the rows need. Returns whether the disk has the rows.
         """
         self._lose(entries, bodies)
         try:
@@ -459,6 +493,8 @@ class _Writer:
                 self._observer.on_rows("lost", lost)
                 why = "the spool file is full" if isinstance(error, SpoolFull) else f"the spool: {error.strerror}"
                 self._observer.message(f"ledger: {lost} rows are lost ({why})")
+            return False
+        return True
 
     async def _recover(self, database: Database) -> None:
         """Writes what was put aside, also by processes that are gone; gives up, for now, when that fails."""
@@ -491,12 +527,12 @@ class _Writer:
             self._observer.message(f"ledger: {type(error).__name__} while writing rows again")
             await self._insert_each(database, entries)
 
-    def _release(self, queued: Sequence[QueuedRow]) -> None:
-        """Lets the answers go that wait for these rows."""
+    def _release(self, queued: Sequence[QueuedRow], safe: bool) -> None:
+        """Lets those go on who wait for these rows. safe: the database or the disk has them."""
         for one in queued:
             if one.done is not None:
                 with contextlib.suppress(RuntimeError):  # the requests' loop is closed
-                    one.done.get_loop().call_soon_threadsafe(_set_done, one.done)
+                    one.done.get_loop().call_soon_threadsafe(_set_done, one.done, safe)
 
     async def _delete_old(self, database: Database) -> None:
         body_days = min(self._settings.body_days, self._settings.days or math.inf)
@@ -516,9 +552,9 @@ class _Writer:
             await asyncio.sleep(RETENTION_PAUSE)
 
 
-def _set_done(done: asyncio.Future[None]) -> None:
+def _set_done(done: asyncio.Future[bool], safe: bool) -> None:
     if not done.done():
-        done.set_result(None)
+        done.set_result(safe)
 
 
 def _entry(record: RequestRecord, now: float, clock: float) -> LedgerEntry:

@@ -61,15 +61,16 @@ class RecordSink(Protocol):
     @property
     def sync(self) -> bool: ...
 
-    def record(self, record: RequestRecord, now: float) -> Awaitable[None] | None:
+    def record(self, record: RequestRecord, now: float) -> Awaitable[bool] | None:
         """Takes a record, which nobody changes any more. Returns what the answer's last byte waits for, if anything.
 
-        now: when the request ended, in monotonic seconds.
+        For a response in the background it tells when the row is stored, and whether it is. now: when the request
+        ended, in monotonic seconds.
         """
         ...
 
     def row_in_advance(self, record: RequestRecord) -> bytes:
-        """Returns the row of a call that goes on, for the case that this process does not live to write it."""
+        """Returns the row of a call, for the case that this process does not live to write it."""
         ...
 
 
@@ -190,6 +191,22 @@ class Lifecycle:
         record.fail(failure)
         return self._sink.row_in_advance(record)
 
+    def row_of_end(self, record: RequestRecord, failure: Failure | None) -> bytes | None:
+        """Returns the row of a background response that ends now; None without a ledger.
+
+        failure: in which its stream ended. What such a stream costs is not known yet.
+        """
+        record.ended = time.time()
+        if self._sink is None:
+            return None
+        # A copy: the record is closed when the response is stored.
+        ended = copy.copy(record)
+        if failure is not None:
+            ended.fail(failure)
+            ended.cost_nanodollars = None
+        ended.end_background()
+        return self._sink.row_in_advance(ended)
+
     @staticmethod
     def _controls(record: RequestRecord, origin: RequestRecord) -> CallControls:
         """Returns the controls of the request that a record comes from, with the record's own trace."""
@@ -221,7 +238,7 @@ class Lifecycle:
         """The last byte of an answer is sent when its record is finished, and what `finish` returned was awaited."""
         return self._sink is not None and self._sink.sync
 
-    def finish(self, record: RequestRecord) -> Awaitable[None] | None:
+    def finish(self, record: RequestRecord) -> Awaitable[bool] | None:
         """Closes a record: counts the request, writes its line, and gives it to the ledger."""
         # First, so that the memory is free even if one of what follows should raise.
         record.memory.close()

@@ -114,6 +114,7 @@ class RequestRecord(Struct):
     estimated      some of the tokens were counted here, since Cohere never reported them
     controls       what the caller asks of the calls to Cohere
     span           of OpenTelemetry, where that is on; trace_headers: what calls to Cohere say of it, if they are to
+    ended          when a response in the background ended, in Unix seconds; 0 before that, and for other requests
     fault          whose fault it is that the request failed, None where it did not
     bodies         takes the bodies for the ledger; None where they are not stored
     end_user, tags, metadata  for whom and for what the request is made, as the caller says (`http/attribution.py`)
@@ -166,6 +167,7 @@ class RequestRecord(Struct):
     cache: str = ""
     response_started: bool = False
     id: str = ""
+    ended: float = 0.0
     has_row: bool = True
     address: str = ""
     door: Door = "openai"
@@ -238,6 +240,11 @@ class RequestRecord(Struct):
         self.cost_nanodollars = None if before is None or cost is None else before + cost
         self.known_nanodollars += cost or 0
         self.price_version = price_version
+
+    def end_background(self) -> None:
+        """Sets the status and the outcome of a background response that nothing else has set."""
+        self.status = self.status or (500 if self.error else 200)
+        self.outcome = self.outcome or ("error" if self.error else "ok")
 
     @property
     def trace(self) -> str:

@@ -109,6 +109,8 @@ class Background:
         """The owners of the runs that are being started, and the bytes of their requests."""
         self._timer: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._rows: dict[str, asyncio.Future[bool]] = {}
+        """Responses that have ended. Their rows are in the storage until they are safe in the ledger."""
         self._deadline: float | None = None
 
     async def begin(self, handler: RequestHandler, call: Translation) -> Accepted:
@@ -215,6 +217,13 @@ class Background:
             if task is not None:
                 task.cancel()
 
+    async def remove_rows(self) -> None:
+        """Removes the rows that the ledger has taken since `stop`. Another process would look for them in vain."""
+        if self._rows:
+            await asyncio.wait(self._rows.values(), timeout=STORING_SECONDS)
+            with contextlib.suppress(StoreError):
+                await self._remove_rows()
+
     async def _wait(self, seconds: float) -> None:
         if tasks := {run.task for run in self._runs.values()}:
             await asyncio.wait(tasks, timeout=seconds)
@@ -225,7 +234,9 @@ class Background:
 
     def _remove(self, run: "Run") -> None:
         del self._runs[run.id]
-        self.services.lifecycle.finish(run.record)
+        stored = self.services.lifecycle.finish(run.record)
+        if stored is not None:
+            self._rows[run.id] = asyncio.ensure_future(stored)
 
     # --- the storage ----------------------------------------------------------------------------------------
 
@@ -280,10 +291,10 @@ class Background:
     # --- the timer ------------------------------------------------------------------------------------------
 
     async def _check_all(self) -> None:
-        """Renews the leases, and stops what was cancelled elsewhere, deleted, or ended as interrupted."""
+        """Renews the leases, stops what was cancelled elsewhere, deleted, or ended as interrupted, and tidies up."""
         store = self.services.state.store
         renewed = 0.0
-        while self._runs:
+        while self._runs or self._rows:
             await asyncio.sleep(CHECK_SECONDS)
             ids = list(self._runs)
             try:
@@ -291,16 +302,23 @@ class Background:
                 if now - renewed >= store.lease / 3:
                     await store.renew(ids)
                     renewed = now
-                for id in await store.inactive(ids):
-                    if id in self._runs and await store.is_failed(id):
-                        # Another process took this one for gone, and has written the row.
-                        self._runs[id].record.has_row = False
+                for id in await store.inactive(ids) if ids else ():
                     self.stop_one(id)
+                await self._remove_rows()
             except StoreError as error:
                 self.services.state.log_failure(error)
             except Exception as error:  # a bug; without this timer all runs would lose their leases
                 self.log.message(f"background: {type(error).__name__} while renewing leases")
         self._timer = None
+
+    async def _remove_rows(self) -> None:
+        """Removes the rows that the ledger has from the storage. Raises StoreUnavailable."""
+        written = {id: row.result() for id, row in self._rows.items() if row.done()}
+        for id in written:
+            del self._rows[id]
+        # One that is not safe stays for whoever can write it.
+        if safe := [id for id, is_safe in written.items() if is_safe]:
+            await self.services.state.store.remove_ledger_rows(safe)
 
 
 class Run:
@@ -313,6 +331,7 @@ class Run:
         self, background: Background, handler: RequestHandler, call: Translation, queued: QueuedResponse
     ) -> None:
         self._background, self._handler, self._call = background, handler, call
+        self._lifecycle = background.services.lifecycle
         self._state, self._store = background.services.state, background.services.state.store
         self._in_progress, self._streamed = queued.in_progress, call.streamed
         self.size, self.owner = sum(map(len, call.bodies)), handler.record.principal.owner
@@ -327,6 +346,7 @@ class Run:
         self.ended = False
         self.changed = asyncio.Event()
         self._stop_reason: Failure | None = None
+        self._failure: Failure | None = None  # in which the stream ended
         self._stream_begun = False
         self._refused = False  # Cohere refused the request: its contents are not stored
         self._final: bytes | None = None  # the response object, once it is complete
@@ -346,8 +366,8 @@ class Run:
         """Stores the response as queued. Raises StoreUnavailable."""
         row, _ = self._row(queued.queued)
         events = queued.events if self._streamed else ()
-        lifecycle, handler = self._background.services.lifecycle, self._handler
-        ledger_row = lifecycle.row_in_advance(handler.record, handler.operation.name, STOPPED)
+        handler = self._handler
+        ledger_row = self._lifecycle.row_in_advance(handler.record, handler.operation.name, STOPPED)
         await (await self._state.open()).begin(row, events, ledger_row)
         self._stored += events
 
@@ -386,8 +406,7 @@ class Run:
             if record.bodies is not None and self._final is not None:
                 record.bodies.response.type = "application/json"
                 record.bodies.add_response(self._final)
-            record.status = record.status or (500 if record.error else 200)
-            record.outcome = record.outcome or ("error" if record.error else "ok")
+            record.end_background()
 
     async def _work(self) -> None:
         try:
@@ -398,6 +417,7 @@ class Run:
                 else:
                     self.record.outcome, self.record.status = "cancelled", CANCELLED.status
                     self.record.fault = CANCELLED.fault
+                    await self._replace_row(self._lifecycle.row_of_end(self.record, None))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stop_reason is None or task is None or task.uncancel():
@@ -461,7 +481,7 @@ class Run:
 
     async def end(self, documents: Sequence[bytes], stream: Stream) -> None:
         self._pending += documents
-        self._final = stream.final()
+        self._final, self._failure = stream.final(), stream.failure
         await self._finish()
 
     # --- the storage ----------------------------------------------------------------------------------------
@@ -490,17 +510,22 @@ class Run:
             await self._finish_refused(self._final)
             return
         row, items = self._row(self._final)
+        ledger_row = self._lifecycle.row_of_end(self.record, self._failure)
         # The writer may be storing some of these at this moment; an event that is stored twice does no harm.
         events = list(self._pending) if self._streamed else []
         number = self._first + len(self._stored)
         try:
-            stored = await self._background.retry(partial(self._store.update, row, items, number, events))
+            update = partial(self._store.update, row, items, number, events, ledger_row=ledger_row)
+            stored = await self._background.retry(update)
         # Deleting a conversation is no reason to lose an answer that was paid for.
         except ConversationMissing:
             # It was deleted meanwhile. The response stays, as do the earlier responses of that conversation.
-            stored = await self._background.retry(partial(self._store.update, row, (), number, events))
+            update = partial(self._store.update, row, (), number, events, ledger_row=ledger_row)
+            stored = await self._background.retry(update)
         if stored:
             self.publish(number, events)
+        else:
+            await self._replace_row(ledger_row)
 
     async def _finish_refused(self, final: bytes) -> None:
         """Stores that the response failed, without the contents of its request: those of its events go as well."""
@@ -508,8 +533,21 @@ class Run:
         row = replace(self._row(body)[0], items=b"[]")
         number = self._first + len(self._stored)
         events = [responses_answer.last_event(row.status, body, number)] if self._streamed else []
-        if await self._background.retry(partial(self._store.update, row, (), number, events, discard_events=True)):
+        ledger_row = self._lifecycle.row_of_end(self.record, self._failure)
+        update = partial(self._store.update, row, (), number, events, discard_events=True, ledger_row=ledger_row)
+        if await self._background.retry(update):
             self.publish(number, events)
+        else:
+            await self._replace_row(ledger_row)
+
+    async def _replace_row(self, ledger_row: bytes | None) -> None:
+        """Makes the ledger's row that of this process, if somebody else has ended the response.
+
+        A process that took this one for gone has written a row. Raises StoreUnavailable.
+        """
+        if ledger_row is not None:
+            replace_row = partial(self._store.replace_ledger_row, self.id, ledger_row)
+            self.record.has_row = await self._background.retry(replace_row)
 
     def _notify(self) -> None:
         # Replaced before it is set: a reader that wakes up finds the next event to wait for, and cannot miss one

@@ -20,7 +20,7 @@ from gateway.errors import CallerError, failure
 from gateway.observability.access_log import Log
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing, StoreError, StoreUnavailable
-from gateway.store.responses import LIVE, InterruptedRun, StoredResponse
+from gateway.store.responses import LIVE, RowOfInterrupted, StoredResponse
 from gateway.store.store import MAX_CHAIN_BYTES, MAX_CHAIN_LINKS, MAX_ITEMS, Store
 from translators.core.contracts import FinishedResponse, StateOptions
 from translators.core.json_size import MAX_ESCAPES
@@ -115,13 +115,13 @@ class ConversationState:
         max_bytes: int = 0,
         max_bytes_per_owner: int = 0,
         observe: Callable[[int], None] = lambda total: None,
-        on_interrupted: Callable[[Sequence[InterruptedRun]], None] = lambda runs: None,
+        row_of_interrupted: RowOfInterrupted = lambda run: None,
     ) -> None:
         """url: of the database. days: until what is stored expires; 0 is never. max_bytes: that may be stored, in all
-        and for one owner; 0 sets no limit. observe: gets the bytes that are stored. on_interrupted: as `Store` has it.
-        Raises ValueError for a bad URL.
+        and for one owner; 0 sets no limit. observe: gets the bytes that are stored. row_of_interrupted: as `Store` has
+        it. Raises ValueError for a bad URL.
         """
-        self.store = Store(url, end_interrupted, on_interrupted=on_interrupted)
+        self.store = Store(url, end_interrupted, row_of_interrupted=row_of_interrupted)
         self.degraded = ""
         self._days, self._log = days, log
         self._max_bytes, self._max_bytes_per_owner, self._observe = max_bytes, max_bytes_per_owner, observe

@@ -1,4 +1,5 @@
-"""The storage's timers: interrupted responses are ended, expired rows deleted, and the bytes counted.
+"""The storage's timers: interrupted responses are ended and get their rows in the ledger, expired rows are deleted, and
+the bytes counted.
 
 The storage is opened beside whatever else is done at start, so that nobody waits for a database that does not answer.
 Every process runs the timers at random moments of its own, so that replicas do not all come at once; what one of them
@@ -6,7 +7,7 @@ has done the next one does not find any more.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 from gateway.observability.access_log import Log
@@ -24,8 +25,11 @@ MEASURE_SECONDS = 60.0
 class Maintenance:
     """Three timers, from `start` to `stop`."""
 
-    def __init__(self, state: ConversationState, log: Log) -> None:
-        self._state, self._log = state, log
+    def __init__(
+        self, state: ConversationState, log: Log, write_rows: Callable[[Sequence[bytes]], Awaitable[bool]]
+    ) -> None:
+        """write_rows: writes these rows to the ledger, if they are not there. Returns whether they are safe."""
+        self._state, self._log, self._write_rows = state, log, write_rows
         self._tasks: list[asyncio.Task[None]] = []
         self._random = Random()
 
@@ -33,12 +37,13 @@ class Maintenance:
         """Needs the running loop."""
         store = self._state.store
         timers = (
-            (store.lease, store.fail_interrupted),
-            (PURGE_SECONDS, store.purge),
-            (MEASURE_SECONDS, self._state.measure),
+            # Opening has ended the interrupted ones. Their rows need not wait for the first look.
+            (store.lease, self._end_interrupted, 0.0),
+            (PURGE_SECONDS, store.purge, PURGE_SECONDS),
+            (MEASURE_SECONDS, self._state.measure, MEASURE_SECONDS),
         )
-        for seconds, work in timers:
-            self._tasks.append(asyncio.get_running_loop().create_task(self._repeat(seconds, work)))
+        for seconds, work, first in timers:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._repeat(seconds, work, first)))
 
     async def stop(self) -> None:
         """Ends the timers; what they are doing is broken off, and found again by the next process."""
@@ -46,10 +51,22 @@ class Maintenance:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+    async def _end_interrupted(self) -> None:
+        """Ends the responses whose process is gone, and writes the rows that it has not written."""
+        store = self._state.store
+        await store.fail_interrupted()
+        while rows := await store.take_due_ledger_rows():
+            if not await self._write_rows([*rows.values()]):
+                return
+            await store.remove_ledger_rows(rows)
+
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[object]], first: float) -> None:
+        """Does this work about every so many seconds. first: seconds, about, until it is done for the first time."""
         await self._state.open()
+        pause = first
         while True:
-            await asyncio.sleep(seconds * self._random.uniform(0.5, 1.5))
+            await asyncio.sleep(pause * self._random.uniform(0.5, 1.5))
+            pause = seconds
             try:
                 await work()
             except StoreError as error:

@@ -97,15 +97,19 @@ def insert(
     sums_of: Callable[[Sequence[StoredRow]], Mapping[SumKey, Sums]],
     repeated: bool = False,
     bodies: Sequence[StoredBody] = (),
+    repeated_ids: Collection[str] = (),
 ) -> int:
     """Adds rows and counts them. Returns how many were new.
 
     sums_of: the sums of these rows. bodies: of some of them. repeated: some of the rows may be there already, because
-    it is not known what became of an earlier attempt.
+    it is not known what became of an earlier attempt. repeated_ids: of rows that may be there with another time, since
+    two processes may have seen the end of a call.
     """
     if repeated:
         present = _present(connection, rows)
         rows = [row for row in rows if (row.at, row.id) not in present]
+    if repeated_ids:
+        rows = [row for row in rows if row.id not in repeated_ids or not _is_present(connection, row)]
     if not rows:
         return 0
     _prepare_days(connection, LEDGER, {row.at // MICROSECONDS // DAY for row in rows})
@@ -133,6 +137,12 @@ def _present(connection: Connection, rows: Sequence[StoredRow]) -> Collection[tu
         within = and_(LEDGER.c.at.between(first, last), LEDGER.c.id.in_(ids[offset : offset + 500]))
         present.update((at, id) for at, id in connection.execute(select(LEDGER.c.at, LEDGER.c.id).where(within)))
     return present
+
+
+def _is_present(connection: Connection, row: StoredRow) -> bool:
+    """Returns whether the row of this call is there, whenever it ended."""
+    same = _at_of(LEDGER, row.id), LEDGER.c.request_id == row.request_id
+    return connection.scalar(select(LEDGER.c.at).where(*same).limit(1)) is not None
 
 
 def _segment(connection: Connection) -> int:

@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.store import conversations, usage
+from gateway.store import conversations, ledger_outbox, usage
 from gateway.store.errors import ChainBroken, ChainTooLong
 from gateway.store.tables import EVENTS, RESPONSES, RUNS, database_time, insert_new, not_expired
 
@@ -43,6 +43,9 @@ Batches = Mapping[str, tuple[int, Sequence[bytes]]]
 
 EndInterrupted = Callable[[bytes, Literal["cancelled", "failed"]], bytes]
 """Makes the body of a response that nobody works on any more, of its present body and its final status."""
+
+RowOfInterrupted = Callable[["InterruptedRun"], bytes | None]
+"""Makes the ledger's row of a response that nobody works on any more; None where there is none."""
 
 
 class StoredResponse(Struct, frozen=True):
@@ -183,16 +186,26 @@ def item_arrays(
     return arrays
 
 
-def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
-    """Deletes a response with its events and its run. False if there is none."""
+def remove(
+    connection: Connection, owner: str, id: str, now: float, lease: float, row_of_interrupted: RowOfInterrupted
+) -> bool:
+    """Deletes a response with its events and its run. False if there is none.
+
+    lease: seconds that its worker has to write the ledger's row.
+    """
     own = _of_owner(owner, id)
-    connection.execute(delete(RUNS).where(RUNS.c.response_id.in_(select(RESPONSES.c.id).where(own))))
+    run_of_own = RUNS.c.response_id.in_(select(RESPONSES.c.id).where(own))
+    ledger_row: bytes | None = connection.scalar(select(RUNS.c.ledger_row).where(run_of_own).with_for_update())
     visible = own, not_expired(RESPONSES.c.expires_at, now)
-    size = connection.scalar(select(RESPONSES.c.size).where(*visible).with_for_update())
-    if size is None:
+    row = connection.execute(select(RESPONSES.c.size, RESPONSES.c.status).where(*visible).with_for_update()).first()
+    if row is None:
         return False
+    connection.execute(delete(RUNS).where(run_of_own))
     connection.execute(delete(RESPONSES).where(own))
-    usage.add_bytes(connection, {owner: -size})
+    usage.add_bytes(connection, {owner: -row.size})
+    run = InterruptedRun(id, "cancelled", row.status != "queued", ledger_row)
+    if (call := row_of_interrupted(run)) is not None:
+        ledger_outbox.put(connection, id, call, lease)
     return True
 
 
@@ -240,10 +253,13 @@ def update_live(
     events: Sequence[bytes],
     now: float,
     discard_events: bool = False,
+    ledger_row: bytes | None = None,
+    lease: float = 0.0,
 ) -> bool:
     """Replaces a live response and adds events to it; if it has finished, its run ends.
 
-    discard_events: deletes its earlier events. False if it is not live any more, or missing: then nothing changes.
+    discard_events: deletes its earlier events. ledger_row: of a call that has finished. lease: seconds that its worker
+    has to write that. False if the response is not live any more, or missing: then nothing changes.
     """
     if not _lock_run(connection, response.id):
         return False
@@ -272,6 +288,8 @@ def update_live(
     added = 0
     if response.status not in LIVE:
         connection.execute(delete(RUNS).where(RUNS.c.response_id == response.id))
+        if ledger_row is not None:
+            ledger_outbox.put(connection, response.id, ledger_row, lease)
         added = _add_to_conversation(connection, response, conversation_items, now)
     usage.add_bytes(connection, {response.owner: size - old_size + added})
     return True
@@ -306,14 +324,13 @@ def active(connection: Connection, ids: Collection[str]) -> set[str]:
     )
 
 
-def is_failed(connection: Connection, id: str) -> bool:
-    """Tells whether a response has failed."""
-    failed = exists().where(RESPONSES.c.id == id, RESPONSES.c.status == "failed")
-    return bool(connection.scalar(select(failed)))
+def fail_interrupted(
+    connection: Connection, limit: int, end_interrupted: EndInterrupted, row_of_interrupted: RowOfInterrupted
+) -> list[str]:
+    """Ends at most `limit` responses whose lease is over: cancelled where that was asked for, else failed.
 
-
-def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInterrupted) -> list[InterruptedRun]:
-    """Ends at most `limit` responses whose lease is over: cancelled where that was asked for, else failed."""
+    Returns their ids. The ledger's rows of their calls are due at once.
+    """
     interrupted = connection.execute(
         select(RUNS.c.response_id, RUNS.c.cancel, RUNS.c.ledger_row)
         .where(RUNS.c.lease_until < database_time())
@@ -321,7 +338,7 @@ def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInt
         .limit(limit)
         .with_for_update(skip_locked=True)  # another replica ends those, or their worker has come back
     ).all()
-    ended = []
+    ended: list[str] = []
     changes: Counter[str] = Counter()
     for id, cancel, ledger_row in interrupted:
         live = and_(RESPONSES.c.id == id, RESPONSES.c.status.in_(LIVE))
@@ -333,7 +350,10 @@ def fail_interrupted(connection: Connection, limit: int, end_interrupted: EndInt
         status: Literal["cancelled", "failed"] = "cancelled" if cancel else "failed"
         connection.execute(update(RESPONSES).where(live).values(status=status, body=end_interrupted(row.body, status)))
         changes[row.owner] += _count_again(connection, id) - row.size
-        ended.append(InterruptedRun(id, status, row.status != "queued", ledger_row))
+        ended.append(id)
+        run = InterruptedRun(id, status, row.status != "queued", ledger_row)
+        if (call := row_of_interrupted(run)) is not None:
+            ledger_outbox.put(connection, id, call, 0, final=True)
     usage.add_bytes(connection, changes)
     return ended
 

@@ -10,16 +10,16 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from gateway.store import conversations, responses, retention, usage
+from gateway.store import conversations, ledger_outbox, responses, retention, usage
 from gateway.store.conversations import Conversation, Order, Page
 from gateway.store.database import Database, Result, Work
 from gateway.store.errors import ItemExists, StoreUnavailable
-from gateway.store.responses import LIVE, Batches, EndInterrupted, InterruptedRun, StoredResponse
+from gateway.store.responses import LIVE, Batches, EndInterrupted, RowOfInterrupted, StoredResponse
 from gateway.store.usage import Usage
 
 MAX_CHAIN_LINKS = 200
@@ -35,7 +35,7 @@ PROBE_INTERVAL = 0.25
 """Seconds for which a successful probe is believed: it costs a write to the disk."""
 
 INTERRUPTED_BATCH = 100
-"""Interrupted responses that one transaction ends."""
+"""Interrupted responses that one transaction ends, and rows of such that are taken to be written at one time."""
 
 Items = Sequence[tuple[str, bytes]]
 """Ids and items, as JSON."""
@@ -52,17 +52,17 @@ class Store:
         pool_size: int = 5,
         lease: float = 15.0,
         clock: Callable[[], float] = time.time,
-        on_interrupted: Callable[[Sequence[InterruptedRun]], None] = lambda runs: None,
+        row_of_interrupted: RowOfInterrupted = lambda run: None,
     ) -> None:
         """url: SQLAlchemy's; ValueError for a bad one. end_interrupted: makes the body of an interrupted response.
 
-        on_interrupted: gets the runs that were ended here because their worker is gone.
+        row_of_interrupted: makes the ledger's row of its call.
 
         timeout: seconds for each call. lease: seconds without `renew` after which a response's worker counts as gone;
         renew three times as often; the database's clock measures it. clock: Unix seconds, for what has expired.
         """
         self._database = Database(url, timeout, pool_size)
-        self._end_interrupted, self._on_interrupted = end_interrupted, on_interrupted
+        self._end_interrupted, self._row_of_interrupted = end_interrupted, row_of_interrupted
         self._probe_prefix, self._probe_numbers, self._probe_id = secrets.token_hex(8), itertools.count(), ""
         self._probing: asyncio.Task[None] | None = None
         self._probed_at, self._total_bytes = -math.inf, 0
@@ -173,7 +173,9 @@ class Store:
 
     async def delete(self, owner: str, id: str) -> bool:
         """Deletes a response and its events; its worker finds it in `inactive`. False if there is none."""
-        return await self._write(lambda c: responses.remove(c, owner, id, self._now()))
+        return await self._write(
+            lambda c: responses.remove(c, owner, id, self._now(), self.lease, self._row_of_interrupted)
+        )
 
     # --- responses in the background ------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Store:
     ) -> None:
         """Stores a response that is queued or in progress, with a lease for its worker, and its first events.
 
-        ledger_row: what `on_interrupted` gets of it.
+        ledger_row: of the call, as `row_of_interrupted` gets it if this process does not live to end it.
         """
         if response.status not in LIVE:
             raise ValueError("a finished response is saved, not begun")
@@ -195,16 +197,25 @@ class Store:
         first_sequence: int = 0,
         events: Sequence[bytes] = (),
         discard_events: bool = False,
+        ledger_row: bytes | None = None,
     ) -> bool:
         """Stores the next state of a begun response, with new events and items of its conversation: all or nothing.
 
-        discard_events: deletes the earlier events. False, and nothing changes, if it is not live any more: deleted,
-        cancelled, or interrupted.
-        Raises ConversationMissing.
+        discard_events: deletes the earlier events. ledger_row: of a call that has ended, which whoever ended it writes
+        and removes from here. False, and nothing changes, if it is not live any more: deleted, cancelled, or
+        interrupted. Raises ConversationMissing.
         """
         return await self._write(
             lambda c: responses.update_live(
-                c, response, conversation_items, first_sequence, events, self._now(), discard_events
+                c,
+                response,
+                conversation_items,
+                first_sequence,
+                events,
+                self._now(),
+                discard_events,
+                ledger_row,
+                self.lease,
             )
         )
 
@@ -235,10 +246,6 @@ class Store:
         """Returns those of these ids that need no more work: finished, asked to stop, deleted, or interrupted."""
         return set(ids) - await self._read(lambda c: responses.active(c, ids))
 
-    async def is_failed(self, id: str) -> bool:
-        """Tells whether a response has failed."""
-        return await self._read(lambda c: responses.is_failed(c, id))
-
     async def fail_interrupted(self) -> list[str]:
         """Ends the responses whose worker has not renewed its lease: cancelled where asked for, else failed.
 
@@ -246,11 +253,31 @@ class Store:
         """
         ended: list[str] = []
         while True:
-            batch = await self._write(lambda c: responses.fail_interrupted(c, INTERRUPTED_BATCH, self._end_interrupted))
-            self._on_interrupted(batch)
-            ended += [run.id for run in batch]
+            batch = await self._write(
+                lambda c: responses.fail_interrupted(
+                    c, INTERRUPTED_BATCH, self._end_interrupted, self._row_of_interrupted
+                )
+            )
+            ended += batch
             if len(batch) < INTERRUPTED_BATCH:
                 return ended
+
+    # --- the ledger's rows of responses that have ended -----------------------------------------------------
+
+    async def replace_ledger_row(self, response_id: str, row: bytes) -> bool:
+        """Replaces the row of a response that somebody else has ended. False if another process writes that one."""
+        return await self._write(lambda c: ledger_outbox.replace(c, response_id, row, self.lease))
+
+    async def take_due_ledger_rows(self) -> Mapping[str, bytes]:
+        """Returns rows that their process has not written in time, by the ids of their responses.
+
+        They are to be written and removed within the time of a lease.
+        """
+        return await self._write(lambda c: ledger_outbox.take_due(c, INTERRUPTED_BATCH, self.lease))
+
+    async def remove_ledger_rows(self, response_ids: Collection[str]) -> None:
+        """Forgets rows that the ledger has."""
+        await self._write(lambda c: ledger_outbox.remove(c, response_ids))
 
     # --- conversations --------------------------------------------------------------------------------------
 

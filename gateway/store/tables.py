@@ -95,6 +95,19 @@ RUNS = Table(
     Column("ledger_row", LargeBinary),
 )
 
+# The ledger's rows of responses in the background that have ended, until the ledger has them: put here in the
+# transaction that ends the response, so that no process can die between the two (`ledger_outbox.py`).
+LEDGER_OUTBOX = Table(
+    "ledger_outbox",
+    METADATA,
+    Column("response_id", Name, primary_key=True),
+    # When another process takes over from the one that ended the response, by the database's clock.
+    Column("due", Double, nullable=False, index=True),
+    # Whoever worked on the response may not replace the row any more.
+    Column("final", Boolean, nullable=False),
+    Column("row", LargeBinary, nullable=False),
+)
+
 EVENTS = Table(
     "events",
     METADATA,
@@ -325,7 +338,7 @@ COUNTER_SLOTS = Table(
 # a second.
 VERSION = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
-HEAD = "0015"
+HEAD = "0016"
 """The version that this code needs: the newest file in `migrations/versions`."""
 
 

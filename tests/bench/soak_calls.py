@@ -11,8 +11,6 @@ from typing import Any
 
 MODEL = "command-a-03-2025"
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
-BACKGROUND = "background"
-"""The kind of responses that nobody waits for."""
 
 # --- what callers do ----------------------------------------------------------------------------------------
 
@@ -236,7 +234,7 @@ KINDS = (
     Kind("audit", 2, lambda chance: http("GET", "/audit?limit=50"), ok, key="master"),
     Kind("usage", 1, lambda chance: http("GET", "/usage?by=model"), ok, key="master"),
     Kind("console", 1, lambda chance: http("GET", chance.choice(("/console", "/gateway/status"))), ok, key="master"),
-    Kind(BACKGROUND, 2, lambda chance: responses(chance, store=True, background=True), ok),
+    Kind("background", 2, lambda chance: responses(chance, store=True, background=True), ok),
     Kind("early flood", 1, lambda chance: UPGRADE + flood(chance), lambda answer: answer.status == 400),
     Kind("leaves a store", 2, lambda chance: responses(chance, store=True, stream=True), gone, lambda chance: 300),
 )
