@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.error import HTTPError
 
 import asyncpg  # type: ignore[import-untyped]
@@ -25,6 +26,9 @@ import pytest
 from sqlalchemy import Connection, func, make_url, select, update
 from websockets.sync.client import connect
 
+from gateway.ledger import writer
+from gateway.observability.record import RequestRecord
+from gateway.settings.schema import LedgerSettings
 from gateway.store.tables import LEDGER_OUTBOX
 from support.app import A, Gateway
 from support.databases import POSTGRESQL, administration
@@ -333,6 +337,20 @@ def test_no_response_in_the_background_is_without_its_row(ledger: Ledger) -> Non
         begin_in_background(server, "lives", "Hello")
         check(ledger, ["ended", "deleted", "lives"])
         wait_until(lambda: not with_storage(ledger, count_outbox))
+
+
+@pytest.mark.asyncio
+async def test_rows_that_may_be_there_go_to_no_spool_file(tmp_path: Path) -> None:
+    """Who has them keeps them: a row of a spool file is not looked for by its id alone."""
+    settings, nowhere = LedgerSettings(spool=str(tmp_path / "spool")), "sqlite:////proc/nothing/gateway.sqlite3"
+    ledger = writer.Ledger(settings, nowhere, Mock())
+    ledger.start()
+    try:
+        row = ledger.row_in_advance(RequestRecord("req", "POST", "/v1/responses", 0.0, id="0" * 24))
+        assert not await ledger.write_rows([row]) and not await ledger.write_rows([row, row])
+        assert ledger.waiting_rows() == spooled(tmp_path / "spool") == 0
+    finally:
+        await ledger.stop()
 
 
 def test_calls_are_refused_while_rows_cannot_be_written(ledger: Ledger) -> None:

@@ -382,12 +382,15 @@ class _Writer:
         while self._queue:
             queued = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
             entries, bodies = self._entries(queued)
+            repeated = {one.entry.id for one in queued if one.repeated}
             if self.failing:  # to try the database with each group would take its time limit each time
-                safe = self._put_aside(entries, bodies)
+                self._lose(entries, bodies)
+                written = False
             else:
-                repeated = {one.entry.id for one in queued if one.repeated}
-                safe = await self._write(database, entries, bodies, repeated)
-            self._release(queued, safe)
+                written = await self._write(database, entries, bodies, repeated)
+            # What may be there already stays where it came from: a spool file does not tell it from other rows.
+            safe = written or self._put_aside([entry for entry in entries if entry.id not in repeated])
+            self._release(queued, written, safe)
 
     def _entries(self, queued: Sequence[QueuedRow]) -> tuple[list[LedgerEntry], list[StoredBody]]:
         """Returns these rows, and the bodies of those whose bodies are to be stored."""
@@ -410,9 +413,10 @@ class _Writer:
         bodies: Sequence[StoredBody] = (),
         repeated: Collection[str] = (),
     ) -> bool:
-        """Writes rows, or puts them aside. repeated: ids of those that may be there, also with another time.
+        """Writes rows. repeated: ids of those that may be there, also with another time.
 
-        Returns whether the database or the disk has them.
+        Returns whether they are written. Bodies of rows that are not are lost: they would fill the room that the rows
+        need.
         """
         try:
             await self._insert(database, entries, bool(repeated), bodies, repeated)
@@ -420,7 +424,8 @@ class _Writer:
             if not self.failing:
                 self._observer.message(f"ledger: rows cannot be written, and go to the spool file: {error}")
             self.failing = True
-            return self._put_aside(entries, bodies)
+            self._lose(entries, bodies)
+            return False
         except Exception as error:  # a row that the database refuses, which is a bug; the others of the group are none
             self._observer.message(f"ledger: {type(error).__name__} while writing rows")
             self._lose(entries, bodies)
@@ -428,7 +433,7 @@ class _Writer:
                 await self._insert_each(database, entries)
             except StoreError:
                 self.failing = True
-                return self._put_aside(entries, ())
+                return False
         return True
 
     async def _insert_each(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
@@ -475,12 +480,11 @@ class _Writer:
             for entry in entries:
                 force_setattr(entry, "has_body", False)
 
-    def _put_aside(self, entries: Sequence[LedgerEntry], bodies: Sequence[StoredBody]) -> bool:
+    def _put_aside(self, entries: Sequence[LedgerEntry]) -> bool:
         """Keeps rows on the disk or, if it does not take them, in memory; the oldest are lost when that is full.
 
-        Bodies are lost at once: they would fill the room that the rows need. Returns whether the disk has the rows.
+        Returns whether the disk has the rows.
         """
-        self._lose(entries, bodies)
         try:
             self._spool.append([encode_entry(entry) for entry in entries])
             self._observer.on_rows("spooled", len(entries))
@@ -527,12 +531,14 @@ class _Writer:
             self._observer.message(f"ledger: {type(error).__name__} while writing rows again")
             await self._insert_each(database, entries)
 
-    def _release(self, queued: Sequence[QueuedRow], safe: bool) -> None:
-        """Lets those go on who wait for these rows. safe: the database or the disk has them."""
+    def _release(self, queued: Sequence[QueuedRow], written: bool, safe: bool) -> None:
+        """Lets those go on who wait for these rows. written: the database has them; safe: it or the disk has those that
+        were not there before.
+        """
         for one in queued:
             if one.done is not None:
                 with contextlib.suppress(RuntimeError):  # the requests' loop is closed
-                    one.done.get_loop().call_soon_threadsafe(_set_done, one.done, safe)
+                    one.done.get_loop().call_soon_threadsafe(_set_done, one.done, written if one.repeated else safe)
 
     async def _delete_old(self, database: Database) -> None:
         body_days = min(self._settings.body_days, self._settings.days or math.inf)
