@@ -7,12 +7,16 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from setuptools import Distribution  # type: ignore[import-untyped]
 from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
 
+from gateway.budget_windows import window_at
 from gateway.console import files
 from support import console_vendor
 from support.console_vendor import MANIFEST, MODULES, ROWS, VENDOR
@@ -111,3 +115,23 @@ def test_our_modules(path: Path) -> None:
         assert forbidden not in source, f"{forbidden}: a caller's text could become markup or code"
     elsewhere = re.findall(r"https?://(?!www\.w3\.org)[\w.-]+", source)
     assert all(host.endswith(("localhost", "api.cohere.com", "127.0.0.1")) for host in elsewhere), elsewhere
+
+
+def test_the_windows_of_budgets_begin_where_the_gateway_begins_them() -> None:
+    """The page asks for what was spent since then, and knows when the window ends."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    durations = ("15m", "1h", "5h", "1d", "3d", "7d", "30d", "1w", "2w", "1mo", "3mo", "12mo")
+    moments = [datetime(year, month, 17, 12, tzinfo=UTC).timestamp() for year in (2027, 2028) for month in range(1, 13)]
+    windows = [(duration, window_at(duration, moment)) for duration in durations for moment in moments]
+    pairs = [(duration, datetime.fromtimestamp(window.end, UTC).isoformat()) for duration, window in windows]
+    module = (CONSOLE / "scripts" / "budgets.mjs").as_uri()
+    script = (
+        f"const {{ windowStart }} = await import({json.dumps(module)});"
+        f"console.log(JSON.stringify({json.dumps(pairs)}.map(([d, end]) => Date.parse(windowStart(d, end)) / 1000)))"
+    )
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", script], capture_output=True, encoding="utf-8", timeout=60, check=True
+    )
+    assert json.loads(done.stdout) == [window.start for _, window in windows]

@@ -18,9 +18,10 @@ from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import Flood, address_of, stored_row
 from gateway.store import ledger, ledger_pages, ledger_sums
 from gateway.store.database import Database
+from gateway.store.key_lists import spent
 from gateway.store.ledger import MICROSECONDS
 from gateway.store.ledger_pages import Filter, Position
-from gateway.store.ledger_sums import DAY, OTHER_END_USERS
+from gateway.store.ledger_sums import DAY, HOUR, OTHER_END_USERS
 from gateway.store.tables import LATENCY_COLUMNS
 from support.databases import throwaway
 from support.ledger import sums_are_of_rows
@@ -396,6 +397,31 @@ def test_where_rows_wait_while_the_database_is_away(tmp_path: Path) -> None:
     shared = "postgresql://host/gateway"
     assert address_of(shared, "") == (shared, Path("cohere-gateway-ledger-spool"))
     assert address_of(shared, "there") == (shared, Path("there"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_what_was_spent_since_a_budget_began_anew(kind: str, tmp_path: Path) -> None:
+    """By days from midnight on, by hours from any other time."""
+    midnight = NOW // DAY * DAY
+    times = (midnight - 40 * DAY, midnight - 1, midnight, midnight + HOUR - 1, midnight + HOUR)
+    rows = [entry(number * 3, at, cost_nanodollars=10**number) for number, at in enumerate(times)]
+    async with throwaway(kind, tmp_path) as url:
+        database = Database(url, 30, 2)
+        await insert(database, rows)
+        for since, expected in (
+            (0, 11111),
+            (midnight - 40 * DAY, 11111),
+            (midnight - 39 * DAY, 11110),
+            (midnight, 11100),
+            (midnight + HOUR, 10000),
+            (midnight + HOUR + 59, 10000),
+            (midnight + DAY, 0),
+        ):
+            for by, id in (("key_id", "key_0"), ("team_id", "")):
+                amounts = await database.read(lambda c, by=by, id=id, since=since: spent(c, by, [id], since))  # type: ignore[misc]
+                assert amounts.get(id, {}).get("m", 0) == expected, (by, since)
+        await database.close()
 
 
 @pytest.mark.asyncio

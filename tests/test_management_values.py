@@ -120,38 +120,57 @@ def test_when_a_window_of_litellms_was_reset_says_nothing() -> None:
 # --- what was spent -------------------------------------------------------------------------------------------
 
 
+MIDNIGHT = 20_000 * 86_400
+NOON = MIDNIGHT + 43_200.5
+
+
 def an_answer() -> dict[str, Any]:
     return {
         "info": {"key_id": "k1", "team_id": "t1", "spend": 0, "model_spend": {}, "total_spend": 0},
         "keys": [{"key_id": "k2", "spend": 0}, "k3"],
-        "team_info": {"team_id": "t1", "spend": 0, "keys": [{"key_id": "k4", "spend": 0}]},
+        "team_info": {"team_id": "t1", "spend": 0, "keys": [{"key_id": "k4", "spend": 0, "budget_duration": "1d"}]},
         "blocked_users": [{"user_id": "u1", "spend": 0}],
         "other": [{"key_id": "k9", "spend": 0}],
     }
 
 
 def test_whose_spend_an_answer_shows() -> None:
-    assert spenders(an_answer()) == {"key_id": {"k1", "k2", "k4"}, "team_id": {"t1"}, "end_user": {"u1"}}
-    assert spenders({"key_id": "k"}) == {} == spenders("k")
+    assert spenders(an_answer(), NOON) == {
+        ("key_id", 0): {"k1", "k2", "k4"},
+        ("key_id", MIDNIGHT): {"k4"},
+        ("team_id", 0): {"t1"},
+        ("end_user", 0): {"u1"},
+    }
+    assert spenders({"key_id": "k"}, NOON) == {} == spenders("k", NOON)
     for name in ("teams", "data", "unblocked_users"):
-        assert spenders({name: [{"team_id": "t", "spend": 0}]}) == {"team_id": {"t"}}
+        assert spenders({name: [{"team_id": "t", "spend": 0}]}, NOON) == {("team_id", 0): {"t"}}
 
 
 def test_the_spend_is_in_dollars_and_by_model() -> None:
     answer = an_answer()
     by_model = {"command-a": 1_500_000_000, "command-r": 0, "": 500_000_000}
-    fill_in(answer, {"key_id": {"k1": by_model}, "team_id": {"t1": {"command-a": 1}}, "end_user": {}})
-    info = answer["info"]
+    fill_in(
+        answer,
+        {
+            ("key_id", 0): {"k1": by_model, "k4": by_model},
+            ("key_id", MIDNIGHT): {"k4": {"command-a": 500_000_000}},
+            ("team_id", 0): {"t1": {"command-a": 1}},
+            ("end_user", 0): {},
+        },
+        NOON,
+    )
+    info, (in_team,) = answer["info"], answer["team_info"]["keys"]
     assert (info["spend"], info["total_spend"], info["model_spend"]) == (2.0, 2.0, {"command-a": 1.5})
-    assert answer["team_info"]["spend"] == 1e-9 and "total_spend" not in answer["team_info"]
+    assert (in_team["spend"], in_team["total_spend"]) == (0.5, 2.0), "what its budget of a day is left with is said"
+    assert answer["team_info"]["spend"] == answer["team_info"]["total_spend"] == 1e-9
     assert [answer["keys"][0]["spend"], answer["blocked_users"][0]["spend"]] == [0, 0]
     assert answer["other"] == an_answer()["other"]
 
 
 def test_what_the_ledger_does_not_say_is_unknown_and_not_nothing() -> None:
     answer = an_answer()
-    fill_in(answer, None)
+    fill_in(answer, None, NOON)
     info = answer["info"]
     assert (info["spend"], info["total_spend"], info["model_spend"]) == (None, None, None)
-    fill_in(answer, {"key_id": {}, "team_id": {}, "end_user": {}})
+    fill_in(answer, {one: {} for one in spenders(answer, NOON)}, NOON)
     assert (info["spend"], info["total_spend"], info["model_spend"]) == (0, 0, {})

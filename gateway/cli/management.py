@@ -193,23 +193,26 @@ def _run_here(name: str, config: str | None, document: bytes | None, query: Mapp
 
 def _fill_in_spend(answer: Any, settings: Any) -> None:
     """Writes into an answer what the ledger says was spent; nothing is known where it does not answer."""
+    import time
+
     from gateway.ledger.writer import address_of
     from gateway.management import spending
     from gateway.store.database import Address
 
-    wanted = spending.spenders(answer)
+    now = time.time()
+    wanted = spending.spenders(answer, now)
     if not wanted:
         return
     url, _ = address_of(settings.database_url, settings.ledger.spool)
     path = Address.of(url).path
-    amounts: spending.Spent | None = {by: {} for by in wanted}
+    amounts: spending.Spent | None = {one: {} for one in wanted}
     if path is None or path.exists():  # else nothing was ever called
         try:
             amounts = run_transaction(url, lambda: lambda connection: spending.read(connection, wanted), writes=False)
         except CommandFailed as error:
             print_note(f"what was spent is not known: {error.message}")
             amounts = None
-    spending.fill_in(answer, amounts)
+    spending.fill_in(answer, amounts, now)
 
 
 def operator() -> Any:

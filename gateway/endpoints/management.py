@@ -89,13 +89,14 @@ class ManagementEndpoint:
             self._services.state.log_failure(error)
 
     async def _fill_in_spend(self, answer: Any) -> None:
-        if wanted := spending.spenders(answer):
+        now = time.time()
+        if wanted := spending.spenders(answer, now):
             try:
                 amounts = await self._reader.read(lambda connection: spending.read(connection, wanted))
             except StoreUnavailable as error:
                 self._services.state.log_failure(error)
                 amounts = None
-            spending.fill_in(answer, amounts)
+            spending.fill_in(answer, amounts, now)
 
     def _is_reserved(self, secret: str) -> bool:
         settings = self._services.settings

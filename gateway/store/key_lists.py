@@ -7,7 +7,7 @@ import sqlalchemy
 from msgspec import Struct
 from sqlalchemy import ColumnElement, func, or_, select
 
-from gateway.store.ledger_sums import DAY, Scope
+from gateway.store.ledger_sums import DAY, HOUR, Scope
 from gateway.store.tables import END_USERS, KEY_DIGESTS, KEYS, LEDGER_SUMS, TEAMS
 
 Connection: TypeAlias = sqlalchemy.Connection
@@ -106,13 +106,16 @@ def present(connection: Connection, name: Literal["digest", "alias"], values: Se
 Spender: TypeAlias = Literal["key_id", "team_id", "end_user"]
 
 
-def spent(connection: Connection, by: Spender, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-    """Returns what was spent in all that the ledger's sums go back to: nano-dollars by model, by id.
+def spent(connection: Connection, by: Spender, ids: Sequence[str], since: int = 0) -> Mapping[str, Mapping[str, int]]:
+    """Returns what was spent since then, or in all that the ledger's sums go back to: nano-dollars by model, by id.
 
-    Nothing for ids without sums. connection: of the ledger's database.
+    Nothing for ids without sums. connection: of the ledger's database. since: Unix seconds, to the hour.
     """
     column, scope = LEDGER_SUMS.c[by], Scope.END_USERS if by == "end_user" else Scope.CALLS
-    of_ids = LEDGER_SUMS.c.scope == int(scope), LEDGER_SUMS.c.seconds == DAY, column.in_(ids)
+    # Sums of days are fewer, and kept for ever.
+    seconds = DAY if since % DAY == 0 else HOUR
+    of_sums = LEDGER_SUMS.c.seconds == seconds, LEDGER_SUMS.c.start >= since // seconds * seconds
+    of_ids = LEDGER_SUMS.c.scope == int(scope), *of_sums, column.in_(ids)
     grouped = column, LEDGER_SUMS.c.model
     amounts: dict[str, dict[str, int]] = {}
     for id, model, cost in connection.execute(

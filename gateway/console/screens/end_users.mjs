@@ -15,7 +15,7 @@ export default function EndUsers() {
     links=${(/** @type {string} */ id) => html`<${Link} class="button" to=${href("calls", { end_user: id })}>Calls<//><${Link} class="button" to=${href("usage", { end_user: id, by: "end_user" })}>Usage<//>`}
     columns=${[
       { title: "Name", hide: true, cell: (/** @type {any} */ row) => row.alias },
-      { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.spend} />` },
+      { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.total_spend} />` },
     ]}
     after=${[{ title: "Limits a minute", hide: true, cell: limitsText }]} />`;
 }

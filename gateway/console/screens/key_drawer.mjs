@@ -66,7 +66,7 @@ export function KeyDrawer({ id, catalog, teams, models, onChange, onSecret, onCl
         ["Tokens a minute", limit(data.tpm_limit)],
         ["Requests at once", limit(data.max_parallel_requests)],
         ["By model", data.model_rpm_limit && JSON.stringify(data.model_rpm_limit)],
-        ["Spent in all", html`<${Cost} dollars=${data.spend} />`],
+        ["Spent in all", html`<${Cost} dollars=${data.total_spend} />`],
         ["Budget", data.max_budget === null ? "none" : html`<${BudgetOf} record=${data} spent=${spent.get(id)} /><span class="muted small">${windowText(data.budget_duration)}; ${resetText(data.budget_reset_at)}</span>`],
         ["Alert from", data.soft_budget !== null && html`<${Cost} dollars=${data.soft_budget} />`],
       ]} /></section>

@@ -42,7 +42,7 @@ export default function Keys() {
     { title: "Team", hide: true, cell: (row) => row.team_id && html`<${Link} to=${href("keys", { team: row.team_id })}><span class="truncate team">${teamName(teams.data, row.team_id)}</span><//>` },
     { title: "Permissions", cell: (row) => html`<span class="chips" title=${catalog.data && permissionSentence(catalog.data, row)}>${row.role && html`<${Chip} tone="accent">${row.role}<//>`}<${Chip}>${permissionWord(row.permissions, row.team_id, row.role)}<//></span>` },
     { title: "Models", hide: true, minor: true, cell: (row) => html`<span class="truncate models" title=${row.models.join(", ")}>${row.models.length ? row.models.join(", ") : "all"}</span>` },
-    { title: "Spent", number: true, cell: (row) => html`<${Cost} dollars=${row.spend} />` },
+    { title: "Spent", number: true, cell: (row) => html`<${Cost} dollars=${row.total_spend} />` },
     { title: "Budget", cell: (row) => html`<${BudgetOf} record=${row} spent=${spent.get(row.key_id)} />` },
     { title: "Limits a minute", hide: true, cell: (row) => limitsText(row) },
     { title: "Calls, 30 d", number: true, hide: true, cell: (row) => html`<${Link} to=${href("calls", { key: row.key_id })}>${valueOf(calls, (counts) => countText(counts.get(row.key_id) ?? 0))}<//>` },

@@ -75,7 +75,7 @@ export function RecordsScreen(props) {
         ["Requests a minute", opened.rpm_limit === null ? "no limit" : countText(opened.rpm_limit)],
         ["Tokens a minute", opened.tpm_limit === null ? "no limit" : countText(opened.tpm_limit)],
         ["Requests at once", opened.max_parallel_requests === null ? "no limit" : countText(opened.max_parallel_requests)],
-        ["Spent in all", html`<${Cost} dollars=${opened.spend} />`],
+        ["Spent in all", html`<${Cost} dollars=${opened.total_spend} />`],
         ["Budget", opened.max_budget === null ? "none" : html`<${BudgetOf} record=${opened} spent=${spent.get(id)} /><span class="muted small">${windowText(opened.budget_duration)}; ${resetText(opened.budget_reset_at)}</span>`],
         ["Made", html`<${Time} at=${opened.created_at} /> by ${opened.created_by}`],
         ["Changed", opened.updated_at !== opened.created_at && html`<${Time} at=${opened.updated_at} /> by ${opened.updated_by}`],

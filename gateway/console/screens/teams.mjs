@@ -18,7 +18,7 @@ export default function Teams() {
     columns=${[
       { title: "Permissions", cell: (/** @type {any} */ row) => html`<${Chip}>${permissionWord(row.permissions)}<//>` },
       { title: "Models", hide: true, cell: (/** @type {any} */ row) => html`<span class="truncate models">${row.models.length ? row.models.join(", ") : "all"}</span>` },
-      { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.spend} />` },
+      { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.total_spend} />` },
     ]}
     after=${[{ title: "Limits a minute", hide: true, cell: limitsText }]} />`;
 }
