@@ -24,7 +24,6 @@ from typing import Any
 import openai
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.events import Event, RawData
 from starlette.routing import Route
 from starlette.types import Message
 
@@ -609,18 +608,17 @@ def test_an_answer_leaves_in_few_writes(
     """Head and body together where the length is known, and a stream's end with its last piece."""
     harness = each_harness
     written: list[bytes] = []
-    send, original_connection_made = TCPServer.protocol_send, Connection.connection_made
+    original_init, original_connection_made = TCPServer.__init__, Connection.connection_made
 
-    async def counting(server: TCPServer, event: Event) -> None:
-        if isinstance(event, RawData):
-            written.append(event.data)
-        await send(server, event)
+    def counting(server: TCPServer, *arguments: Any) -> None:
+        original_init(server, *arguments)
+        vars(server.writer)["_transport"] = Recording(server.writer.transport, written)
 
     def recording(connection: Connection, transport: asyncio.BaseTransport) -> None:
         original_connection_made(connection, transport)
         connection.transport = Recording(connection.transport, written)  # type: ignore[assignment]
 
-    monkeypatch.setattr(TCPServer, "protocol_send", counting)
+    monkeypatch.setattr(TCPServer, "__init__", counting)
     monkeypatch.setattr(Connection, "connection_made", recording)
     harness.respond_with(script)
     with Wire(harness.gateway) as wire:
@@ -635,7 +633,7 @@ def test_an_answer_leaves_in_few_writes(
 class Recording:
     """A transport that takes down what is written."""
 
-    def __init__(self, transport: asyncio.Transport, written: list[bytes]) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, written: list[bytes]) -> None:
         self._transport, self._written = transport, written
 
     def write(self, data: bytes) -> None:

@@ -24,17 +24,18 @@ import asyncio
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import h11
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request
+from hypercorn.protocol.events import Data, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.typing import ASGISendEvent, ConnectionState, H11SendableEvent, WorkerContext
+from hypercorn.typing import ConnectionState, H11SendableEvent, WorkerContext
+from hypercorn.utils import suppress_body
 from wsproto import connection as wsproto
 from wsproto.events import CloseConnection
 
@@ -49,6 +50,7 @@ from gateway.server.idle_connections import (
     reset,
 )
 from gateway.server.pieces import PieceAllowance
+from gateway.server.response_head import header_lines
 
 MAX_PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that are read while one is served. Then reading waits, and a leaving goes unnoticed."""
@@ -64,6 +66,11 @@ MAX_DISCARDED_FRAMES = 200
 
 VERSIONS = (b"1.1", b"1.0")
 
+FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""Headers of a response by which h11 decides how its body is framed, and whether the connection is kept."""
+
+_END = h11.EndOfMessage()
+
 _EMPTY_LINE = "no request line received"
 """What h11 says of an empty line in the place of a request."""
 
@@ -71,15 +78,37 @@ _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)(/[^?]*)?(\?.*)?", re.IGNORECAS
 
 
 class ResponseStream(HTTPStream):
-    """A request and its response. coalesce: the next write belongs together with the one after it."""
+    """A request and its response, which goes to its connection without the steps that HTTP/2 and HTTP/3 need."""
 
-    coalesce = False
+    def __init__(self, connection: "Connection") -> None:
+        super().__init__(
+            connection.app,
+            connection.config,
+            connection.context,
+            connection.task_group,
+            connection.ssl,
+            connection.client,
+            connection.server,
+            connection.stream_send,
+            STREAM_ID,
+        )
+        self._connection = connection
 
-    async def app_send(self, message: ASGISendEvent | None) -> None:
-        if message is not None:
-            is_body = message["type"] == "http.response.body"
-            self.coalesce = not message.get("more_body") if is_body else JOINED in message
-        await super().app_send(message)
+    async def app_send(self, message: Any) -> None:
+        kind = message["type"] if message is not None else ""
+        if kind == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
+            self.response = message
+            await self._connection.send_head(message["status"], message["headers"], JOINED in message)
+            self.state = ASGIHTTPState.RESPONSE
+        elif kind == "http.response.body" and self.state is ASGIHTTPState.RESPONSE:
+            hidden = suppress_body(self.scope["method"], self.response["status"])
+            more = message.get("more_body", False)
+            await self._connection.send_body(b"" if hidden else message.get("body", b""), more)
+            if not more:
+                self.state = ASGIHTTPState.CLOSED
+                await self.send(StreamClosed(STREAM_ID))
+        else:
+            await super().app_send(message)
 
 
 class WorkerIdleConnections(IdleConnections):
@@ -130,6 +159,8 @@ class Connection(H11Protocol):
         self._linger_bytes = LINGER_BYTES
         self._websocket: wsproto.Connection | None = None  # whose close frame ends the lingering
         self._skipped_line = False
+        self._body_left = 0  # bytes of the request's body that have not come; less than 0 where it has no length
+        self._body_ended = False  # the application has been told
         self._tcp_send, self.send = self.send, self._timed_send
         self._transport: asyncio.WriteTransport = self._tcp_send.__self__.writer.transport  # type: ignore[attr-defined]
         self._transport.set_write_buffer_limits(WRITE_BUFFER)
@@ -151,7 +182,11 @@ class Connection(H11Protocol):
                     timer.cancel()
             if self.stream is None:
                 self.close()
-        await super().handle(event)
+        if isinstance(event, RawData):
+            self.connection.receive_data(event.data)
+            await self._handle_events()
+        else:
+            await super().handle(event)
 
     # --- requests ------------------------------------------------------------------------------------------
 
@@ -161,14 +196,16 @@ class Connection(H11Protocol):
 
     async def _process_events(self) -> None:
         while True:
-            await self._send_100_continue()
+            if self.connection.they_are_waiting_for_100_continue:
+                await self._send_100_continue()
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
                 if self._skip_empty_line(error):
                     continue
                 return await self._protocol_error(error)
-            if isinstance(event, h11.Request):
+            # By their types: what h11 calls an event has a base class whose `isinstance` is a function in Python.
+            if type(event) is h11.Request:
                 await self._request_started()
                 if event.http_version not in VERSIONS:
                     return await self._reject("version")
@@ -201,11 +238,15 @@ class Connection(H11Protocol):
         target = request.target
         if target[:1] != b"/":
             target, headers = _origin_form(target, headers)
-        if any(name == b"upgrade" for name, _ in headers):
+        by_name = dict(headers)
+        if b"upgrade" in by_name:
             upgrade = h11.Request(
                 method=request.method, target=target, headers=headers, http_version=request.http_version
             )
             return await super()._create_stream(upgrade)
+        self._body_ended = False
+        # h11 reads a body that is chunked by its chunks, whatever length it is said to have besides.
+        self._body_left = -1 if b"transfer-encoding" in by_name else int(by_name.get(b"content-length", -1))
         version, method = request.http_version.decode(), request.method.decode()
         await self._start_stream(Request(STREAM_ID, headers, version, method, target, self.connection_state))
         self.keep_alive_requests += 1
@@ -213,40 +254,39 @@ class Connection(H11Protocol):
 
     async def _start_stream(self, request: Request) -> None:
         """Starts the application for a request."""
-        self.stream = ResponseStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
+        self.stream = ResponseStream(self)
         await self.stream.handle(request)
 
     async def _send_100_continue(self) -> None:
-        """Tells the caller to send the body, where they wait for it."""
-        if self.connection.they_are_waiting_for_100_continue:
-            await asyncio.sleep(0)  # the application's first step: it may have refused already
-            if self.connection.they_are_waiting_for_100_continue and self.connection.our_state is h11.SEND_RESPONSE:
-                await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+        """Tells the caller to send the body, who waits for that."""
+        await asyncio.sleep(0)  # the application's first step: it may have refused already
+        if self.connection.they_are_waiting_for_100_continue and self.connection.our_state is h11.SEND_RESPONSE:
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
     async def _forward(self, event: object, stream: HTTPStream | WSStream) -> bool:
         """Gives a piece of the request to the application. Returns False if the event is none."""
-        if isinstance(event, h11.Data):
+        if type(event) is h11.Data:
             if not self._pieces.take(len(event.data)):
                 await self._too_many_pieces()
                 return False
-            await stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
-        elif isinstance(event, h11.EndOfMessage):
-            await stream.handle(EndBody(stream_id=STREAM_ID))
+            self._body_left -= len(event.data)
+            self._body_ended = not self._body_left
+            await self._put_body(stream, bytes(event.data))
+        elif type(event) is h11.EndOfMessage:
+            if not self._body_ended:
+                self._body_ended = True
+                await self._put_body(stream, b"")
         elif isinstance(event, Data):  # of a WebSocket
             await stream.handle(event)
         else:
             return False
         return True
+
+    async def _put_body(self, stream: HTTPStream | WSStream, piece: bytes) -> None:
+        """Gives a piece of the body to the application. The last one says so, so that nobody waits for another."""
+        if not stream.closed and stream.app_put is not None:
+            message: Any = {"type": "http.request", "body": piece, "more_body": not self._body_ended}
+            await stream.app_put(message)
 
     async def _protocol_error(self, error: h11.RemoteProtocolError) -> None:
         """Handles bytes that are no HTTP. A response is possible unless one has begun."""
@@ -293,27 +333,53 @@ class Connection(H11Protocol):
 
     # --- responses -----------------------------------------------------------------------------------------
 
+    async def send_head(self, status: int, headers: Iterable[tuple[bytes, bytes]], joined: bool) -> None:
+        """Sends the head of a response. joined: its body follows at once, so that the two can leave together.
+
+        h11 gets the headers that it decides by. It would check and copy all the others several times.
+        """
+        framing: list[tuple[bytes, bytes]] = []
+        others = self.config.response_headers("h11")
+        for header in headers:
+            (framing if header[0] in FRAMING else others).append(header)
+        # Where the head has a length, it goes without saying that the body follows.
+        joined = joined or b"content-length" in dict(framing)
+        if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            framing.append((b"connection", b"close"))
+        lines = header_lines(others)
+        head = self._encoded(h11.Response(status_code=status, headers=framing))
+        if head:
+            self._write_buffer = b"%b%b\r\n" % (head[:-2], lines)
+        if not joined:
+            await self._send_bytes(b"")
+
+    async def send_body(self, body: bytes, more: bool) -> None:
+        """Sends a piece of a response's body, with what waits to be written. more: others follow."""
+        data = self._encoded(h11.Data(data=body)) if body else b""
+        if not more:
+            data += self._encoded(_END)
+        await self._send_bytes(data)
+
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        await self._send_bytes(self._encoded(event))
+
+    def _encoded(self, event: H11SendableEvent) -> bytes:
+        """Returns an event as it is written; nothing to a caller whose request was no HTTP."""
         try:
-            data = self.connection.send(event)
+            return self.connection.send(event)
         except h11.LocalProtocolError:
             if self.connection.their_state is not h11.ERROR:
                 raise
-            return
-        if self._write_buffer and len(data) <= MAX_COALESCED_BYTES:
-            data, self._write_buffer = self._write_buffer + data, b""
-        elif self._write_buffer:
-            buffered, self._write_buffer = self._write_buffer, b""
+            return b""
+
+    async def _send_bytes(self, data: bytes) -> None:
+        """Sends what waits to be written, and these bytes."""
+        buffered, self._write_buffer = self._write_buffer, b""
+        if buffered and len(data) > MAX_COALESCED_BYTES:
             await self.send(RawData(data=buffered))
-        if isinstance(event, h11.EndOfMessage):
-            coalesce = False
         else:
-            coalesce = isinstance(self.stream, ResponseStream) and self.stream.coalesce
-            if isinstance(event, h11.Response) and not coalesce:
-                coalesce = any(name == b"content-length" for name, _ in event.headers)
-        if coalesce and len(data) <= MAX_COALESCED_BYTES:
-            self._write_buffer = data
-        elif data:
+            data = buffered + data
+        if data:
             await self.send(RawData(data=data))
 
     async def _maybe_recycle(self) -> None:
@@ -376,6 +442,14 @@ class Connection(H11Protocol):
         """
         if not isinstance(event, RawData):
             return await self._tcp_send(event)
+        transport = self._transport
+        # A write that the system takes at once, as it nearly always does, needs no clock, no lock and no waiting. Over
+        # TLS the transport does not say what the system has taken.
+        if not self.ssl and not transport.get_write_buffer_size() and not transport.is_closing():
+            transport.write(event.data)
+            if not transport.get_write_buffer_size():
+                return
+            event = RawData(data=b"")
         loop = asyncio.get_running_loop()
         self._writing_since = loop.time()
         self._pending_bytes = self._transport.get_write_buffer_size() + len(event.data)
