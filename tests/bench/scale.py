@@ -1,6 +1,6 @@
 """`make bench-scale`: many at once, into docs/benchmarks.md: added latency, slow streams, new connections, workers.
 
-    python tests/bench/scale.py                  everything, about three minutes
+    python tests/bench/scale.py                  everything, about five minutes
     python tests/bench/scale.py --part latency   one part; may be repeated
     python tests/bench/scale.py --print          the tables only; the document stays as it is
 
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
+import math
 import os
 import re
 import resource
@@ -37,9 +39,6 @@ from bench.processes import Server, cpu_by_process, free_port
 
 BEGIN, END = "<!-- measured: make bench-scale -->", "<!-- end of what was measured at scale -->"
 CONCURRENCY = (1, 32, 256)
-STREAMS = ((500, 200), (2_000, 500))
-"""How many streams at one time, and the milliseconds between two events of each."""
-EVENTS = 20
 CONNECTIONS = 5_000
 ROUNDS = 5
 SERVERS = ("uvicorn", "hypercorn")
@@ -47,6 +46,32 @@ MANY = {"GATEWAY_CONCURRENCY_MAX_IN_FLIGHT": "4000", "GATEWAY_CONCURRENCY_QUEUE_
 """One worker serves a thousand calls at one time by default, and lets a thousand wait."""
 
 _NUMBER = re.compile(rb"number=(\d{12})")
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Slow streams that are open at one time. They begin evenly over so many seconds, and then stay for HELD_SECONDS.
+
+    pace_ms: between two events of each.
+    """
+
+    count: int
+    pace_ms: int
+    begin_seconds: float
+
+    @property
+    def events(self) -> int:
+        """Returns the events of each stream, so that the first one has not ended when the last one begins."""
+        return math.ceil((self.begin_seconds + HELD_SECONDS) * 1_000 / self.pace_ms)
+
+
+HELD_SECONDS = 3.0
+STEADY = (Crowd(500, 200, 5.0), Crowd(2_000, 500, 20.0))
+"""A hundred begin in a second, so that with the events of the others a worker has about half of its time left. Streams
+that begin one by one wait for nothing but their own way.
+"""
+SUDDEN = (Crowd(500, 200, 0.5), Crowd(2_000, 500, 2.0))
+"""A thousand begin in a second, more than a worker can begin: they wait for each other."""
 
 
 class TimedUpstream(upstream.UpstreamSession):
@@ -77,8 +102,9 @@ class Times:
 class StreamCaller(asyncio.Protocol):
     """One connection that asks for one stream."""
 
-    def __init__(self, request: bytes, number: bytes, mark: bytes, times: Times) -> None:
-        self._request, self._number, self._mark, self._times = request, number, mark, times
+    def __init__(self, target: Target, crowd: Crowd, number: bytes, times: Times) -> None:
+        self._request, self._mark = target.request(crowd, number), target.mark
+        self._number, self._times, self._events = number, times, crowd.events
         self._seen, self._tail, self._request_time = 0, b"", 0.0
         self.done = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport
@@ -103,7 +129,7 @@ class StreamCaller(asyncio.Protocol):
                 self._times.events.append(now - send_time)
         self._tail = data[-len(self._mark) + 1 :]
         if data.endswith(b"\r\n0\r\n\r\n"):
-            self._finish("" if self._seen == EVENTS else f"{self._seen} of {EVENTS} events")
+            self._finish("" if self._seen == self._events else f"{self._seen} of {self._events} events")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._finish("the connection was lost")
@@ -122,12 +148,13 @@ class Target:
     port: int
     native: bool
 
-    def request(self, number: bytes, pace_ms: int) -> bytes:
-        case = load.Case("stream", "stream", 1, deltas=EVENTS, pace_ms=pace_ms)
+    def request(self, crowd: Crowd, number: bytes) -> bytes:
+        events, pace_ms = crowd.events, crowd.pace_ms
+        case = load.Case("stream", "stream", 1, deltas=events, pace_ms=pace_ms)
         if self.native:
-            body, path = samples.cohere_request(stream=True, deltas=EVENTS, pace_ms=pace_ms), "/v2/chat"
+            body, path = samples.cohere_request(stream=True, deltas=events, pace_ms=pace_ms), "/v2/chat"
         else:
-            body, path = case.body(EVENTS, pace_ms), case.path
+            body, path = case.body(events, pace_ms), case.path
         head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\ncontent-type: application/json\r\n"
         head += f"authorization: Bearer bench\r\ncontent-length: {len(body)}\r\n\r\n"
         return head.encode() + body.replace(b"%012d" % 0, number)
@@ -142,17 +169,20 @@ def _itself(caller: StreamCaller) -> StreamCaller:
     return caller
 
 
-async def streams(target: Target, count: int, pace_ms: int, numbers: int, opened: Callable[[], None]) -> Times:
-    """Opens so many streams that begin evenly over one pace, and reads them to their end."""
+async def streams(
+    target: Target, crowd: Crowd, numbers: Iterator[int], all_open: Callable[[], None] = lambda: None
+) -> Times:
+    """Opens the streams of a crowd, and reads them to their end. numbers: that nobody else has. all_open: is called
+    while they are all under way.
+    """
     times, loop, callers = Times(), asyncio.get_running_loop(), []
-    for index in range(count):
-        number = b"%012d" % (numbers + index)
-        caller = StreamCaller(target.request(number, pace_ms), number, target.mark, times)
+    for number in itertools.islice(numbers, crowd.count):
+        caller = StreamCaller(target, crowd, b"%012d" % number, times)
         await loop.create_connection(partial(_itself, caller), "127.0.0.1", target.port)
         callers.append(caller)
     for index, caller in enumerate(callers):
-        loop.call_later(index * pace_ms / 1_000 / count * 4, caller.ask)
-    loop.call_later(pace_ms / 1_000 * EVENTS / 2, opened)
+        loop.call_later(index * crowd.begin_seconds / crowd.count, caller.ask)
+    loop.call_later(crowd.begin_seconds + HELD_SECONDS / 2, all_open)
     await asyncio.gather(*(caller.done for caller in callers))
     for caller in callers:
         caller.transport.close()
@@ -243,33 +273,41 @@ async def latency(seconds: float) -> list[str]:
 
 
 async def slow_streams(seconds: float) -> list[str]:
-    """What an event of a slow stream waits, and what a stream keeps."""
-    titles = [f"{count:,} streams, an event each {pace} ms" for count, pace in STREAMS]
-    lines = ["Slow streams, added ms, p50 / p99:", "", peers.row(["", *titles])]
-    lines.append(peers.row(["---"] * (len(STREAMS) + 1)))
-    numbers = 1
+    """What an event of a slow stream waits, and what a stream keeps; and, apart from that, what a burst waits."""
+    titles = [f"{one.count:,} streams, an event each {one.pace_ms} ms" for one in STEADY]
+    pace = f"{STEADY[0].count / STEADY[0].begin_seconds:.0f} begin in a second"
+    steady = [f"Slow streams of which {pace}, added ms, p50 / p99:", "", peers.row(["", *titles])]
+    titles = [f"{one.count:,} that begin within {one.begin_seconds:g} s" for one in SUDDEN]
+    sudden = ["", "A burst of the same streams, which wait for each other, added ms, p50 / p99:", ""]
+    sudden.append(peers.row(["", *titles]))
+    numbers = itertools.count(1)
     async with stand_in() as cohere:
-        for server in SERVERS:
-            cells = []
-            for count, pace in STREAMS:
-                gateway = await asyncio.to_thread(start_gateway, cohere, server)
-                try:
-                    await load.burst(gateway.port, load.Case("chat", "chat", 32), 1.0, lambda: None)
-                    before, peak = gateway.rss(), [0.0]
-                    look = sample(peak, gateway)
-                    direct = await streams(Target(cohere, native=True), count, pace, numbers, lambda: None)
-                    through = await streams(Target(gateway.port, native=False), count, pace, numbers + count, look)
-                    numbers += 2 * count
-                finally:
-                    await asyncio.to_thread(gateway.stop)
-                kib_per_stream = (peak[0] - before) * 1_024 / count
-                cells.append(
-                    f"first byte {milliseconds(through.first, direct.first)}; "
-                    f"event {milliseconds(through.events, direct.events)}; {kib_per_stream:.0f} KiB a stream; "
-                    f"{len(through.failed) or 'none'} failed"
-                )
-            lines.append(peers.row([server, *cells]))
-    return lines
+        native = Target(cohere, native=True)
+        direct = {crowd: await streams(native, crowd, numbers) for crowd in (*STEADY, *SUDDEN)}
+        for lines, crowds in ((steady, STEADY), (sudden, SUDDEN)):
+            lines.append(peers.row(["---"] * (len(crowds) + 1)))
+            for server in SERVERS:
+                cells = [await _stream_cell(cohere, server, crowd, direct[crowd], numbers) for crowd in crowds]
+                lines.append(peers.row([server, *cells]))
+    return [*steady, *sudden]
+
+
+async def _stream_cell(cohere: int, server: str, crowd: Crowd, direct: Times, numbers: Iterator[int]) -> str:
+    """Returns what the streams of a crowd waited for a gateway that serves nobody else."""
+    gateway = await asyncio.to_thread(start_gateway, cohere, server)
+    try:
+        await load.burst(gateway.port, load.Case("chat", "chat", 32), 1.0, lambda: None)
+        before, peak = gateway.rss(), [0.0]
+        through = await streams(Target(gateway.port, native=False), crowd, numbers, sample(peak, gateway))
+    finally:
+        await asyncio.to_thread(gateway.stop)
+    cells = [
+        f"first byte {milliseconds(through.first, direct.first)}",
+        f"event {milliseconds(through.events, direct.events)}",
+        f"{(peak[0] - before) * 1_024 / crowd.count:.0f} KiB a stream",
+        f"{len(through.failed) or 'none'} failed",
+    ]
+    return "; ".join(cells if crowd in STEADY else [*cells[:2], cells[3]])
 
 
 def sample(peak: list[float], gateway: Server) -> Callable[[], None]:

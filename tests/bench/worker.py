@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -43,8 +44,9 @@ LIMITS = {
     "GATEWAY_GLOBAL_MAX_BUDGET": "1000000",
     "GATEWAY_LIMITS_TIMEOUT": "5",
 }
-CONNECTIONS, STREAMS = 2_000, 1_000
-"""Connections that do nothing, and streams that are open at one time."""
+CONNECTIONS = 2_000
+"""Connections that do nothing."""
+STREAMS = scale.Crowd(1_000, 500, 10.0)
 ROUNDS = 3
 
 
@@ -120,8 +122,9 @@ async def idle_connections(gateway: Server) -> int:
 
 async def open_streams(gateway: Server) -> int:
     """Has streams open that get an event now and then. Returns how many."""
-    await scale.streams(scale.Target(gateway.port, native=False), STREAMS, 500, 1, scale.sample(noted, gateway))
-    return STREAMS
+    target = scale.Target(gateway.port, native=False)
+    await scale.streams(target, STREAMS, itertools.count(1), scale.sample(noted, gateway))
+    return STREAMS.count
 
 
 noted = [0.0]
