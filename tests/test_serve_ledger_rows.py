@@ -275,6 +275,9 @@ def test_an_upload(harness: LedgerHarness) -> None:
         row, {"method": "audio.transcriptions.create", "key_alias": "master", "cost_nanodollars": None, "units": {}}
     )
     assert row["bytes"]["received"] == len(FORM)
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    limited = harness.row_of(harness.ask("POST", "/cohere/v2/audio/transcriptions", FORM, **form))
+    matches(limited, {"error": "price_unknown", "model_asked": row["model"], "model": row["model"]})
 
 
 def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(harness: LedgerHarness) -> None:

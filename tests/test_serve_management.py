@@ -188,6 +188,8 @@ def test_lists_are_pages_and_filters(api: Management) -> None:
         f"key_alias={alias}",
         f"key_alias={alias[3:]}&substring_matching=true",
         f"search={alias[2:]}",
+        f"search={alias[2:].upper()}",
+        f"key_alias={alias.upper()}&substring_matching=true",
         f"key_hash={new_keys[1]['token']}",
         f"key_hash={new_keys[1]['key']}",
     ):

@@ -105,7 +105,7 @@ class PassthroughEndpoint:
             )
         elif with_form:
             json_body = await body.read(record, receive, settings.audio_limit, timeouts)
-            record.model = await model_in_form(record.headers, json_body)
+            record.model = record.requested_model = await model_in_form(record.headers, json_body)
         elif method.acts_on == "model":
             record.model = model_in_path(address.path)
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:

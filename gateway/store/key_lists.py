@@ -56,10 +56,10 @@ def key_conditions(wanted: KeyFilter, now: float) -> Conditions:
     if wanted.team_id:
         conditions.append(KEYS.c.team_id == wanted.team_id)
     if wanted.alias:
-        part = KEYS.c.alias.contains(wanted.alias, autoescape=True)
+        part = KEYS.c.alias.icontains(wanted.alias, autoescape=True)
         conditions.append(part if wanted.contains else KEYS.c.alias == wanted.alias)
     if wanted.search:
-        part = KEYS.c.alias.contains(wanted.search, autoescape=True)
+        part = KEYS.c.alias.icontains(wanted.search, autoescape=True)
         conditions.append(or_(part, KEYS.c.id == wanted.search))
     if wanted.digest:
         of_digest = select(KEY_DIGESTS.c.key_id).where(KEY_DIGESTS.c.digest == wanted.digest)
