@@ -35,6 +35,9 @@ class Spelling(Struct, frozen=True):
 # Cloudflare's AI Gateway puts an account and the name of a gateway before the provider's own path.
 CLOUDFLARE_NATIVE = re.compile(r"\A/v1/(?P<account>[^/]+)/(?P<gateway>[^/]+)/cohere/(?P<rest>.*)\Z")
 
+# Its own API in OpenAI's shape, for the models of all providers, stands in the same place.
+CLOUDFLARE_COMPATIBLE = re.compile(r"\A/v1/(?P<account>[^/]+)/(?P<gateway>[^/]+)/compat/(?P<rest>.+)\Z")
+
 SPELLINGS: tuple[Spelling, ...] = (
     Spelling("doubled slashes", "/v1//chat/completions", re.compile(r"/{2,}"), "/"),
     Spelling("trailing slashes", "/v1/chat/completions/", re.compile(r"(?<=[^/])/+\Z"), ""),
@@ -89,6 +92,9 @@ class PathAliases:
         if "/cohere/" in path and (native := CLOUDFLARE_NATIVE.match(path)) and self._is_cloudflares(native):
             self._rewrite_native(scope)
             return
+        if "/compat/" in path and (named := CLOUDFLARE_COMPATIBLE.match(path)) and self._is_cloudflares(named):
+            scope["path"] = f"/v1/{named['rest']}"
+            return
         if _PLAIN.match(path) or path.lstrip("/").partition("/")[0] not in self._first:
             return
         deployment = ""
@@ -102,9 +108,9 @@ class PathAliases:
         scope["path"] = path
         record.deployment = deployment
 
-    def _is_cloudflares(self, native: re.Match[str]) -> bool:
-        """Tells a path of Cloudflare's from other paths in which a model's name begins with `cohere/`."""
-        return native["account"] not in self._first and native["gateway"] not in self._first
+    def _is_cloudflares(self, named: re.Match[str]) -> bool:
+        """Tells a path of Cloudflare's from other paths in which a model's name begins like a provider's."""
+        return named["account"] not in self._first and named["gateway"] not in self._first
 
     def _rewrite_native(self, scope: Scope) -> None:
         """Puts the alias of Cohere's native API in the place of Cloudflare's path, in both forms of it."""
