@@ -40,14 +40,16 @@ SCREENS = (
         "end-users",
         "models",
         "settings",
-        "usage",
+        "usage?by=key&end_user={user}",
         "nowhere",
     ),
 )
 DARK = ("", "start", "calls/{call}", "keys/{key}")
 """Among them they have all colours that there are."""
+SCROLLED_ON_TELEPHONES = ("settings",)
+"""Names and values of settings are as long as they are."""
 HOSTILE = "<img src=x onerror=alert(1)>"
-LONG = "-".join(["name-of-many-letters"] * 5)
+LONG = "name" * 50
 HOSTILE_USER = "</script><script>alert(2)</script>"
 
 
@@ -75,7 +77,7 @@ def gateway() -> Iterator[Gateway]:
             ),
             ("/customer/new", {"user_id": HOSTILE_USER, "rpm_limit": 1000}),
             ("/team/new", {"team_id": LONG, "team_alias": f"The {LONG}", "models": ["command-*", "embed-*"]}),
-            ("/key/generate", {"key_alias": LONG, "team_id": LONG, "max_budget": 1}),
+            ("/key/generate", {"key_alias": LONG, "key": secret("long"), "team_id": LONG, "max_budget": 1}),
         ):
             response = served.ask("POST", path, body)
             assert response.status == 200, response
@@ -83,9 +85,10 @@ def gateway() -> Iterator[Gateway]:
             ("agent", {"user": "ada", "temperature": 1.4}),
             ("hostile", {"user": HOSTILE_USER, "model": "cohere/command-r-plus"}),
             ("hostile", {"model": HOSTILE}),
+            ("long", {"user": LONG}),
         ):
             call(served, key, **fields)
-        wait_for_calls(served, 3)
+        wait_for_calls(served, 4)
         yield served
 
 
@@ -295,9 +298,24 @@ def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway
         address = page.url
         page.keyboard.press("Escape")
         expect(drawer).to_have_count(0)
+        # What is opened has the keyboard: its buttons come next, and j and k go on in it; then the row that was read.
+        expect(rows.nth(2)).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(drawer.locator(".drawer-body")).to_be_focused()
+        page.keyboard.press("k")
+        expect(drawer.locator(".units")).to_contain_text("input tokens")
+        expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+        expect(drawer.locator(".drawer-body")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(rows.nth(1)).to_be_focused()
         page.keyboard.press("/")
         page.keyboard.type("r7b")
         expect(rows).to_have_count(1)
+        # What is taken off leaves the keyboard where it was.
+        page.get_by_role("button", name="Remove the filter key").press("Enter")
+        expect(page).to_have_url(re.compile(r"calls\?text=r7b$"))
+        expect(page.get_by_placeholder("Search in the sentences")).to_be_focused()
+        window.visit("calls?key=agent&text=r7b")
         expect(page).to_have_url(re.compile(r"text=r7b"))
         page.goto(address)  # as somebody does to whom it was sent
         expect(drawer.locator(".notes")).to_contain_text("temperature adjusted")
@@ -789,7 +807,7 @@ def expect_loaded(page: Page) -> None:
 
 def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> None:
     """No violation for axe, no contrast too low in the dark, nothing to scroll sideways on a telephone."""
-    row = calls(gateway, key="agent")[0]
+    row = calls(gateway, key=LONG)[0]
     desk: Any = {"width": 1280, "height": 800}
     with console(chromium, gateway) as window:
         page = window.open()
@@ -797,7 +815,7 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
         assert window.violations() == []
         window.sign_in(MASTER_KEY)
         for screen in SCREENS:
-            window.visit(screen.format(key=row["key_id"], call=row["id"]))
+            window.visit(screen.format(key=row["key_id"], call=row["id"], user=LONG))
             expect_loaded(page)
             assert window.violations() == [], screen
             assert window.clipped() == [], screen
@@ -807,6 +825,8 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
                 page.emulate_media(color_scheme="light")
             page.set_viewport_size({"width": 360, "height": 740})
             assert not window.overflows(), screen
+            if screen not in SCROLLED_ON_TELEPHONES:
+                assert window.clipped() == [], screen
             page.set_viewport_size(desk)
         window.visit("calls")
         page.get_by_role("button", name="Filters").click()
@@ -854,6 +874,21 @@ def test_nothing_is_asked_while_nobody_looks(chromium: Browser, gateway: Gateway
         window.requested.clear()
         page.clock.run_for(600_000)
         assert window.requested == []
-        page.evaluate("Object.defineProperty(document, 'hidden', {value: false})")
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
         with page.expect_request("**/gateway/status"):
             page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        # So do the screens that look for what is new in other ways, also while the gateway does not answer.
+        for screen, address in (("calls", "**/audit/newer?**"), ("start", "**/audit?**"), ("", "**/console/session")):
+            window.visit(screen)
+            expect_loaded(page)
+            if not screen:
+                window.context.set_offline(True)
+            with page.expect_request(address):
+                page.clock.run_for(6_000)
+            page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+            page.clock.run_for(10_000)
+            page.wait_for_load_state("networkidle")
+            window.requested.clear()
+            page.clock.run_for(100_000)
+            assert window.requested == [], screen
+            page.evaluate("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")

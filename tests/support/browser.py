@@ -130,7 +130,8 @@ class Console:
     def clipped(self) -> list[str]:
         """Tables and dialogs that have to be scrolled sideways, numbers that are cut, texts over their neighbours."""
         wide = (
-            "[...document.querySelectorAll('.table-frame, dialog, .field, td > *, td.number')]"
+            "[...document.querySelectorAll('.table-frame, dialog, .drawer-body, .card, .filters, .field')]"
+            ".concat([...document.querySelectorAll('td > *, td.number')])"
             ".filter(box => box.clientWidth && box.scrollWidth > box.clientWidth + 1)"
             ".filter(box => !box.closest('td') || box.matches('.number')"
             " || getComputedStyle(box).overflow === 'visible')"

@@ -74,9 +74,9 @@ function CallBody({ call, prices }) {
       ["Address", call.address],
     ]} /></section>
     <section><h3>Ids</h3><${Facts} rows=${[
-      ["Call", html`<${Id} text=${call.id} />`],
-      ["Request", html`<${Id} text=${call.request_id} />`],
-      ...call.attempts.filter((/** @type {any} */ one) => one.trace_id).map((/** @type {any} */ one, /** @type {number} */ index) => [`Cohere's trace ${call.attempts.length > 1 ? index + 1 : ""}`, html`<${Id} text=${one.trace_id} />`]),
+      ["Call", html`<${Id} text=${call.id} of="call" />`],
+      ["Request", html`<${Id} text=${call.request_id} of="request" />`],
+      ...call.attempts.filter((/** @type {any} */ one) => one.trace_id).map((/** @type {any} */ one, /** @type {number} */ index) => [`Cohere's trace ${call.attempts.length > 1 ? index + 1 : ""}`, html`<${Id} text=${one.trace_id} of="attempt" />`]),
     ]} /></section>`;
 }
 
@@ -99,9 +99,9 @@ function indented(text) {
   }
 }
 
-/** @param {{text: string}} props */
-function Id({ text }) {
-  return html`<span class="id"><code>${text}</code><${CopyButton} text=${text} /></span>`;
+/** @param {{text: string, of: string}} props of: what it is the id of */
+function Id({ text, of }) {
+  return html`<span class="id"><code>${text}</code><${CopyButton} text=${text} label=${`Copy the id of the ${of}`} /></span>`;
 }
 
 /** What was billed, by unit. @param {{call: any, prices: any}} props */

@@ -38,7 +38,7 @@ const COLUMNS = [
   { title: "Model", width: "17%", hide: true, cell: (call) => html`<${ModelOf} call=${call} />` },
   { title: "In", width: "4.7rem", number: true, hide: true, cell: (call) => tokens(call.tokens.input) },
   { title: "Out", width: "4.2rem", number: true, hide: true, cell: (call) => tokens(call.tokens.output) },
-  { title: "Cost", width: "8rem", number: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
+  { title: "Cost", width: "8rem", number: true, tiny: true, cell: (call) => (call.cost_nanodollars === 0 ? html`<span class="muted">–</span>` : html`<${Cost} nano=${call.cost_nanodollars} />`) },
   { title: "Took", width: "5rem", number: true, tiny: true, cell: (call) => durationText(call.total_ms) },
   { title: "First token", width: "6.2rem", number: true, hide: true, minor: true, cell: (call) => durationText(call.ttft_ms) },
   { title: "Notes", width: "4.8rem", number: true, hide: true, cell: (call) => html`${call.cache === "hit" && html`<${Chip} tone="accent">cache<//> `}${call.attempts.length > 1 && html`<${Chip} tone="warn" title="Attempts">${call.attempts.length}×<//> `}${call.notes.length > 0 && html`<span title=${call.notes.join("\n")}>${call.notes.length}</span>`}` },
@@ -66,7 +66,7 @@ export default function Calls() {
       <label class="check"><input type="checkbox" checked=${query.notes === "any"} onChange=${(/** @type {any} */ event) => setQuery({ notes: event.target.checked ? "any" : null })} /> With notes</label>
       <button aria-expanded=${more} onClick=${() => setMore(!more)}>Filters${hidden.length ? ` (${hidden.length})` : ""}<${Icon} name="down" /></button>
       ${names.length > 0 && html`<${Link} class="button" to=${href("calls")}>Clear<//>`}
-      ${hidden.map((name) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${chipText(name, query[name])} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
+      ${hidden.map((name) => html`<span class="chip accent" key=${name}><span class="truncate" title=${query[name]}>${name.replace("_", " ")}: ${chipText(name, query[name])}</span> <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
     ${more && html`<div class="card filter-fields"><div class="form-grid">${FIELDS.filter(([name]) => seesAll.value || !["key", "team"].includes(name)).map(([name, label, hint]) => html`<label class="field" key=${name}><span>${label}</span>
       <input value=${query[name] ?? ""} placeholder=${hint} onChange=${(/** @type {any} */ event) => setQuery({ [name]: event.target.value.trim() })} /></label>`)}

@@ -40,10 +40,10 @@ export default function Keys() {
     { title: "Key", cell: (row) => html`<div class="two-lines"><strong class="truncate" title=${row.key_alias}>${row.key_alias || row.key_id}</strong><code class="muted">${row.key_name}</code></div>` },
     { title: "Status", cell: (row) => html`<${Status} status=${row.status} />` },
     { title: "Team", hide: true, cell: (row) => row.team_id && html`<${Link} to=${href("keys", { team: row.team_id })}><span class="truncate team">${teamName(teams.data, row.team_id)}</span><//>` },
-    { title: "Permissions", cell: (row) => html`<span class="chips" title=${catalog.data && permissionSentence(catalog.data, row)}>${row.role && html`<${Chip} tone="accent">${row.role}<//>`}<${Chip}>${permissionWord(row.permissions, row.team_id, row.role)}<//></span>` },
+    { title: "Permissions", tiny: true, cell: (row) => html`<span class="chips" title=${catalog.data && permissionSentence(catalog.data, row)}>${row.role && html`<${Chip} tone="accent">${row.role}<//>`}<${Chip}>${permissionWord(row.permissions, row.team_id, row.role)}<//></span>` },
     { title: "Models", hide: true, minor: true, cell: (row) => html`<span class="truncate models" title=${row.models.join(", ")}>${row.models.length ? row.models.join(", ") : "all"}</span>` },
     { title: "Spent", number: true, cell: (row) => html`<${Cost} dollars=${row.total_spend} />` },
-    { title: "Budget", cell: (row) => html`<${BudgetOf} record=${row} spent=${spent.get(row.key_id)} />` },
+    { title: "Budget", tiny: true, cell: (row) => html`<${BudgetOf} record=${row} spent=${spent.get(row.key_id)} />` },
     { title: "Limits a minute", hide: true, cell: (row) => limitsText(row) },
     { title: "Calls, 30 d", number: true, hide: true, cell: (row) => html`<${Link} to=${href("calls", { key: row.key_id })}>${valueOf(calls, (counts) => countText(counts.get(row.key_id) ?? 0))}<//>` },
   ];

@@ -24,8 +24,8 @@ export default function Models() {
   const rows = (models.data?.data ?? []).filter((/** @type {any} */ model) => (!kind || model.kind === kind) && (!search || [model.id, ...model.aliases, ...model.synonyms, ...model.replaces].join(" ").toLowerCase().includes(search)));
   const opened = (models.data?.data ?? []).find((/** @type {any} */ model) => model.id === id);
   const columns = [
-    { title: "Model", cell: (/** @type {any} */ model) => html`<strong>${model.id}</strong>${model.deprecated && html` <${Chip} tone="warn" title="Cohere's list of models says so">deprecated<//>`}` },
-    { title: "Kind", cell: (/** @type {any} */ model) => model.kind },
+    { title: "Model", cell: (/** @type {any} */ model) => html`<strong class="model-name">${model.id}</strong>${model.deprecated && html` <${Chip} tone="warn" title="Cohere's list of models says so">deprecated<//>`}` },
+    { title: "Kind", tiny: true, cell: (/** @type {any} */ model) => model.kind },
     { title: "Can", hide: true, cell: (/** @type {any} */ model) => html`<span class="chips">${model.capabilities ? SKILLS.filter(([name]) => model.capabilities[name]).map(([name, text]) => html`<${Chip} key=${name}>${text}<//>`) : model.dimensions.length ? html`<${Chip}>${sizes(model.dimensions)}<//>` : ""}</span>` },
     { title: "Input", number: true, cell: (/** @type {any} */ model) => price(model, "input") },
     { title: "Output", number: true, cell: (/** @type {any} */ model) => price(model, "output") },

@@ -51,7 +51,7 @@ export function RecordsScreen(props) {
     { title: title.replace(/s$/, ""), cell: (/** @type {any} */ row) => html`<div class="two-lines"><strong class="truncate" title=${name(row)}>${name(row)}</strong>${name(row) !== idOf(row) && html`<code class="muted">${idOf(row)}</code>`}</div>` },
     { title: "Status", cell: (/** @type {any} */ row) => html`<${Chip} tone=${row.blocked ? "bad" : "good"}>${row.blocked ? "blocked" : "active"}<//>` },
     ...props.columns,
-    { title: "Budget", cell: (/** @type {any} */ row) => html`<${BudgetOf} record=${row} spent=${spent.get(idOf(row))} />` },
+    { title: "Budget", tiny: true, cell: (/** @type {any} */ row) => html`<${BudgetOf} record=${row} spent=${spent.get(idOf(row))} />` },
     ...props.after,
   ];
   return html`

@@ -16,7 +16,7 @@ export default function Teams() {
     links=${(/** @type {string} */ id) => html`<${Link} class="button" to=${href("keys", { team: id })}>Keys<//><${Link} class="button" to=${href("calls", { team: id })}>Calls<//><${Link} class="button" to=${href("usage", { team: id })}>Usage<//>`}
     sentence=${(/** @type {any} */ catalog, /** @type {any} */ row) => permissionSentence(catalog, { ...row, team_id: null })}
     columns=${[
-      { title: "Permissions", cell: (/** @type {any} */ row) => html`<${Chip}>${permissionWord(row.permissions)}<//>` },
+      { title: "Permissions", tiny: true, cell: (/** @type {any} */ row) => html`<${Chip}>${permissionWord(row.permissions)}<//>` },
       { title: "Models", hide: true, cell: (/** @type {any} */ row) => html`<span class="truncate models">${row.models.length ? row.models.join(", ") : "all"}</span>` },
       { title: "Spent", number: true, cell: (/** @type {any} */ row) => html`<${Cost} dollars=${row.total_spend} />` },
     ]}

@@ -62,7 +62,7 @@ export default function Usage() {
     <div class="filters">
       <${Segments} label="Range" value=${range[0]} onInput=${(/** @type {string} */ value) => setQuery({ range: value })} options=${RANGES.map(([value, text]) => ({ value, text }))} />
       <${Segments} label="By" value=${by} onInput=${(/** @type {string} */ value) => setQuery({ by: value })} options=${choices.map(([value, text]) => ({ value, text }))} />
-      ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}>${name.replace("_", " ")}: ${value} <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
+      ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}><span class="truncate" title=${value}>${name.replace("_", " ")}: ${value}</span> <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
     <${Show} of=${groups} lines=${8}>${(/** @type {Group[]} */ found) => found.length
       ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} range=${range[1]} filters=${filters} since=${since} />`}<//>`
@@ -170,7 +170,7 @@ function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
       ...(costBefore ? [{ title: "Change", number: true, hide: true, cell: (/** @type {any} */ group) => html`<span title=${`${costText(before?.get(group.id) ?? 0)} in the ${range} before`}>${changeText(group.cost, before?.get(group.id) ?? 0)}</span>` }] : []),
       { title: "Calls", number: true, cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title="Show them" to=${href("calls", { ...within(group.id), since })}>${countText(group.calls)}<//>` : countText(group.calls)) },
-      { title: "Failed", number: true, cell: (/** @type {any} */ group) => amount(group.failures) },
+      { title: "Failed", number: true, tiny: true, cell: (/** @type {any} */ group) => amount(group.failures) },
       { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.input) },
       ...(total.cached ? [{ title: "Cached", number: true, hide: true, minor: true, cell: (/** @type {any} */ group) => amount(group.cached) }] : []),
       { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.output) },

@@ -31,11 +31,12 @@ export function Drawer({ title, onClose, children, actions, follows, wide }) {
   close.current = onClose;
   useFocusReturn(box, follows);
   useLayoutEffect(() => onEscape(() => close.current()), []);  // before it is painted: what is seen can be closed
-  useEffect(() => { box.current?.focus({ preventScroll: true }); }, []);
+  // What is read is what scrolls, and what the keyboard goes on from.
+  useEffect(() => { /** @type {HTMLElement | null | undefined} */ (box.current?.querySelector(".drawer-body"))?.focus({ preventScroll: true }); }, []);
   return html`<aside class=${"drawer" + (wide ? " drawer-wide" : "")} ref=${box} tabindex="-1" aria-labelledby=${id} data-follows=${follows ? "" : undefined}>
     <header><h2 id=${id}>${title}</h2>
       <button class="icon-button" aria-label="Close" title="Close (Esc)" onClick=${onClose}><${Icon} name="close" /></button></header>
-    <div class="drawer-body">${children}</div>
+    <div class="drawer-body" tabindex="0">${children}</div>
     ${actions && html`<footer>${actions}</footer>`}
   </aside>`;
 }

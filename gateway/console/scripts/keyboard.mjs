@@ -53,3 +53,25 @@ addEventListener("keydown", (event) => {
     }
   } else if (event.key === "j" || event.key === "k") movers.at(-1)?.(event.key === "j" ? 1 : -1);
 });
+
+const STOPS = 'a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea:not(:disabled), [tabindex="0"]';
+
+/**
+ * A control that goes with what it did, such as a filter that is taken off, would take the keyboard with it: what stands
+ * where it stood has the focus then. A mouse needs none.
+ */
+addEventListener("click", (event) => {
+  if (event.detail || !(event.target instanceof Element)) return;
+  const control = event.target.closest("a, button");
+  if (!control) return;
+  /** @type {HTMLElement[]} */
+  const around = [];
+  for (let box = control.parentElement; box && box !== document.body; box = box.parentElement) around.push(box);
+  // After what was done is drawn.
+  requestAnimationFrame(() => setTimeout(() => {
+    if (document.activeElement !== document.body || control.isConnected) return;
+    const box = around.find((one) => one.isConnected);
+    if (!box) return;
+    /** @type {HTMLElement} */ (box.id === "content" ? box : box.querySelector(STOPS) ?? box).focus({ preventScroll: true });
+  }));
+}, { capture: true });

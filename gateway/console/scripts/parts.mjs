@@ -58,7 +58,7 @@ export function CopyButton({ text, label = "Copy", children, class: extra = "" }
   const copy = async () => {
     if (await copyText(text)) setCopied(true);
   };
-  return html`<button type="button" class=${children ? extra : `icon-button ${extra}`} title=${label} aria-label=${children ? undefined : label} onClick=${copy}>
+  return html`<button type="button" class=${children ? extra : `icon-button ${extra}`} title=${label} aria-label=${children ? undefined : copied ? "Copied" : label} onClick=${copy}>
     <${Icon} name=${copied ? "check" : "copy"} />${children && (copied ? "Copied" : children)}</button>`;
 }
 
@@ -68,6 +68,7 @@ export async function copyText(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
+    const before = document.activeElement;
     const field = document.createElement("textarea");
     field.value = text;
     const parent = document.querySelector("dialog[open]") ?? document.body;
@@ -75,6 +76,7 @@ export async function copyText(text) {
     field.select();
     const done = document.execCommand("copy");
     field.remove();
+    if (before instanceof HTMLElement) before.focus({ preventScroll: true });
     return done;
   }
 }
