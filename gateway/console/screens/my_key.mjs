@@ -28,7 +28,7 @@ export default function MyKey() {
     <${Show} of=${key} lines=${6}>${(/** @type {any} */ data) => html`<div class="stack">
       ${catalog.data && html`<p class="sentence">${permissionSentence(catalog.data, data)}</p>`}
       <div class="tiles">
-        <${Tile} label=${`Spent, ${DAYS} d`} value=${valueOf(days, (rows) => costText(sumOf(rows, "cost_nanodollars")))} note=${html`<${Cost} dollars=${data.spend} /> in all`} />
+        <${Tile} label=${`Spent, ${DAYS} d`} value=${valueOf(days, (rows) => costText(sumOf(rows, "cost_nanodollars")))} note=${html`<${Cost} dollars=${data.total_spend} /> in all`} />
         <${Tile} label=${`Calls, ${DAYS} d`} value=${valueOf(days, (rows) => shortCount(sumOf(rows, "calls")))} note=${days.data && `${shareText(sumOf(days.data, "failures"), sumOf(days.data, "calls"))} failed`} />
         <${Tile} label="Requests a minute" value=${limit(data.rpm_limit)} note=${data.rpm_limit === null ? "no limit" : "at most"} />
         <${Tile} label="Tokens a minute" value=${limit(data.tpm_limit)} note=${data.tpm_limit === null ? "no limit" : "at most"} />
