@@ -74,8 +74,8 @@ oracle: .venv/.dev-stamp ## make tests/oracle/ anew from the vendors' documents 
 vendor: .venv/.dev-stamp node-modules ## write what the console is made of anew, out of npm's packages
 	PYTHONPATH=tests $(BIN)/python -m support.console_vendor
 
-cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite
-	$(PYTEST) --cov $(ARGS)
+cover: .venv/.dev-stamp node-modules ## branch coverage of the whole suite, what runs in processes included
+	$(PYTEST) $(ARGS) --cov
 
 # Pins stay where they are as long as pyproject.toml allows; `make lock ARGS=--upgrade` moves them.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -9,7 +9,7 @@ import pytest
 from support import preloaded_process
 
 
-@pytest.mark.skipif(not preloaded_process.AVAILABLE, reason="needs Linux, and no coverage")
+@pytest.mark.skipif(not preloaded_process.AVAILABLE, reason="needs Linux")
 def test_threads_that_start_processes_at_once_get_their_own(tmp_path: Path) -> None:
     def number_printed(number: int) -> tuple[int, int]:
         program = f"import os; print({number}, os.getpid())"

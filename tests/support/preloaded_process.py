@@ -35,8 +35,7 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 
-AVAILABLE = sys.platform == "linux" and not any(name.startswith("COV") for name in os.environ)
-"""Coverage measures processes from their first line."""
+AVAILABLE = sys.platform == "linux"
 
 GATEWAY_LIBRARIES = (
     "aiohttp asyncpg click cryptography.hazmat.primitives.ciphers.aead hypercorn.asyncio hypercorn.protocol.h2 "
@@ -148,6 +147,7 @@ def serve_forks(control: socket.socket, libraries: Sequence[str]) -> None:
     sys.path.insert(0, str(ROOT))
     for name in libraries:
         import_module(name)
+    _save_coverage()  # of the imports; a fork is measured anew
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -241,10 +241,20 @@ def _become(run: Callable[[], object], standard: Mapping[int, int], passed: Sequ
         status = _exit_status(run)
         vars(threading)["_shutdown"]()
         atexit._run_exitfuncs()
+        _save_coverage()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(status)
+
+
+def _save_coverage() -> None:
+    """Save what coverage has counted so far, and end it. At exit it would, if what runs then were not cleared."""
+    coverage = sys.modules.get("coverage")
+    current = coverage.Coverage.current() if coverage is not None else None
+    if current is not None:
+        current.stop()
+        current.save()
 
 
 def _exit_status(run: Callable[[], object]) -> int:
@@ -270,3 +280,4 @@ def _close_all_but(descriptors: set[int]) -> None:
 
 if __name__ == "__main__":
     serve_forks(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    os._exit(0)  # nothing is left to do, and coverage would save once more after its data have been read
