@@ -110,8 +110,8 @@ async def test_a_rotation_keeps_the_key_and_for_a_while_the_old_secret(store: St
         assert await looked_up(store, digest) == rotated
     with pytest.raises(NameTaken):
         await added(store, VirtualKey(key_id="key_b", digest=digest_of("sk-a")))
-    again = await store.write(lambda c: keys.rotate(c, "key_a", digest_of("sk-3"), "sk-3", OPERATOR, 300.0))
-    assert again is not None and again.previous == ()
+    again = await store.write(lambda c: keys.rotate(c, "key_a", digest_of("sk-3"), "sk-3", OPERATOR, 260.0))
+    assert again is not None and again.previous == ()  # over at the moment that it was given for
     assert await store.read(lambda c: keys.find(c, VirtualKey, new)) is None
 
 
@@ -148,3 +148,20 @@ async def test_pages(store: Store) -> None:
     assert (page.total, [one.key_id for one in page.records]) == (3, ["key_k2"])
     assert await store.read(lambda c: keys.changes_since(c, 5)) is None
     assert isinstance(await store.read(lambda c: keys.changes_since(c, 4)), Records)
+
+
+@pytest.mark.asyncio
+async def test_sessions_that_were_signed_out_are_known_until_they_would_have_ended(store: Store) -> None:
+    for id, ends_at, now in (("a", 200.0, 100.0), ("b", 300.0, 150.0), ("a", 200.0, 200.0), ("c", 400.0, 250.0)):
+        await store.write(lambda c, id=id, ends_at=ends_at, now=now: keys.end_session(c, id, ends_at, now))
+        ended = (await store.read(keys.load_all)).ended_sessions
+        assert (id, ends_at) in ended
+    assert sorted(ended) == [("b", 300.0), ("c", 400.0)]
+    missed = await store.read(lambda c: keys.changes_since(c, 3))
+    assert missed is not None and missed.ended_sessions == (("c", 400.0),)
+
+
+@pytest.mark.asyncio
+async def test_nothing_added_is_no_change(store: Store) -> None:
+    assert await added(store) == []
+    assert await store.read(keys.current_revision) == 0

@@ -64,6 +64,7 @@ def test_informational_responses_come_before_the_response() -> None:
     async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
         response = await ask(client)
         assert (response.status, response.headers.get("link", "")) == (200, "")
+        assert (b"content-type", b"application/json") in response.raw_headers
         assert await response.content.read() == b'{"fine":true}'
 
     over((hints, *OK), check)
@@ -228,6 +229,101 @@ def test_a_body_is_read_in_any_pieces(pieces: list[bytes], counts: list[int]) ->
             break
         assert len(received[-1]) <= count
     assert b"".join(received) == b"".join(pieces)
+
+
+class Reading:
+    """What a body tells its connection."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
+
+
+PAUSES: list[tuple[tuple[int, ...], list[str]]] = [
+    ((20,), []),
+    ((21,), ["pause"]),
+    ((21, 5), ["pause"]),
+    ((21, -11), ["pause"]),
+    ((21, -12), ["pause", "resume"]),
+    ((21, -12, -9), ["pause", "resume"]),
+    ((21, -12, 11), ["pause", "resume"]),
+    ((21, -12, 12), ["pause", "resume", "pause"]),
+]
+"""Bytes that come, or with a minus are taken, with a limit of ten; and what the connection is told."""
+
+
+@pytest.mark.parametrize(("steps", "calls"), PAUSES)
+def test_reading_pauses_while_much_waits(steps: tuple[int, ...], calls: list[str]) -> None:
+    connection = Reading()
+    body = http1_client.Body(connection, 10, None)  # type: ignore[arg-type]
+    for count in steps:
+        if count > 0:
+            body.feed([bytes(count)])
+        else:
+            assert len(body.read_nowait(-count)) == -count
+    assert connection.calls == calls
+
+
+def body_of(*pieces: bytes) -> http1_client.Body:
+    body = http1_client.Body(None, 1 << 20, None)  # type: ignore[arg-type] # too little to pause a connection
+    for piece in pieces:
+        body.feed([piece])
+    return body
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome"),
+    [
+        (lambda body: body.feed_eof(), b""),
+        (lambda body: body.fail(Broken("broken")), Broken),
+        (lambda body: body.set_exception(TimeoutError()), TimeoutError),
+        (lambda body: (body.feed([b"more"]), body.wake()), b"more"),
+    ],
+    ids=["its end", "a break", "a deadline", "more"],
+)
+@pytest.mark.asyncio
+async def test_who_reads_is_woken(happens: Callable[[http1_client.Body], object], outcome: Any) -> None:
+    body = body_of()
+    reading = asyncio.create_task(body.read(10))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    happens(body)
+    if isinstance(outcome, bytes):
+        assert await reading == outcome
+    else:
+        with pytest.raises(outcome):
+            await reading
+
+
+def test_what_came_before_a_break_is_read() -> None:
+    body = body_of(b"ab")
+    body.fail(Broken("first"))
+    body.fail(OSError("second"))
+    assert (body.read_nowait(1), body.read_nowait(9), body.at_eof(), body.complete) == (b"a", b"b", False, False)
+    with pytest.raises(Broken, match="first"):
+        body.read_nowait(1)
+
+
+def test_a_break_behind_the_end_does_not_matter() -> None:
+    body = body_of(b"ab")
+    body.feed_eof()
+    body.fail(Broken("late"))
+    assert (body.is_eof(), body.at_eof(), body.read_nowait(), body.at_eof()) == (True, False, b"ab", True)
+    assert body.read_nowait() == b""
+
+
+def test_a_deadline_discards_what_waits() -> None:
+    body = body_of(b"ab")
+    body.feed_eof()
+    body.set_exception(TimeoutError())
+    assert not body.complete and not body.at_eof()
+    with pytest.raises(TimeoutError):
+        body.read_nowait()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
