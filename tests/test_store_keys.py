@@ -138,7 +138,17 @@ async def test_the_audit_says_who_changed_what_and_has_no_digest(store: Store) -
     assert page[-1].before is None and b'"blocked":true' in (page[-2].after or b"")
     texts = b"".join((one.before or b"") + (one.after or b"") for one in page).decode()
     assert "name" in texts and digest_of("sk-a") not in texts and digest_of("sk-b") not in texts
-    assert len(await store.read(lambda c: keys.list_changes(c, page[1].revision, 1))) == 1
+    assert await store.read(lambda c: keys.list_changes(c, page[1].revision, 1)) == page[2:3]
+
+
+@pytest.mark.asyncio
+async def test_the_audit_of_a_team_shows_all_of_it(store: Store) -> None:
+    await added(store, Team(team_id="t", team_alias="search"))
+    await store.write(lambda c: keys.update(c, Team, "t", {"blocked": True}, OPERATOR, 200.0, "blocked"))
+    blocked, created = await store.read(keys.list_changes)
+    assert (blocked.action, blocked.kind, blocked.object_id, blocked.time) == ("blocked", "team", "t", 200.0)
+    assert blocked.before == created.after and b'"team_alias":"search"' in (created.after or b"")
+    assert b'"blocked":true' in (blocked.after or b"")
 
 
 @pytest.mark.asyncio
@@ -152,12 +162,15 @@ async def test_pages(store: Store) -> None:
 
 @pytest.mark.asyncio
 async def test_sessions_that_were_signed_out_are_known_until_they_would_have_ended(store: Store) -> None:
-    for id, ends_at, now in (("a", 200.0, 100.0), ("b", 300.0, 150.0), ("a", 200.0, 200.0), ("c", 400.0, 250.0)):
-        await store.write(lambda c, id=id, ends_at=ends_at, now=now: keys.end_session(c, id, ends_at, now))
-        ended = (await store.read(keys.load_all)).ended_sessions
-        assert (id, ends_at) in ended
-    assert sorted(ended) == [("b", 300.0), ("c", 400.0)]
-    missed = await store.read(lambda c: keys.changes_since(c, 3))
+    async def ended_after(id: str, ends_at: float, now: float) -> tuple[tuple[str, float], ...]:
+        await store.write(lambda c: keys.end_session(c, id, ends_at, now))
+        return (await store.read(keys.load_all)).ended_sessions
+
+    assert await ended_after("a", 200.0, 100.0) == (("a", 200.0),)
+    assert sorted(await ended_after("b", 300.0, 150.0)) == [("a", 200.0), ("b", 300.0)]
+    assert sorted(await ended_after("a", 200.0, 200.0)) == [("a", 200.0), ("b", 300.0)]
+    assert sorted(await ended_after("c", 400.0, 250.0)) == [("b", 300.0), ("c", 400.0)]
+    missed = await store.read(lambda c: keys.changes_since(c, 2))
     assert missed is not None and missed.ended_sessions == (("c", 400.0),)
 
 

@@ -1,0 +1,194 @@
+"""What a request is charged when it has ended, and what it has in its own way: the arithmetic, without a server."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from gateway.ledger.prices import Prices
+from gateway.limits.limiter import NO_LIMITS, FurtherCall, LimitedRequest, Limiter, headers
+from gateway.limits.plan import Limit, Limits
+from gateway.limits.process_counters import LimiterCounters
+from gateway.observability.alerts import Alerts
+from gateway.observability.metrics import Metrics
+from gateway.observability.record import CACHE_HIT, RequestRecord
+from gateway.settings.schema import GlobalLimits, SettingError, Settings
+from gateway.store.counters import Counter, CounterState, Reservation, Settlement, Unit
+
+A, B = "command-a-03-2025", "command-r7b-12-2024"
+
+
+def counter_of(unit: Unit, limit: int = 1_000_000, id: str = "") -> Counter:
+    return Counter(id or f"key:k:{unit}", unit, limit)
+
+
+COUNTERS = [counter_of("requests"), counter_of("tokens"), counter_of("parallel"), counter_of("money")]
+
+
+class Settled:
+    """Counters that note what is settled."""
+
+    def __init__(self) -> None:
+        self.settlements: list[Settlement] = []
+
+    def settle(self, settlement: Settlement) -> None:
+        self.settlements.append(settlement)
+
+
+def limiter(counters: object, limits: GlobalLimits | None = None) -> Limiter:
+    metrics, alerts = Metrics(lambda model: True, ()), Alerts("", "", print)
+    settings = Settings(global_limits=limits or GlobalLimits())
+    return Limiter(settings, cast(LimiterCounters, counters), Prices(), lambda id: None, metrics, alerts)
+
+
+def record_of(**fields: Any) -> RequestRecord:
+    values: dict[str, Any] = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "cost_nanodollars": 700,
+        "price_version": "p",
+    }
+    values |= fields
+    values.setdefault("known_nanodollars", values["cost_nanodollars"] or 0)
+    return RequestRecord("r", "POST", "/", 0.0, **values)
+
+
+def limited_by(*further: FurtherCall, tokens: int = 0, cost: int = 0) -> LimitedRequest:
+    return LimitedRequest(A, NO_LIMITS, (), Reservation(COUNTERS, 100, 1_000), tokens, cost, further)
+
+
+def further_call(model: str, tokens: int = 0, cost: int = 0) -> FurtherCall:
+    return FurtherCall(model, NO_LIMITS, (), Reservation(COUNTERS, 50, 400), tokens, cost)
+
+
+NO_TOKENS: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
+UNKNOWN: dict[str, Any] = {"cost_nanodollars": None, "price_version": ""}
+CHARGES: dict[str, tuple[RequestRecord, bool, LimitedRequest, list[tuple[int, int]]]] = {
+    "what it took": (record_of(), False, limited_by(), [(15, 700)]),
+    "admitted twice": (record_of(), False, limited_by(tokens=4, cost=200), [(11, 500)]),
+    "a hit": (record_of(cache=CACHE_HIT, cost_nanodollars=0, price_version=""), False, limited_by(), [(0, 0)]),
+    "failed, and billed": (record_of(), True, limited_by(), [(15, 700)]),
+    "failed for nothing": (record_of(**NO_TOKENS, cost_nanodollars=0, price_version=""), True, limited_by(), [(0, 0)]),
+    "without a count": (record_of(**NO_TOKENS, **UNKNOWN), False, limited_by(), [(100, 1_000)]),
+    "failed without a count": (record_of(**NO_TOKENS, **UNKNOWN), True, limited_by(), [(100, 1_000)]),
+    "without a price": (record_of(cost_nanodollars=0, price_version=""), False, limited_by(), [(15, 1_000)]),
+    "known to cost more": (record_of(**UNKNOWN, known_nanodollars=3_000), False, limited_by(cost=500), [(15, 2_500)]),
+    "known to cost less": (record_of(**UNKNOWN, known_nanodollars=1_400), False, limited_by(cost=500), [(15, 1_000)]),
+    "another model as well": (record_of(), False, limited_by(further_call(B, 5, 200)), [(5, 200), (10, 500)]),
+    "another model alone": (record_of(), False, limited_by(further_call(B, 20, 900)), [(20, 900), (0, 0)]),
+    "a call that was replaced": (record_of(), False, limited_by(further_call("")), [(0, 0), (15, 700)]),
+    "both without a count": (
+        record_of(**NO_TOKENS, **UNKNOWN),
+        False,
+        limited_by(further_call(B)),
+        [(0, 400), (150, 1_000)],
+    ),
+    "without a count, but that of the other": (
+        record_of(**UNKNOWN),
+        False,
+        limited_by(further_call(B, 5, 600)),
+        [(5, 600), (10, 1_000)],
+    ),
+    "replaced, and without a count": (
+        record_of(**NO_TOKENS, **UNKNOWN),
+        False,
+        limited_by(further_call("")),
+        [(0, 0), (150, 1_400)],
+    ),
+}
+"""The record of a request, whether it failed, what it had reserved; and the tokens and nano-dollars that are settled
+for its further calls and for the first one."""
+
+
+@pytest.mark.parametrize("case", CHARGES)
+def test_what_is_settled(case: str) -> None:
+    record, failed, limited, expected = CHARGES[case]
+    counters = Settled()
+    limiter(counters).settle(limited, record, failed)
+    assert [(one.tokens, one.money) for one in counters.settlements] == expected
+    reservations = [*(call.reservation for call in limited.further), limited.reservation]
+    assert [one.reservation for one in counters.settlements] == reservations
+
+
+def test_what_made_no_call_is_given_back() -> None:
+    counters = Settled()
+    limiter(counters).give_back(limited_by(further_call(B, 5, 200)))
+    assert [(one.tokens, one.money) for one in counters.settlements] == [(0, 0), (0, 0)]
+
+
+def test_what_reserved_nothing_settles_nothing() -> None:
+    counters = Settled()
+    limiter(counters).settle(LimitedRequest(A, NO_LIMITS, (), Reservation((), 0, 0), 0, 0), record_of(), False)
+    assert counters.settlements == []
+
+
+STATE = CounterState(200, 1_900)
+ALONE: dict[str, tuple[Counter, LimitedRequest, RequestRecord, tuple[int, int]]] = {
+    "tokens": (counter_of("tokens"), limited_by(), record_of(), (215, 1_800)),
+    "tokens beyond the limit": (counter_of("tokens", 60), limited_by(), record_of(), (215, 1_840)),
+    "tokens since it was admitted": (counter_of("tokens"), limited_by(tokens=4), record_of(), (211, 1_800)),
+    "tokens of others": (counter_of("tokens", id="key:other:tokens"), limited_by(), record_of(), (215, 1_900)),
+    "requests": (counter_of("requests"), limited_by(), record_of(), (200, 1_900)),
+    "at the same time": (counter_of("parallel"), limited_by(), record_of(), (200, 1_899)),
+    "money": (counter_of("money"), limited_by(cost=300), record_of(), (600, 900)),
+    "money, of two calls": (counter_of("money"), limited_by(further_call(B)), record_of(), (900, 500)),
+    "money without a count": (counter_of("money"), limited_by(), record_of(**UNKNOWN), (1_200, 900)),
+    "money known to be more": (
+        counter_of("money"),
+        limited_by(),
+        record_of(**UNKNOWN, known_nanodollars=3_000),
+        (3_200, 900),
+    ),
+}
+"""A counter of which 200 are spent and 1,900 reserved; a request; and what that would be if it alone had ended."""
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_what_is_left_of_a_counter_without_the_request_itself(case: str) -> None:
+    counter, limited, record, expected = ALONE[case]
+    state = limited.alone(counter, STATE, record)
+    assert (state.spent, state.reserved) == expected
+
+
+def test_less_than_nothing_is_not_reserved() -> None:
+    assert limited_by().alone(counter_of("tokens"), CounterState(0, 99), record_of()).reserved == 0
+
+
+def test_what_a_call_took_belongs_to_the_first_call_to_its_model() -> None:
+    limited = limited_by(further_call(""), further_call(B), further_call(B))
+    for _ in range(2):
+        limited.add(B, 3, 40)
+    limited.add(A, 5, 60)
+    assert [(call.tokens, call.cost, call.expected) for call in limited.further] == [
+        (0, 0, 400),
+        (6, 80, 400),
+        (0, 0, 400),
+    ]
+    limited.add(B, 0, 1_000)
+    assert limited.further[1].expected == 1_080
+
+
+def test_the_headers_are_those_of_the_tightest_limit() -> None:
+    counters = [
+        counter_of("tokens", 50),
+        counter_of("requests", 10),
+        counter_of("requests", 8),
+        counter_of("tokens", 90),
+    ]
+    applied = Limits.of([Limit(counter, "key 'a'", ("key", "a")) for counter in counters])
+    states = [CounterState(45, 20, 7.2), CounterState(3, 0, 1.0), CounterState(1, 2, 59.1), CounterState(0, 0)]
+    assert headers(applied, counters, states) == [
+        (b"x-ratelimit-limit-requests", b"8"),
+        (b"x-ratelimit-remaining-requests", b"5"),
+        (b"x-ratelimit-reset-requests", b"60s"),
+        (b"x-ratelimit-limit-tokens", b"50"),
+        (b"x-ratelimit-remaining-tokens", b"0"),
+        (b"x-ratelimit-reset-tokens", b"8s"),
+    ]
+    assert headers(NO_LIMITS, [], []) == []
+
+
+def test_a_duration_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingError, match="global.budget_duration"):
+        limiter(Settled(), GlobalLimits(max_budget=1.0, budget_duration="soon"))
