@@ -14,7 +14,7 @@ from gateway.ledger.cost import MAX_AMOUNT, MAX_COST, cost
 from gateway.ledger.prices import UNITS, Prices, packaged, rates
 from gateway.settings.loading import load
 from gateway.settings.schema import ModelPrice, SettingError
-from translators.core.contracts import Workload
+from translators.core.contracts import Policy, Workload
 
 PRICES = Prices()
 
@@ -104,6 +104,24 @@ def test_prices_of_the_settings_stand_above_the_packaged_ones() -> None:
     assert prices.cost_of("mine", {"input_tokens": 1}) is None
     assert prices.cost_of(R, {"input_tokens": 2}) == PRICES.cost_of(R, {"input_tokens": 2})
     assert (prices.rows[A].source, PRICES.rows[A].source) == ("settings", "https://docs.cohere.com/docs/command-a")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ({f"cohere/{A}": 1.0}, 1_000),
+        ({"mine": 1.0}, 1_000),
+        ({"command-a": 1.0}, 1_000),
+        ({A: 2.0, "mine": 1.0}, 2_000),
+        ({"mine": 1.0, A: 2.0}, 2_000),
+        ({R: 1.0}, 2_500),
+    ],
+)
+def test_a_price_may_be_under_any_name_of_its_model(rows: Mapping[str, float], expected: int) -> None:
+    policy = Policy(aliases={"mine": f"cohere/{A}"})
+    prices = Prices({name: ModelPrice(input=price) for name, price in rows.items()}, policy)
+    assert prices.cost_of(A, {"input_tokens": 1}) == expected
+    assert prices.rows.keys() <= {*packaged(), R}
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def show_models(services: Services, principal: Principal, reasons: Callable[[], 
     `deprecated` has those that Cohere deprecates, also such that no table knows; null until Cohere's list has been
     read, which begins now if it was not read today.
     """
-    prices, settings, catalog = Prices(services.settings.prices), services.settings, services.catalog
+    settings, catalog = services.settings, services.catalog
+    prices = Prices(settings.prices, settings.policy)
     catalog.refresh(principal, READ_SECONDS)
     names = [*CAPABILITIES, *EMBEDDERS, *sorted(RERANKERS), *sorted(TRANSCRIBERS)]
     names += [name for name in prices.rows if name not in names]

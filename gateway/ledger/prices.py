@@ -17,7 +17,8 @@ from gateway.cohere_methods import Method
 from gateway.ledger.cost import CACHED_TOKENS, FEMTO_PER_DOLLAR, MAX_COST, cost
 from gateway.settings.schema import ModelPrice
 from translators.core.capabilities import CAPABILITIES
-from translators.core.contracts import Workload
+from translators.core.contracts import Policy, Workload
+from translators.core.model_names import resolve
 
 PACKAGED = "prices.toml"
 
@@ -48,15 +49,18 @@ IMAGE_TOKENS = 259
 """Tokens that Cohere was seen to bill for a small image (docs/cohere-api.md#usage)."""
 
 
+_BY_ID = Policy(successors=False)
+
+
 class Prices:
     """Prices by Cohere's ids of models.
 
     version: names exactly these prices, for whoever checks a sum later: the newest date in the list and a digest of it.
     """
 
-    def __init__(self, overrides: Mapping[str, ModelPrice] | None = None) -> None:
-        """overrides: rows of the settings. What one leaves out stays as packaged."""
-        self.rows: Mapping[str, ModelPrice] = merged(packaged(), overrides or {})
+    def __init__(self, overrides: Mapping[str, ModelPrice] | None = None, policy: Policy = _BY_ID) -> None:
+        """overrides: rows of the settings. What one leaves out stays as packaged. policy: resolves their names."""
+        self.rows: Mapping[str, ModelPrice] = merged(packaged(), _by_id(overrides or {}, policy))
         self.version = _version(self.rows)
         self._rates = {model: rates(row) for model, row in self.rows.items()}
 
@@ -95,6 +99,13 @@ def merged(rows: Mapping[str, ModelPrice], overrides: Mapping[str, ModelPrice]) 
         changes = {name: value for name, value in asdict(override).items() if value is not None}
         result[model] = replace(result.get(model, ModelPrice()), **{"source": "settings", "date": "", **changes})
     return result
+
+
+def _by_id(rows: Mapping[str, ModelPrice], policy: Policy) -> Mapping[str, ModelPrice]:
+    """Returns rows by Cohere's ids: an answer is priced by the id of its model, so another name would price nothing."""
+    ids = {name: resolve(name, policy) for name in rows}
+    # Where a model has several, the row under the id itself is what is meant of it.
+    return {ids[name]: rows[name] for name in sorted(rows, key=lambda name: ids[name] == name)}
 
 
 def rates(row: ModelPrice) -> Mapping[str, int]:

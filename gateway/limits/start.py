@@ -34,7 +34,14 @@ CONNECTIONS = 4
 def create_limiter(settings: Settings, directory: KeyDirectory, metrics: Metrics, log: Log, alerts: Alerts) -> Limiter:
     """Returns the limiter. Raises SettingError for a bad URL of Redis or the database, or a bad duration."""
     counters = _counters(settings, metrics, log, alerts)
-    return Limiter(settings, counters, Prices(settings.prices), lambda id: directory.end_users.get(id), metrics, alerts)
+    return Limiter(
+        settings,
+        counters,
+        Prices(settings.prices, settings.policy),
+        lambda id: directory.end_users.get(id),
+        metrics,
+        alerts,
+    )
 
 
 def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) -> LimiterCounters:

@@ -54,7 +54,7 @@ class AdmissionController:
     def configure(self, settings: Settings) -> None:
         """Takes the prices of these settings, for the requests that follow."""
         # Replaced and never changed: requests under way keep the prices that they were admitted with.
-        self.prices, self.usage_base = Prices(settings.prices), UsageBase(settings.usage_base)
+        self.prices, self.usage_base = Prices(settings.prices, settings.policy), UsageBase(settings.usage_base)
         self._limiter.set_prices(self.prices)
 
     def permit(self, record: RequestRecord, method: Method) -> None:
