@@ -15,7 +15,8 @@ from gateway.store.redis_cluster import RedisCluster
 from gateway.store.redis_cluster_counters import RedisClusterCounters
 from support.keys import key_of
 from support.redis_server import RedisProcess, redis_cluster
-from test_limits_counters import Clock, compare_with_redis, nothing_stored
+from support.spent_budgets import NothingSpent
+from test_limits_counters import Clock, compare_with_redis
 from test_limits_shared import until
 from test_serve_limits import limited
 
@@ -29,7 +30,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 def counters(nodes: Nodes) -> RedisClusterCounters:
-    return RedisClusterCounters(nodes[0].url, nothing_stored, None, 20.0)
+    return RedisClusterCounters(nodes[0].url, NothingSpent(), None, 20.0)
 
 
 def limit(subject: str, count: int, prefix: str) -> Counter:
@@ -38,7 +39,7 @@ def limit(subject: str, count: int, prefix: str) -> Counter:
 
 def test_a_cluster_does_what_the_model_does(nodes: Nodes) -> None:
     clock = Clock()
-    asyncio.run(compare_with_redis(RedisClusterCounters(nodes[0].url, nothing_stored, clock, 20.0), clock, 12))
+    asyncio.run(compare_with_redis(RedisClusterCounters(nodes[0].url, NothingSpent(), clock, 20.0), clock, 12))
 
 
 def test_the_keys_of_a_subject_are_in_one_slot_and_subjects_are_spread(nodes: Nodes) -> None:

@@ -26,6 +26,7 @@ from gateway.store.redis_counters import RedisCounters
 from gateway.store.sql_counters import SqlCounters
 from support.databases import throwaway
 from support.redis_server import URL, needs_program, needs_redis, redis_process
+from support.spent_budgets import NothingSpent
 from support.transcripts import property_of
 
 BEGINNING = 1_800_000_000.0
@@ -251,10 +252,6 @@ def test_databases_do_what_the_model_does(kind: str, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-async def nothing_stored(counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
-    return {}
-
-
 async def compare_with_redis(counters: RedisCounters, clock: Clock, count: int = 40) -> None:
     try:
         await compare_all(counters, clock, examples(count))
@@ -265,14 +262,14 @@ async def compare_with_redis(counters: RedisCounters, clock: Clock, count: int =
 @needs_redis
 def test_redis_does_what_the_model_does() -> None:
     clock = Clock()
-    asyncio.run(compare_with_redis(RedisCounters(URL, nothing_stored, clock, 20.0), clock))
+    asyncio.run(compare_with_redis(RedisCounters(URL, NothingSpent(), clock, 20.0), clock))
 
 
 def test_valkey_does_what_the_model_does() -> None:
     needs_program("valkey-server", required=False)
     with redis_process(program="valkey-server") as server:
         clock = Clock()
-        asyncio.run(compare_with_redis(RedisCounters(server.url, nothing_stored, clock, 20.0), clock))
+        asyncio.run(compare_with_redis(RedisCounters(server.url, NothingSpent(), clock, 20.0), clock))
 
 
 async def jump(counters: Counters, clock: Clock, seconds: float) -> None:
@@ -304,7 +301,7 @@ def test_a_clock_that_jumps_by_an_hour(seconds: float, tmp_path: Path) -> None:
 def test_redis_whose_clock_jumps_by_an_hour(seconds: float) -> None:
     async def main() -> None:
         clock = Clock()
-        counters = RedisCounters(URL, nothing_stored, clock, 20.0)
+        counters = RedisCounters(URL, NothingSpent(), clock, 20.0)
         await jump(counters, clock, seconds)
         await counters.stop()
 

@@ -46,7 +46,7 @@ async def drive(kind: str, url: str, begin: float) -> tuple[int, float]:
     if kind == "postgresql":
         shared = SqlCounters(Database(url, 20.0, 4, durable=False))
     else:
-        shared = (RedisClusterCounters if kind == "cluster" else RedisCounters)(url, stored.load, None, 20.0)
+        shared = (RedisClusterCounters if kind == "cluster" else RedisCounters)(url, stored, None, 20.0)
     counters = SharedCounters(shared, stored, 20.0, refuses=True, on_change=print, stores_all=False)
     admitted = 0
 

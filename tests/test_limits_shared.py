@@ -32,8 +32,8 @@ from gateway.store.sql_counters import SqlCounters
 from support.keys import key_of
 from support.process import Process, awaited
 from support.redis_server import RedisProcess, needs_program, redis_process
+from support.spent_budgets import NothingSpent
 from test_ledger_durability import PostgresLedger
-from test_limits_counters import nothing_stored
 from test_serve_key_changes import database
 from test_serve_limits import limited
 
@@ -62,8 +62,8 @@ class Gateway:
         self, url: str, folder: Path, refuses: bool = False, timeout: float = TIMEOUT, workers: int = 1
     ) -> None:
         self.reasons: list[str] = []
-        stored = StoredBudgets(Database(f"sqlite:///{folder}/budgets.db", 20.0, 2), lambda error: None)
-        redis = RedisCounters(url, stored.load)
+        stored = StoredBudgets(Database(f"sqlite:///{folder}/budgets.db", 20.0, 2), lambda error: None, remembers=True)
+        redis = RedisCounters(url, stored)
         self.stored = stored
         self.counters = SharedCounters(
             redis, stored, timeout, refuses, self.reasons.append, stores_all=True, workers=workers
@@ -121,8 +121,10 @@ def test_a_redis_that_freezes(redis: RedisProcess, tmp_path: Path) -> None:
     async def main() -> None:
         async with gateways(redis.url, tmp_path, 3) as running:
             for gateway in running:
-                assert await gateway.reserve(REQUESTS) is not None
+                await gateway.reserve(Counter("key:first:requests", "requests", 9))
             await until(lambda: all(gateway.counters.processes == 3 for gateway in running))
+            for gateway in running:
+                assert await gateway.reserve(REQUESTS) is not None
             redis.signal(signal.SIGSTOP)
             try:
                 began = time.monotonic()
@@ -358,7 +360,7 @@ def test_a_burst_of_admissions_shares_the_connections(redis: RedisProcess, tmp_p
     many = Counter("key:k:requests", "requests", 350)
 
     async def main() -> None:
-        redis_counters = RedisCounters(redis.url, nothing_stored, None, 20.0)
+        redis_counters = RedisCounters(redis.url, NothingSpent(), None, 20.0)
         decisions = await asyncio.gather(*(redis_counters.reserve([many], 0, 0) for _ in range(400)))
         assert sum(decision.admitted for decision in decisions) == 350
         assert int(redis.command("INFO", "clients").split(b"connected_clients:")[1].split()[0]) <= 70

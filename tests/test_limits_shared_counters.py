@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +81,16 @@ class Shared:
     async def adopt(self, reservations: Sequence[Any], past: Sequence[Any]) -> None:
         pass
 
-    async def compare(self, counters: Sequence[Counter]) -> None:
+    def watch(self, live: Callable[[], Iterable[Reservation]]) -> None:
+        self.live = live
+
+    def miss(self, counters: Sequence[Counter], money: int) -> None:
+        pass
+
+    async def tell(self) -> None:
+        pass
+
+    async def confirm(self) -> None:
         pass
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
@@ -99,6 +108,7 @@ class Stored:
 
     def __init__(self) -> None:
         self.spent: list[int] = []
+        self.order = asyncio.Lock()
 
     async def load(self, counters: Sequence[Counter] = ()) -> dict[tuple[str, int], int]:
         return {}

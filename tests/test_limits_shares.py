@@ -28,8 +28,9 @@ from gateway.store.counters import (
 from gateway.store.redis_cluster_counters import RedisClusterCounters
 from gateway.store.redis_counters import RedisCounters
 from support.redis_server import URL, RedisProcess, needs_redis, redis_cluster, redis_process
+from support.spent_budgets import NothingSpent
 from support.transcripts import LONG
-from test_limits_counters import Clock, database_counters, nothing_stored
+from test_limits_counters import Clock, database_counters
 from test_limits_shared import gateways, until
 
 REQUESTS = Counter("key:k:requests", "requests", 90)
@@ -108,6 +109,14 @@ def test_shares_are_even_after_a_while_and_never_more_than_the_limit() -> None:
     assert shares.admitted(REQUESTS) == [30, 30, 30]
 
 
+def test_a_share_becomes_another_one_when_there_are_more_processes() -> None:
+    shares = Shares()
+    shares.all[0].processes = 1
+    assert asyncio.run(shares.all[0].reserve((REQUESTS,), 0, 0))[2] is not None
+    shares.all[0].processes = 3
+    assert shares.admitted(REQUESTS, among=[0]) == [28], "a third of the 89 that are left, of which one is taken"
+
+
 def test_of_a_budget_that_was_not_used_of_late_the_database_knows_more() -> None:
     shares = Shares(stored=600)
     shares.share(BUDGET, (0, 0, 0))
@@ -156,14 +165,14 @@ def test_databases_adopt(kind: str, tmp_path: Path) -> None:
 def test_redis_adopts() -> None:
     with redis_process() as server:
         clock = Clock()
-        asyncio.run(adopt(RedisCounters(server.url, nothing_stored, clock, 20.0), clock))
+        asyncio.run(adopt(RedisCounters(server.url, NothingSpent(), clock, 20.0), clock))
 
 
 @pytest.mark.skipif(not LONG, reason="three more processes, for one more node")
 def test_a_cluster_adopts() -> None:
     with redis_cluster() as servers:
         clock = Clock()
-        asyncio.run(adopt(RedisClusterCounters(servers[0].url, nothing_stored, clock, 20.0), clock))
+        asyncio.run(adopt(RedisClusterCounters(servers[0].url, NothingSpent(), clock, 20.0), clock))
 
 
 # --- a Redis that is frozen ---------------------------------------------------------------------------------
@@ -182,7 +191,7 @@ def test_what_redis_begins_too_late_does_nothing() -> None:
     with redis_process() as redis:
 
         async def main() -> None:
-            counters = RedisCounters(redis.url, nothing_stored, None, 20.0)
+            counters = RedisCounters(redis.url, NothingSpent(), None, 20.0)
             await counters.beat("process", 15)
             await counters.reserve((REQUESTS, BUDGET), 0, 0)
             redis.signal(signal.SIGSTOP)
@@ -264,10 +273,11 @@ def test_a_reservation_that_is_renewed_in_an_emptied_redis_is_freed_once() -> No
     """Redis has lost the budget, and the reservation is there again before the budget is."""
 
     async def main() -> None:
-        counters = RedisCounters(URL, nothing_stored, None, 20.0)
+        counters = RedisCounters(URL, NothingSpent(), None, 20.0)
         limits = [Counter(f"key:{id(object())}:budget:total", "money", 900)]
         decision = await counters.reserve(limits, 0, 300)
         reservation = Reservation(limits, 0, 300, decision.lease)
+        counters.watch(lambda: [reservation])
         await counters._redis.delete(counters._key(limits[0]))
         await counters.renew([reservation], 20)
         assert (await counters.reserve(limits, 0, 0)).states[0].reserved == 300

@@ -30,6 +30,7 @@ class Stored:
         self.loads, self.away, self.seen = 0, away, seen
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.order = asyncio.Lock()
 
     async def load(self, counters: Sequence[Counter] = ()) -> dict[tuple[str, int], int]:
         self.loads += 1
@@ -91,6 +92,9 @@ class Away:
 
     def __init__(self, spent: Mapping[str, int] | None = None) -> None:
         self.spent = spent
+
+    def watch(self, live: object) -> None:
+        pass
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
         return self.spent is not None

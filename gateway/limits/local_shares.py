@@ -45,12 +45,20 @@ class Seen(Struct):
 
 
 class Share(Struct):
-    """A counter with what this process may use of it. until: seconds of the monotonic clock; then it is another one."""
+    """A counter with what this process may use of it.
+
+    until: seconds of the monotonic clock; then it is another one. processes: among which it was shared.
+    """
 
     original: Counter
     seen: Seen
     counter: Counter
     until: float
+    processes: int
+
+    def suits(self, counter: Counter, seen: Seen, processes: int, now: float) -> bool:
+        """Tells whether it is still the share of this counter."""
+        return self.seen is seen and self.original == counter and now < self.until and self.processes == processes
 
 
 class LocalShares:
@@ -144,7 +152,7 @@ class LocalShares:
                 self._see_stored(key, seen, Seen(stored or 0, 0, self._own.used((counter,))[0], now, is_guess))
             # Another request may have made the share meanwhile.
             seen, share = self._seen[key], self._shares.get(counter.id)
-        if share is None or share.seen is not seen or share.original != counter or now >= share.until:
+        if share is None or not share.suits(counter, seen, self.processes, now):
             share = self._shares[counter.id] = self._make_share(counter, seen, now)
         return share.counter
 
@@ -175,7 +183,7 @@ class LocalShares:
                 limit, until = min(limit, even), seen.at + 2 * FORGOTTEN
             else:
                 until = seen.at + FORGOTTEN
-        return Share(counter, seen, replace(counter, limit=limit), until)
+        return Share(counter, seen, replace(counter, limit=limit), until, self.processes)
 
     def _untold_of(self, counter: Counter) -> int:
         """Returns what was admitted here and is not in what was seen."""

@@ -11,7 +11,7 @@ Settlements are sent in groups that nobody waits for. What one that did not arri
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -93,10 +93,11 @@ class SharedCounters:
         self._ask_at = 0.0
         self._live: dict[Reservation, float] = {}
         self._settlements: list[Settlement] = []
+        # Those that are being sent.
+        self._group: Sequence[Settlement] = ()
         # What is to be free although its settlement did not arrive.
         self._unsettled: list[Settlement] = []
-        # Budgets that have been spent from without the shared counters, by id and window.
-        self._spent: dict[tuple[str, int], Counter] = {}
+        shared.watch(self._watched)
         # What is being handed over, and the settlements of what has to be handed over first.
         self._adopting: set[Reservation] = set()
         self._deferred: list[Settlement] = []
@@ -158,6 +159,12 @@ class SharedCounters:
             reservation = Reservation(counters, tokens, money, call.result().lease, leases=call.result().leases)
             self._settlements.append(Settlement(reservation, 0, 0, withdrawn=True))
             self._send_soon()
+
+    def _watched(self) -> Iterator[Reservation]:
+        """Yields what the shared counters have reserved for this process and have not freed yet."""
+        yield from self._live
+        for settlement in (*self._group, *self._settlements):
+            yield settlement.reservation
 
     def _begin(self, counters: Sequence[Counter], decision: Decision, tokens: int, money: int) -> Reservation | None:
         self._shares.see(counters, decision, tokens, money)
@@ -267,16 +274,19 @@ class SharedCounters:
 
     async def _send_group(self) -> bool:
         """Sends the settlements that wait. Returns whether they arrived."""
-        group, self._settlements = self._settlements, []
         arrived = False
-        try:
-            if self._reachable:
-                await self._within(PATIENT_SECONDS, self._shared.settle(group))
-                arrived = True
-        except CountersUnavailable as error:
-            self._fail(error)
-        finally:
-            self._store(group, arrived)
+        async with self._stored.order:
+            group, self._settlements = self._settlements, []
+            self._group = group
+            try:
+                if self._reachable:
+                    await self._within(PATIENT_SECONDS, self._shared.settle(group))
+                    arrived = True
+            except CountersUnavailable as error:
+                self._fail(error)
+            finally:
+                self._group = ()
+                self._store(group, arrived)
         return arrived
 
     async def _catch_up(self) -> None:
@@ -317,7 +327,7 @@ class SharedCounters:
                 self._shared.doubt(settlement.reservation.counters)
                 # Without the money, which the database has.
                 self._unsettled.append(replace(settlement, money=0))
-                self._store_alone(settlement)
+                self._stored.add(settlement.reservation.counters, settlement.money)
             elif self._stores_all:
                 self._stored.add(settlement.reservation.counters, settlement.money)
 
@@ -325,8 +335,7 @@ class SharedCounters:
         """Stores what was spent, for shared counters that do not know it."""
         counters = settlement.reservation.counters
         self._stored.add(counters, settlement.money)
-        if settlement.money:
-            self._spent.update(((one.id, one.window), one) for one in counters if one.unit == "money")
+        self._shared.miss(counters, settlement.money)
 
     # --- the timer ------------------------------------------------------------------------------------------
 
@@ -345,11 +354,17 @@ class SharedCounters:
                 if self._reachable and loop.time() >= renew_at:
                     await self._renew(loop.time())
                     renew_at = loop.time() + RENEW_SECONDS / 2
+                if self._reachable:
+                    await self._in_order(self._shared.confirm)
                 if self._reachable and self._behind:
                     self._send_soon()
             except CountersUnavailable as error:
                 self._fail(error)
             await asyncio.sleep(PROBE_SECONDS)
+
+    async def _in_order(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async with self._stored.order:
+            await self._within(PATIENT_SECONDS, call())
 
     async def _beat(self, seconds: float) -> int:
         return await self._within(seconds, self._shared.beat(self._id, ALIVE_SECONDS))
@@ -391,14 +406,9 @@ class SharedCounters:
         except CountersUnavailable:
             self._return_at = None
             return
-        # Before anything is settled there that the database does not have: whatever is greater counts.
-        spent, self._spent = self._spent, {}
-        try:
+        with contextlib.suppress(StoreUnavailable, CountersUnavailable):
             await self._stored.flush()
-            if spent:
-                await self._within(PATIENT_SECONDS, self._shared.compare(list(spent.values())))
-        except (StoreUnavailable, CountersUnavailable):
-            self._spent = spent | self._spent
+            await self._in_order(self._shared.tell)
         if self._return_at is None:
             self._return_at = now + (0.0 if self._refuses else RETURN_SECONDS)
             self._failures = 0

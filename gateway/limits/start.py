@@ -55,7 +55,7 @@ def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) ->
             alerts.raise_alert("limits_degraded", "limits", reason)
 
     database = partial(Database, settings.database_url, DATABASE_SECONDS, CONNECTIONS, durable=False)
-    stored = StoredBudgets(database(), failed)
+    stored = StoredBudgets(database(), failed, remembers=bool(settings.redis_url))
     limits = settings.limits
     shared = partial(
         SharedCounters,
@@ -70,7 +70,7 @@ def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) ->
 
         kind = RedisClusterCounters if settings.redis_cluster else RedisCounters
         try:
-            redis = kind(settings.redis_url, stored.load, timeout=max(REDIS_SECONDS, limits.timeout))
+            redis = kind(settings.redis_url, stored, timeout=max(REDIS_SECONDS, limits.timeout))
         except ValueError as error:
             raise SettingError(f"redis_url: {error}") from error
         return shared(redis, timeout=limits.timeout, stores_all=True)

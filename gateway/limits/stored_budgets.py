@@ -2,11 +2,17 @@
 
 Written behind, a group at a time. A process that is killed loses what it has spent since the last group; the ledger
 has that.
+
+What a group has written is remembered with the sum that it left in the database, where the faster counters may be
+emptied: sums only grow, so somebody's later sum has the group in it and an earlier one has not.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
+
+from msgspec import Struct
 
 from gateway.store import sql_counters
 from gateway.store.counters import Counter
@@ -20,11 +26,31 @@ RETRY_SECONDS = 5.0
 """After a group that could not be written. What it has is kept and added to."""
 
 
-class StoredBudgets:
-    """The spent amounts of a database. on_error: is called with each failure."""
+MAX_GROUPS = 64
+"""Groups of a budget that are remembered. Beyond them two become one each."""
 
-    def __init__(self, database: Database, on_error: Callable[[Exception], None]) -> None:
-        self._database, self._on_error = database, on_error
+MAX_UNCONFIRMED = 200
+"""Budgets that are confirmed at once."""
+
+
+class Group(Struct):
+    """What one group has written of a budget. total: what the database has had after it. at: of the loop's clock."""
+
+    total: int
+    amount: int
+    at: float
+
+
+class StoredBudgets:
+    """The spent amounts of a database (`counters.SpentBudgets`).
+
+    on_error: is called with each failure. remembers: groups are remembered until they are confirmed.
+    """
+
+    def __init__(self, database: Database, on_error: Callable[[Exception], None], remembers: bool = False) -> None:
+        self._database, self._on_error, self._remembers = database, on_error, remembers
+        self.order = asyncio.Lock()
+        self._groups: dict[tuple[str, int], list[Group]] = {}
         self._pending: dict[tuple[str, int], int] = {}
         self._flushing: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -49,6 +75,41 @@ class StoredBudgets:
         async with self._lock:  # what is being written is neither pending nor there
             stored = await self._database.read(partial(sql_counters.budgets, ids=ids))
         return {key: stored.get(key, 0) + self._pending.get(key, 0) for key in {*stored, *self._pending}}
+
+    async def written(self, counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
+        """Returns what the database has of these budgets. Raises StoreUnavailable."""
+        async with self._lock:
+            return await self._database.read(partial(sql_counters.budgets, ids=[counter.id for counter in counters]))
+
+    async def unwritten(self, budget: tuple[str, int], written: int) -> int:
+        """Returns what this process has spent that is not in this sum of the database."""
+        async with self._lock:  # of what is being written it is not known
+            groups = sum(group.amount for group in self._groups.get(budget, ()) if group.total > written)
+            return self._pending.get(budget, 0) + groups
+
+    def confirm(self, budgets: Iterable[tuple[str, int]], began: float) -> None:
+        """Forgets the groups of these budgets that were written before a moment of the loop's clock."""
+        for budget in budgets:
+            if groups := self._groups.get(budget):
+                if left := [group for group in groups if group.at >= began]:
+                    self._groups[budget] = left
+                else:
+                    del self._groups[budget]
+
+    def unconfirmed(self) -> Sequence[tuple[str, int]]:
+        """Returns some budgets of which groups are remembered, those first that have waited longest."""
+        return list(islice(self._groups, MAX_UNCONFIRMED))
+
+    def _remember(self, amounts: Mapping[tuple[str, int], int], totals: Mapping[tuple[str, int], int]) -> None:
+        now = asyncio.get_running_loop().time()
+        for budget, amount in amounts.items():
+            groups = self._groups.setdefault(budget, [])
+            groups.append(Group(totals[budget], amount, now))
+            if len(groups) > MAX_GROUPS:
+                self._groups[budget] = [
+                    Group(second.total, first.amount + second.amount, second.at)
+                    for first, second in zip(groups[::2], groups[1::2], strict=False)
+                ] + groups[len(groups) & ~1 :]
 
     async def claim(self, words: str, window: int) -> bool:
         """Returns whether no process that shares the database has claimed these words for a window of a budget before.
@@ -83,7 +144,9 @@ class StoredBudgets:
                 return
             self._pending = {}
             try:
-                await self._database.write(partial(sql_counters.add, kind=sql_counters.MONEY, amounts=amounts))
+                totals = await self._database.write(partial(sql_counters.spend, amounts=amounts))
+                if self._remembers:
+                    self._remember(amounts, totals)
             except BaseException:
                 for key, amount in amounts.items():
                     self._pending[key] = self._pending.get(key, 0) + amount

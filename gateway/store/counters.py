@@ -11,7 +11,8 @@ it is renewed: its process has died. Where the clock may be set (that of Redis, 
 WINDOW in the future count as well: nothing is forgotten because it was set back by less than a minute.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
@@ -175,12 +176,24 @@ class Counters(Protocol):
         """Says that a process is alive for so many seconds. Returns how many are: 1 where there is but one."""
         ...
 
-    def doubt(self, counters: Sequence[Counter]) -> None:
-        """Is called when a settlement of these did not arrive: what was spent is only stored elsewhere now."""
+    def watch(self, live: Callable[[], Iterable[Reservation]]) -> None:
+        """Is told how to learn which reservations have not been settled."""
         ...
 
-    async def compare(self, counters: Sequence[Counter]) -> None:
-        """Takes over what is stored elsewhere of these budgets, if that is more."""
+    def doubt(self, counters: Sequence[Counter]) -> None:
+        """Is called when nobody knows whether a settlement of these has arrived. What was spent is stored elsewhere."""
+        ...
+
+    def miss(self, counters: Sequence[Counter], money: int) -> None:
+        """Is called when something was spent of which these counters know nothing. It is stored elsewhere."""
+        ...
+
+    async def tell(self) -> None:
+        """Adds what was missed."""
+        ...
+
+    async def confirm(self) -> None:
+        """Makes sure that what was spent is still known, of budgets that have not been used since."""
         ...
 
     async def reconnect(self) -> None:
@@ -189,6 +202,39 @@ class Counters(Protocol):
 
     async def stop(self) -> None:
         """Frees connections."""
+        ...
+
+
+class SpentBudgets(Protocol):
+    """What was spent of budgets as a database has it, and what this process alone knows: it is written a moment later.
+
+    A budget is a pair of an id and a window. order: is held while counters are told what was spent and it is put here,
+    and while they are told what the database has.
+    """
+
+    order: asyncio.Lock
+
+    async def load(self, counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
+        """Returns what was spent, with what this process has not written yet. Raises StoreUnavailable."""
+        ...
+
+    async def written(self, counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
+        """Returns what the database has and no more. Raises StoreUnavailable."""
+        ...
+
+    async def unwritten(self, budget: tuple[str, int], written: int) -> int:
+        """Returns what this process has spent that was not in the database when that had so much."""
+        ...
+
+    def confirm(self, budgets: Iterable[tuple[str, int]], began: float) -> None:
+        """Forgets what was written before a moment of the event loop's clock.
+
+        Whoever reads the database for the shared counters from now on finds it there.
+        """
+        ...
+
+    def unconfirmed(self) -> Sequence[tuple[str, int]]:
+        """Returns some budgets of which something is written that may be forgotten once it is confirmed."""
         ...
 
 

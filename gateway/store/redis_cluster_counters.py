@@ -15,6 +15,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from gateway.store.counters import (
     Counter,
@@ -23,9 +24,10 @@ from gateway.store.counters import (
     Decision,
     Past,
     Reservation,
+    SpentBudgets,
 )
 from gateway.store.redis_cluster import RedisCluster
-from gateway.store.redis_counters import PREFIX, Mode, RedisCounters, Reply, Row, Spent, adopted
+from gateway.store.redis_counters import PREFIX, Entry, Finished, Mode, RedisCounters, Reply, Row, adopted
 from gateway.store.redis_scripts import Execute
 
 REFUSING_SECONDS = 1.0
@@ -44,7 +46,9 @@ MAX_SCRIPTS = 16
 class RedisClusterCounters(RedisCounters):
     """Counters in a cluster. The arguments are those of RedisCounters; the URL names one node."""
 
-    def __init__(self, url: str, spent: Spent, clock: Callable[[], float] | None = None, timeout: float = 1.0) -> None:
+    def __init__(
+        self, url: str, spent: SpentBudgets, clock: Callable[[], float] | None = None, timeout: float = 1.0
+    ) -> None:
         super().__init__(url, spent, clock, timeout)
         self._refusing: dict[str, float] = {}
         self._scripts = asyncio.Semaphore(MAX_SCRIPTS)
@@ -135,25 +139,43 @@ class RedisClusterCounters(RedisCounters):
                 self._refusing.pop(subject, None)
 
     async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
-        leases = await self._finish_all(adopted(reservations, past))
+        await self._join_unknown(reservations)
+        finished = await self._finish_all(adopted(reservations, past))
         for reservation, _ in reservations:
-            reservation.leases = {counter.subject: leases[counter.subject] for counter in reservation.counters}
+            reservation.leases = {counter.subject: finished[counter.subject].lease for counter in reservation.counters}
 
-    async def _finish(self, rows: Sequence[Row]) -> int:
-        await self._finish_all(rows)
-        return 0
+    async def _finish(self, rows: Sequence[Row]) -> Finished:
+        finished = (await self._finish_all(rows)).values()
+        foreign = [row for one in finished for row in one.foreign]
+        return Finished(0, foreign, any(one.is_marked for one in finished))
 
-    async def _finish_all(self, rows: Sequence[Row]) -> dict[str, int]:
-        """Ends, renews or adopts what was reserved. Returns the slot in which what is adopted lapses, by subject."""
+    async def _finish_all(self, rows: Sequence[Row]) -> dict[str, Finished]:
+        """Ends, renews or adopts what was reserved. Returns what became of it, by subject."""
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row.counter.subject, []).append(row)
         return dict(zip(groups, await asyncio.gather(*map(self._finish_one, groups.values())), strict=True))
 
-    async def _finish_one(self, rows: Sequence[Row]) -> int:
+    async def _finish_one(self, rows: Sequence[Row]) -> Finished:
         """Ends, renews or adopts what was reserved in the counters of one subject."""
         async with self._scripts:
             return await super()._finish(rows)
+
+    async def _try_to_join(self, entries: Mapping[Counter, Entry]) -> Sequence[tuple[int, bytes, Any]]:
+        groups: dict[str, dict[Counter, Entry]] = {}
+        for counter, entry in entries.items():
+            groups.setdefault(counter.subject, {})[counter] = entry
+        replies = await asyncio.gather(*map(self._join_one, groups.values()))
+        by_counter = {
+            counter: reply
+            for group, replies_of in zip(groups.values(), replies, strict=True)
+            for counter, reply in zip(group, replies_of, strict=True)
+        }
+        return [by_counter[counter] for counter in entries]
+
+    async def _join_one(self, entries: Mapping[Counter, Entry]) -> Sequence[tuple[int, bytes, Any]]:
+        async with self._scripts:
+            return await super()._try_to_join(entries)
 
     async def _disconnect(self) -> None:
         await self._cluster.reconnect()

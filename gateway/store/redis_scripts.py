@@ -2,9 +2,11 @@
 
 A counter is a hash. What was spent in a second is the field `s` with the second's number, what is reserved until a
 second the field `r` with its number; `t` and `l` are their sums, `f`, `n`, `i` and `j` the first and last of these
-numbers, `w` is the window of a budget, and `o` what was spent in windows before it. Time is Redis' own, so that
-gateways whose clocks differ agree. A key of another type is not ours and is replaced; keys that are not used for a
-while go by themselves.
+numbers, `w` is the window of a budget, and `o` what was spent in windows before it. `g` is the generation of a budget:
+a new one begins each time that what was spent of it is read from the database, `b` says how much that was, and `p` with
+the number of a process says which one that has joined. `m` is the name of a generation that somebody is about to begin.
+Time is Redis' own, so that gateways whose clocks differ agree. A key of another type is not ours and is replaced; keys
+that are not used for a while go by themselves.
 """
 
 import hashlib
@@ -49,12 +51,13 @@ local function advance(key, prefix, total, first, last, bound, latest)
 end
 
 local function load(key, slot, window_slots, lease_seconds)
-  local values = redis.pcall('HMGET', key, 't', 'f', 'n', 'l', 'i', 'j', 'w')
+  local values = redis.pcall('HMGET', key, 't', 'f', 'n', 'l', 'i', 'j', 'w', 'g', 'm')
   if values.err then
     redis.call('DEL', key)
     values = {}
   end
   local state = {key = key, spent = number(values[1]), window = tonumber(values[7] or nil)}
+  state.generation, state.mark = values[8] or nil, values[9] or nil
   state.first, state.last = tonumber(values[2] or nil) or 1, number(values[3])
   state.leased_first, state.leased_last = tonumber(values[5] or nil) or 1, number(values[6])
   if state.last > 0 then
@@ -110,6 +113,22 @@ local function turn(state, window, spent)
   windows[state.window] = state.spent
   keep(state, windows)
   state.spent, state.window = spent, window
+  redis.call('HSET', state.key, 'b', write(spent))
+end
+
+local function real_time()
+  local time = redis.call('TIME')
+  return string.format('%d.%06d', time[1], time[2])
+end
+
+-- The first generation after Redis had nothing, with which the names of those that follow begin.
+local function life(generation)
+  return generation and string.match(generation, '^[^-]*')
+end
+
+-- Whether somebody has marked the budget and may have read the database before it had what was written last.
+local function is_marked(state)
+  return state.mark and tonumber(state.mark) > tonumber(real_time()) - 10
 end
 
 local function save(state, ttl)
@@ -130,18 +149,19 @@ local slot, latest = math.floor(now), tonumber(ARGV[5])
 if latest and now > latest then return {3, string.format('%.6f', now)} end
 local admitted, states, missing, reserves = true, {}, {}, ARGV[4] ~= 'look'
 for index, key in ipairs(KEYS) do
-  local base = 5 + (index - 1) * 6
+  local base = 5 + (index - 1) * 7
   local state = load(key, slot, window_slots, lease_seconds)
   state.unit, state.limit, state.amount = ARGV[base + 1], tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
   state.ttl, state.earlier = tonumber(ARGV[base + 6]), 0
   if state.unit == 'money' then
     local window, before = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
-    if before and (not state.window or state.window == window) then
-      state.spent, state.window = math.max(state.spent, before), window
-    elseif state.window and state.window < window then
-      turn(state, window, before or 0)
-    elseif not state.window then
+    local generation = ARGV[base + 7]
+    if not state.window or not state.generation or (generation ~= '' and generation ~= state.generation) then
       missing[#missing + 1] = index
+    elseif before and state.window == window and before > state.spent then
+      missing[#missing + 1] = -index
+    elseif state.window < window then
+      turn(state, window, before or 0)
     elseif state.window > window then
       local windows = earlier(state)
       if before and before > (windows[window] or 0) then
@@ -172,7 +192,8 @@ for index, state in ipairs(states) do
     else lease(state, slot + lease_seconds, state.amount) end
   end
   local wait = 0
-  if state.unit ~= 'money' and state.last >= state.first then
+  if state.unit == 'money' then wait = state.generation
+  elseif state.last >= state.first then
     local left = state.spent
     for seen = state.first, state.last do
       left = left - number(redis.call('HGET', state.key, 's' .. seen))
@@ -185,7 +206,7 @@ for index, state in ipairs(states) do
   save(state, state.ttl)
   reply[#reply + 1] = write(state.spent + state.earlier)
   reply[#reply + 1] = write(state.reserved)
-  reply[#reply + 1] = string.format('%.3f', wait)
+  reply[#reply + 1] = state.unit == 'money' and wait or string.format('%.3f', wait)
 end
 return reply
 """
@@ -196,14 +217,22 @@ SETTLE = (
     + """
 local now, lease_seconds, window_slots = moment(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local slot, latest = math.floor(now), tonumber(ARGV[4])
-if latest and now > latest then return 0 end
+if latest and now > latest then return {0} end
+local marked, foreign = 0, {}
 for index, key in ipairs(KEYS) do
-  local base = 4 + (index - 1) * 8
+  local base = 4 + (index - 1) * 9
   local unit, reserved, leased = ARGV[base + 1], tonumber(ARGV[base + 2]), ARGV[base + 3]
   local spent, window, ttl = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5]), tonumber(ARGV[base + 6])
   local renewed, since = ARGV[base + 7], slot - tonumber(ARGV[base + 8])
   renewed = renewed == 'new' and slot + lease_seconds or tonumber(renewed)
   local state = load(key, slot, window_slots, lease_seconds)
+  if unit == 'money' and is_marked(state) then marked = 1 end
+  local is_foreign = unit == 'money' and ARGV[base + 9] ~= state.generation
+  if is_foreign and spent and spent > 0 then
+    foreign[#foreign + 1] = index
+  elseif is_foreign and life(state.generation) ~= life(ARGV[base + 9]) then
+    -- It was emptied, so nothing of this is reserved here: the process does that when it joins.
+  else
   if unit == 'requests' and not spent then
     -- A request that was refused elsewhere: it was counted in the second from which its lease runs.
     local counted = 's' .. (tonumber(leased) - lease_seconds)
@@ -230,10 +259,76 @@ for index, key in ipairs(KEYS) do
     windows[window] = (windows[window] or 0) + spent
     keep(state, windows)
   end
-  -- Also of a budget that was lost: what is reserved of it counts once its spent amount is known again.
-  if unit ~= 'money' or state.window or renewed then save(state, ttl) end
+  save(state, ttl)
+  end
 end
-return slot + lease_seconds
+return {slot + lease_seconds, marked, unpack(foreign)}
+"""
+)
+
+JOIN = (
+    _FUNCTIONS
+    + """
+local now, lease_seconds, window_slots, process = moment(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local slot, replies = math.floor(now), {}
+
+-- Adds what is under way in the process, which an empty Redis does not know.
+local function hold(state, leases)
+  for held, amount in string.gmatch(leases, '(%d+)=(%d+)') do
+    held = tonumber(held)
+    if held > slot and held <= slot + lease_seconds + window_slots then lease(state, held, tonumber(amount)) end
+  end
+end
+
+for index, key in ipairs(KEYS) do
+  local base = 4 + (index - 1) * 8
+  local mode, generation = ARGV[base + 1], ARGV[base + 4]
+  local window, ttl = tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
+  local before, unwritten, leases = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7]
+  local lived = life(ARGV[base + 8])
+  local state = load(key, slot, window_slots, lease_seconds)
+  local joined = state.window and state.generation == generation and mode == 'look'
+  if mode == 'begin' and state.mark == generation and is_marked(state) then
+    local name = (life(state.generation) or generation) .. '-' .. generation
+    if state.window and state.window > window then
+      local windows = earlier(state)
+      windows[window] = math.max(windows[window] or 0, tonumber(before) + unwritten)
+      keep(state, windows)
+      state.generation = state.generation or name
+    else
+      if state.window and state.window < window then turn(state, window, 0) end
+      state.window, state.spent, state.generation = window, tonumber(before) + unwritten, name
+      redis.call('HSET', key, 'b', before)
+      if lived ~= life(name) then hold(state, leases) end
+    end
+    redis.call('HDEL', key, 'm')
+    state.mark = nil
+    redis.call('HSET', key, 'g', state.generation, 'p' .. process, state.generation .. '/' .. write(window))
+    save(state, ttl)
+    joined = true
+  elseif mode == 'join' and state.generation == generation and state.window == window
+      and redis.call('HGET', key, 'b') == before then
+    local mine = generation .. '/' .. write(window)
+    if redis.call('HGET', key, 'p' .. process) ~= mine then
+      state.spent = state.spent + unwritten
+      if lived ~= life(generation) then hold(state, leases) end
+      redis.call('HSET', key, 'p' .. process, mine)
+      save(state, ttl)
+    end
+    joined = true
+  end
+  if joined then
+    replies[index] = {0, state.generation, is_marked(state) and 1 or 0}
+  elseif mode ~= 'mark' and state.generation and state.window == window then
+    replies[index] = {1, state.generation, redis.call('HGET', key, 'b') or '0'}
+  else
+    local mark = real_time()
+    redis.call('HSET', key, 'm', mark)
+    redis.call('EXPIRE', key, ttl)
+    replies[index] = {2, mark, 0}
+  end
+end
+return replies
 """
 )
 

@@ -9,7 +9,7 @@ here in the same rows when something faster does the counting (`load_budgets`, `
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -156,10 +156,19 @@ class SqlCounters:
         slot = None if self._database.is_postgresql else math.floor(self._clock())
         return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
 
+    def watch(self, live: Callable[[], Iterable[Reservation]]) -> None:
+        """Does nothing: what was committed is not lost."""
+
     def doubt(self, counters: Sequence[Counter]) -> None:
         """Does nothing: what is stored elsewhere is stored in the same rows."""
 
-    async def compare(self, counters: Sequence[Counter]) -> None:
+    def miss(self, counters: Sequence[Counter], money: int) -> None:
+        """Does nothing, for the same reason."""
+
+    async def tell(self) -> None:
+        """Does nothing, for the same reason."""
+
+    async def confirm(self) -> None:
         """Does nothing, for the same reason."""
 
     async def reconnect(self) -> None:
@@ -324,6 +333,13 @@ def _beat(connection: Connection, process: str, slot: int | None, seconds: int) 
     add(connection, PROCESS, {(process, slot + seconds): 1})
     alive = (columns.kind == PROCESS) & (columns.slot > slot)
     return int(connection.scalar(select(func.count(columns.counter.distinct())).where(alive)) or 0)
+
+
+def spend(connection: Connection, amounts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+    """Adds amounts by a budget's id and window. Returns what was spent of these budgets after that."""
+    add(connection, MONEY, amounts)
+    # Nobody else can have added anything to these rows since.
+    return budgets(connection, [id for id, _ in amounts])
 
 
 def budgets(connection: Connection, ids: Sequence[str] | None = None) -> dict[tuple[str, int], int]:

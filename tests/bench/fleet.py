@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, as pytes
 from gateway.store.counters import Counter, Reservation, Settlement, Unit
 from gateway.store.redis_counters import RedisCounters
 from support.redis_server import RedisProcess
+from support.spent_budgets import NothingSpent
 
 ROUND_TRIP = 0.0005
 """Seconds between a gateway and Redis, there and back, in one data centre."""
@@ -162,11 +163,7 @@ def capacity(setup: Setup, costs: Costs) -> float:
 
 async def measure(server: RedisProcess, rounds: int = 1_500) -> Costs:
     """Returns what the scripts cost this Redis: CPU time of the whole server, by the number of counters."""
-
-    async def nothing(counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
-        return {}
-
-    redis = RedisCounters(server.url, nothing, None, 20.0)
+    redis = RedisCounters(server.url, NothingSpent(), None, 20.0)
     points: dict[str, list[tuple[int, float]]] = {"admission": [], "settlement": []}
     for subjects in (("key",), ("key", "team"), ("key", "team", "gateway")):
         counters = [
