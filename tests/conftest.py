@@ -1,28 +1,28 @@
-"""Fixtures of the tests that talk to a running gateway. What they give is described in `support/app.py`."""
+"""Fixtures of the tests that talk to a running gateway. What they give is described in `support/app.py`.
+
+The process that gives the tests out to others reads this file as well and runs none of them, so that what takes long
+to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import marshal
 import os
 import signal
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
-from hypothesis import settings
 
-from support import databases
-from support.app import Gateway, demonstration
-from support.transcripts import property_of
+if TYPE_CHECKING:
+    import openai
 
-# Of properties that say nothing else themselves.
-settings.register_profile("the same every time", property_of())
-settings.load_profile("the same every time")
-
+    from support.app import Gateway
 
 # Each client, and each gateway, loads the certificates that it trusts, which takes longer than most tests. Nobody here
 # talks to a server that the system's authorities have signed.
@@ -37,6 +37,30 @@ gc.disable()
 for number in (signal.SIGHUP, signal.SIGINT):
     if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses how properties are tried that say nothing else themselves."""
+    if not config.getoption("numprocesses", None):
+        from hypothesis import settings
+
+        from support.transcripts import property_of
+
+        settings.register_profile("the same every time", property_of())
+        settings.load_profile("the same every time")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any], dict[str, Any]]:
+    """Packs a report for its way to the process that counts them: xdist would write value by value, in Python."""
+    report = yield
+    return {"packed": marshal.dumps(report)}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_from_serializable(data: dict[str, Any]) -> Generator[None, Any, Any]:
+    data.update(marshal.loads(data.pop("packed")))
+    return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +83,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def dropped_templates() -> Iterator[None]:
+    from support import databases
+
     yield
     asyncio.run(databases.drop_templates())
 
@@ -66,6 +92,8 @@ def dropped_templates() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Gateway]:
     """The gateway over the emulator: one for all tests that leave no trace in it."""
+    from support.app import demonstration
+
     with demonstration() as gateway:
         yield gateway
 

@@ -240,13 +240,17 @@ def fixed_endpoints(router: Router) -> dict[tuple[str, str], ASGIApp]:
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     # An earlier route with a parameter may match the same path, and the router would take that one.
     earlier: list[BaseRoute] = []
+    near: dict[str, list[BaseRoute]] = {}  # those of `earlier` that match a path, whatever the method
     for route in router.routes:
         if not isinstance(route, Route) or route.param_convertors:
             earlier.append(route)
+            near.clear()
             continue
         for method in route.methods or ():
             scope = {"type": "http", "method": method, "path": route.path}
-            if not any(one.matches(scope)[0] is Match.FULL for one in earlier):
+            if route.path not in near:
+                near[route.path] = [one for one in earlier if one.matches(scope)[0] is not Match.NONE]
+            if not any(one.matches(scope)[0] is Match.FULL for one in near[route.path]):
                 endpoints.setdefault((method, route.path), route.app)
     return endpoints
 

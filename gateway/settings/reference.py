@@ -1,6 +1,7 @@
 """The reference of the settings, made from their schema."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -24,14 +25,20 @@ class Description(Struct, frozen=True):
     repeated: bool
 
 
-def described(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[Description]:
-    """Yields every setting in the order of its declaration."""
+@cache
+def described() -> tuple[Description, ...]:
+    """Returns every setting in the order of its declaration."""
+    # Kept, since to read the types takes as long as a server's start does otherwise, and each start asks four times.
+    return tuple(_described(Settings, ""))
+
+
+def _described(kind: type[Struct], prefix: str) -> Iterator[Description]:
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.StructType)
     for field in info.fields:
         path = f"{prefix}{field.encode_name}"
         if isinstance(field.type, msgspec.inspect.StructType):
-            yield from described(field.type.cls, f"{path}.")
+            yield from _described(field.type.cls, f"{path}.")
             continue
         described_type, texts, names = field.type, [], ()
         while isinstance(described_type, msgspec.inspect.Metadata):
