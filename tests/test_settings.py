@@ -319,6 +319,16 @@ WRONG: tuple[tuple[str, str, str], ...] = (
         UPSTREAM.format(name="eu", more='names = {"b" = "x"}'),
         "upstreams.eu.names: 'b' is not among its models",
     ),
+    (
+        "an upstream of a model that requests resolve to another",
+        UPSTREAM.format(name="eu", more="").replace('"a"', '"command-r-plus"'),
+        "upstreams.eu.models: 'command-r-plus' means 'command-r-plus-08-2024' in requests: write that",
+    ),
+    (
+        "a name for a model that requests resolve to another",
+        UPSTREAM.format(name="eu", more='names = {"command-r" = "x"}').replace('"a"', '"command-*"'),
+        "upstreams.eu.names: 'command-r' means 'command-r-08-2024' in requests: write that",
+    ),
     ("a host with a scheme", 'allowed_hosts = ["http://a.example"]', "allowed_hosts: 'http://a.example' is not a host"),
 )
 

@@ -10,11 +10,13 @@ from gateway.settings.schema import (
     DEFAULT_UPSTREAM,
     JwtSettings,
     LedgerSettings,
+    NamedUpstream,
     SettingError,
     Settings,
 )
 from translators.core.capabilities import EMBEDDERS
-from translators.core.model_names import resolve
+from translators.core.contracts import Policy
+from translators.core.model_names import PREFIX, resolve
 
 SHORT_MASTER_KEY = 16
 """Characters below which a master key may be guessed."""
@@ -133,6 +135,7 @@ def _check_origin(origin: str) -> None:
         raise SettingError(f"cors_origins: '{origin}' is not an origin as browsers send it: write '{origin.lower()}'")
 
 
+_GLOB = re.compile(r"[*?\[]")
 _UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
@@ -154,11 +157,24 @@ def _check_upstreams(settings: Settings) -> None:
             raise SettingError(f"{where}.api_key: it is also the master key")
         if not upstream.models and not upstream.stored_resources:
             raise SettingError(f"{where}.models: nothing is routed there; name models, or '*'")
-        for model in upstream.names:
-            if not any(fnmatchcase(model, pattern) for pattern in upstream.models):
-                raise SettingError(f"{where}.names: '{model}' is not among its models")
+        _check_routed(where, upstream, settings.policy)
     if sum(upstream.stored_resources for upstream in settings.upstreams.values()) > 1:
         raise SettingError("upstreams: stored_resources is for one of them: an id does not say where it is from")
+
+
+def _check_routed(where: str, upstream: NamedUpstream, policy: Policy) -> None:
+    """Raises SettingError for a model by a name that no request is routed by."""
+    for model in upstream.names:
+        if not any(fnmatchcase(model, pattern) for pattern in upstream.models):
+            raise SettingError(f"{where}.names: '{model}' is not among its models")
+        if (routed := resolve(model, policy)) != model:
+            raise SettingError(f"{where}.names: '{model}' means '{routed}' in requests: write that")
+    patterns = [pattern.removeprefix(PREFIX) for pattern in upstream.models]
+    # What is meant for this upstream alone would go to the default one without a word.
+    for model in upstream.models:
+        routed = resolve(model, policy)
+        if not _GLOB.search(model) and not any(fnmatchcase(routed, pattern) for pattern in patterns):
+            raise SettingError(f"{where}.models: '{model}' means '{routed}' in requests: write that")
 
 
 def upstream_key_variable(name: str) -> str:
