@@ -729,7 +729,7 @@ def test_failures_say_what_happened(chromium: Browser, gateway: Gateway) -> None
         page.get_by_role("button", name="Try again").first.click()
         expect(page.get_by_role("heading", name="How it is doing")).to_be_visible()
         # The gateway is gone, and back: what failed meanwhile comes by itself.
-        window.visit("calls")
+        window.visit("calls?key=agent")
         expect(page.locator("tr[data-row]").first).to_be_visible()
         window.context.set_offline(True)
         away = page.locator(".away").get_by_text("The gateway has not answered since")
@@ -760,6 +760,16 @@ def test_failures_say_what_happened(chromium: Browser, gateway: Gateway) -> None
         failed.get_by_role("button", name="Try again").click()
         expect(page.locator(".turn.assistant")).to_have_count(2)
         expect(failed).to_have_count(0)
+        # What came of an answer before it is stopped stays, and the next message goes on from it.
+        page.get_by_label("Message").fill("Count to 60 [x-emulator-fault: slow=0.1]")
+        page.get_by_role("button", name="Send", exact=True).press("Enter")
+        words = page.locator(".turn.assistant .words")
+        expect(words.nth(2)).to_contain_text("3")
+        page.get_by_role("button", name="Stop").press("Enter")
+        expect(page.locator(".turn.assistant").nth(2)).to_contain_text("stopped")
+        page.get_by_label("Message").fill("Hello")
+        page.get_by_role("button", name="Send", exact=True).click()
+        expect(words).to_have_count(4)
 
 
 def test_without_keys_everything_is_there_at_once(chromium: Browser) -> None:

@@ -4,7 +4,7 @@
  */
 import { batch, computed, effect, html, useEffect, useLayoutEffect, useRef, useState } from "./html.mjs";
 import { ApiError, awaySince, ownKey, recovered, request, session, sessionOver } from "./api.mjs";
-import { clockText } from "./format.mjs";
+import { clockText, countOf } from "./format.mjs";
 
 const PATH = "/console/session";
 const RENEW_MS = 60_000;
@@ -51,10 +51,10 @@ async function checkSession() {
 function reasonText() {
   const { code, message } = /** @type {import("./api.mjs").ApiError} */ (sessionOver.value);
   if (code === "invalid_api_key") return "Its key is not valid any more: it was rotated or deleted, or has expired.";
-  return ["missing_api_key", "session_over"].includes(code) ? `Nobody used it for ${idleMinutes()} minutes, or it was ended elsewhere.` : message;
+  return ["missing_api_key", "session_over"].includes(code) ? `Nobody used it for ${idleText()}, or it was ended elsewhere.` : message;
 }
 
-const idleMinutes = () => Math.max(1, Math.round((session.value?.idle_seconds ?? 0) / 60));
+const idleText = () => countOf(Math.max(1, Math.round((session.value?.idle_seconds ?? 0) / 60)), "minute");
 
 /** While somebody uses the page their session goes on; while it only refreshes itself, it does not. */
 let renewed = Date.now();
@@ -153,7 +153,7 @@ function SignInForm({ children }) {
     <p class="error-text" id="sign-in-error" role="alert">${error}</p>
     <button class="primary" disabled=${busy || !key}>${busy ? "Signing in …" : "Sign in"}</button>
     ${isExposed() && html`<p class="warn small" role="note">This page came over plain http: whoever is on the way can read the key.</p>`}
-    <p class="muted small">The session ends after ${idleMinutes()} minutes without use.</p>
+    <p class="muted small">The session ends after ${idleText()} without use.</p>
   </form>`;
 }
 
