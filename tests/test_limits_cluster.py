@@ -145,6 +145,24 @@ def test_a_node_that_is_gone_is_an_unavailable_cluster(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_what_a_node_begins_too_late_does_nothing(nodes: Nodes) -> None:
+    """Each has a clock of its own, which the first answer has told."""
+
+    async def main() -> None:
+        shared, id = counters(nodes), secrets.token_hex(6)
+        wanted = [limit("key", 100, id), Counter(f"team:{id}:budget:total", "money", 1_000)]
+        reserved = await shared.reserve(wanted, 0, 0, 20.0)
+        assert reserved.admitted
+        # Its caller has gone a second ago.
+        with pytest.raises(CountersUnavailable, match="too late"):
+            await shared.reserve(wanted, 0, 100, -1.0)
+        states = (await shared.reserve(wanted, 0, 0, 20.0)).states
+        assert [(one.spent, one.reserved) for one in states] == [(2, 0), (0, 0)]
+        await shared.stop()
+
+    asyncio.run(main())
+
+
 def test_a_database_number_is_refused() -> None:
     with pytest.raises(ValueError, match="no numbered databases"):
         RedisCluster("redis://127.0.0.1:6379/3", 1.0)

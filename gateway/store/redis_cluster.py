@@ -116,6 +116,11 @@ class RedisCluster:
         self._starts = [start for start, _ in ranges]
         self._masters = [address for _, address in ranges]
 
+    def address_of(self, key: str) -> Address | None:
+        """Returns the address of the node that has this key, None while that is not known."""
+        position = bisect_right(self._starts, key_slot(key.encode())) - 1
+        return self._masters[position] if position >= 0 else None
+
     def _address(self, slot: int) -> Address:
         position = bisect_right(self._starts, slot) - 1
         if position < 0:

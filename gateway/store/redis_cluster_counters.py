@@ -27,7 +27,18 @@ from gateway.store.counters import (
     SpentBudgets,
 )
 from gateway.store.redis_cluster import RedisCluster
-from gateway.store.redis_counters import PREFIX, Entry, Finished, Mode, RedisCounters, Reply, Row, adopted
+from gateway.store.redis_counters import (
+    PREFIX,
+    Entry,
+    Finished,
+    Mode,
+    RedisCounters,
+    Reply,
+    Row,
+    Server,
+    adopted,
+    moment_after,
+)
 from gateway.store.redis_scripts import Execute
 
 REFUSING_SECONDS = 1.0
@@ -59,17 +70,21 @@ class RedisClusterCounters(RedisCounters):
     def _execute_at(self, key: str) -> Execute:
         return partial(self._cluster.execute, key)
 
-    def _at_redis(self, until: float) -> str:
-        """Returns nothing: each node has a clock of its own. What comes too late lapses."""
-        return ""
+    def _server_of(self, key: str) -> Server:
+        return self._cluster.address_of(key)
+
+    def _at_redis(self, key: str, until: float) -> str:
+        """Returns nothing for a node whose clock is not known yet. What comes too late there lapses."""
+        return super()._at_redis(key, until) if self._server_of(key) is not None else ""
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
-        admission = _Admission(counters, tokens, money)
+        until = moment_after(seconds)
+        admission = _Admission(counters, tokens, money, until)
         decision = await self._try_to_reserve(admission)
         refusing = {subject for subject, reply in admission.replies.items() if not reply.admitted}
         if refusing and not refusing & admission.leading:
             await asyncio.sleep(SECOND_TRY_SECONDS)
-            decision = await self._try_to_reserve(_Admission(counters, tokens, money))
+            decision = await self._try_to_reserve(_Admission(counters, tokens, money, until))
         return decision
 
     async def _try_to_reserve(self, admission: "_Admission") -> Decision:
@@ -93,7 +108,7 @@ class RedisClusterCounters(RedisCounters):
     async def _ask(self, admission: "_Admission", modes: Mapping[str, Mode]) -> None:
         """Calls the script of each subject, all at once. Raises CountersUnavailable if one does not answer."""
         calls = (
-            self._decide(admission.counters_of(subject), admission.tokens, admission.money, mode)
+            self._decide(admission.counters_of(subject), admission.tokens, admission.money, mode, admission.until)
             for subject, mode in modes.items()
         )
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -192,11 +207,12 @@ class _Admission:
     """One request on its way through the subjects of its counters.
 
     groups: positions of counters, by their subject. leading: the subjects that the others wait for. replies: of
-    those that were asked. reserved: the subjects in which something is reserved.
+    those that were asked. reserved: the subjects in which something is reserved. until: when its caller has
+    gone, by the monotonic clock, 0 for never.
     """
 
-    def __init__(self, counters: Sequence[Counter], tokens: int, money: int) -> None:
-        self._counters, self.tokens, self.money = counters, tokens, money
+    def __init__(self, counters: Sequence[Counter], tokens: int, money: int, until: float) -> None:
+        self._counters, self.tokens, self.money, self.until = counters, tokens, money, until
         self.groups: dict[str, list[int]] = {}
         for position, counter in enumerate(counters):
             self.groups.setdefault(counter.subject, []).append(position)

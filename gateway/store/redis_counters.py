@@ -11,6 +11,7 @@ share the work in `redis_cluster_counters.py`. Imported only if the settings ask
 """
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +63,9 @@ IDLE_SECONDS = 2 * (WINDOW + LEASE)
 
 BUDGET_SECONDS = 40 * 86_400
 """After so long without use, the counter of a budget goes; the database has it still."""
+
+Server: TypeAlias = tuple[str, int] | None
+"""The address of one server of several; None for the only one."""
 
 Budget: TypeAlias = tuple[str, int]
 """An id and a window."""
@@ -131,8 +135,8 @@ class RedisCounters:
     ) -> None:
         """Connects to nothing yet. timeout: seconds. Raises ValueError for a bad URL."""
         self._spent, self._clock, self._timeout = spent, clock, timeout
-        # What Redis' clock has more than ours, at most; None until it was asked.
-        self._ahead: float | None = None
+        # What the clock of each server has more than ours, at most, once it was asked.
+        self._ahead: dict[Server, float] = {}
         self._reserve, self._settle, self._beat = Script(RESERVE), Script(SETTLE), Script(BEAT)
         self._join_script, self._process = Script(JOIN), secrets.token_hex(4)
         self._connect(url, timeout)
@@ -166,15 +170,15 @@ class RedisCounters:
         return spent
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
-        reply = await self._decide(counters, tokens, money, seconds=seconds)
+        reply = await self._decide(counters, tokens, money, until=moment_after(seconds))
         return Decision(reply.admitted, reply.states, reply.lease)
 
     async def _decide(
-        self, counters: Sequence[Counter], tokens: int, money: int, mode: Mode = "", seconds: float = 0.0
+        self, counters: Sequence[Counter], tokens: int, money: int, mode: Mode = "", until: float = 0.0
     ) -> Reply:
-        """Calls the script, again where this process has to join a budget before."""
-        until = time.monotonic() + seconds if seconds else 0.0
+        """Calls the script, again where this process has to join a budget before. until: of our monotonic clock."""
         for _ in range(MAX_TRIES):
+            began = time.monotonic()
             generations = [self._generation(counter) for counter in counters]
             reply = await self._call_reserve(counters, generations, tokens, money, mode, until)
             if reply[0] != MISSING:
@@ -182,14 +186,19 @@ class RedisCounters:
             await self._recover(counters, generations, reply[1])
         else:
             raise CountersUnavailable("Redis loses budgets as fast as they are put in")
+        server = self._server_of(self._key(counters[0]))
         if reply[0] == LATE:
             # Or its clock was set forward: then the next one is right.
-            self._ahead = max(self._ahead or 0.0, float(reply[1]) - time.monotonic())
+            ahead = float(reply[1]) - time.monotonic()
+            self._ahead[server] = max(self._ahead.get(server, ahead), ahead)
             raise CountersUnavailable("Redis came to it too late")
+        ahead = float(reply[2]) - began
+        if ahead < self._ahead.get(server, math.inf):
+            self._ahead[server] = ahead
         if self._before:
             self._compare(counters)
         states = []
-        for counter, at in zip(counters, range(2, len(reply), 3), strict=True):
+        for counter, at in zip(counters, range(3, len(reply), 3), strict=True):
             spent, reserved, last = int(reply[at]), int(reply[at + 1]), reply[at + 2]
             if counter.unit == "money":
                 self._generations.setdefault((counter.id, counter.window), last.decode())
@@ -207,7 +216,7 @@ class RedisCounters:
         mode: Mode,
         until: float,
     ) -> list[Any]:
-        values: list[Any] = [self._now(), LEASE, WINDOW, mode, self._at_redis(until)]
+        values: list[Any] = [self._now(), LEASE, WINDOW, mode, self._at_redis(self._key(counters[0]), until)]
         for counter, generation in zip(counters, generations, strict=True):
             amount, spent = counter.amount(tokens, money), self._before.get(counter.id, "")
             values += (counter.unit, counter.limit, amount, counter.window, spent, _seconds(counter), generation)
@@ -428,7 +437,8 @@ class RedisCounters:
         if not rows:
             return Finished(0, (), False)
         keys: list[str] = []
-        values: list[Any] = [self._now(), LEASE, WINDOW, self._at_redis(time.monotonic() + self._timeout)]
+        until = self._at_redis(self._key(rows[0].counter), time.monotonic() + self._timeout)
+        values: list[Any] = [self._now(), LEASE, WINDOW, until]
         for row in rows:
             counter = row.counter
             keys.append(self._key(counter))
@@ -457,7 +467,7 @@ class RedisCounters:
         """Says that a process is alive for so many seconds. Returns how many are."""
         began = time.monotonic()
         alive, whole, micro = map(int, await self._call(self._beat, [PROCESSES], [process, seconds]))
-        self._ahead = whole + micro / 1_000_000 - began
+        self._ahead[self._server_of(PROCESSES)] = whole + micro / 1_000_000 - began
         return alive
 
     def doubt(self, counters: Sequence[Counter]) -> None:
@@ -486,15 +496,28 @@ class RedisCounters:
         """Returns what sends a command to the server that has this key."""
         return self._redis.execute_command
 
-    def _at_redis(self, until: float) -> str:
-        """Returns a moment of our monotonic clock as Redis' clock has it, or later; empty where that is not known."""
-        return f"{until + self._ahead:.6f}" if until and self._ahead is not None and self._clock is None else ""
+    def _server_of(self, key: str) -> Server:
+        """Returns which server has this key, and None where that is not known."""
+        return None
+
+    def _at_redis(self, key: str, until: float) -> str:
+        """Returns a moment of our monotonic clock as the clock of a key's server has it, or later.
+
+        Empty where that is not known.
+        """
+        ahead = self._ahead.get(self._server_of(key))
+        return f"{until + ahead:.6f}" if until and ahead is not None and self._clock is None else ""
 
     def _now(self) -> float | str:
         return self._clock() if self._clock is not None else ""
 
     def _key(self, counter: Counter) -> str:
         return PREFIX + counter.id
+
+
+def moment_after(seconds: float) -> float:
+    """Returns when so many seconds are over, by the monotonic clock; 0 for as long as it takes."""
+    return time.monotonic() + seconds if seconds else 0.0
 
 
 def _leased(reservation: Reservation, all: bool = False) -> Iterable[tuple[Counter, int]]:

@@ -185,7 +185,7 @@ if #missing > 0 then
   end
   return {2, missing}
 end
-local reply = {admitted and 1 or 0, slot + lease_seconds}
+local reply = {admitted and 1 or 0, slot + lease_seconds, real_time()}
 for index, state in ipairs(states) do
   if admitted and reserves then
     if state.unit == 'requests' then spend(state, slot, state.amount)
