@@ -687,10 +687,16 @@ def test_what_was_typed_outlives_the_session(chromium: Browser, gateway: Gateway
         create.click()
         expect(page.get_by_role("dialog")).to_contain_text("typed-before")
         page.get_by_role("button", name="I have it").click()
-        # Nobody touches anything: what is shown goes out of sight when the session is over.
+        # Nobody touches anything: what is shown goes out of sight when the session is over, and asks for nothing more.
+        window.visit("start")
+        expect(page.get_by_role("heading", name="Waiting for your first call")).to_be_visible()
         window.context.clear_cookies()
         page.clock.fast_forward(1_802_000)
         expect(over).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        window.requested.clear()
+        page.clock.run_for(20_000)
+        assert window.requested == []
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 /** The first run: what this gateway is, a key with one click, the first call in the reader's language, and its coming. */
-import { get, post, session, useData } from "../scripts/api.mjs";
+import { get, post, session, sessionOver, useData } from "../scripts/api.mjs";
 import { costText, durationText } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Code, CodeTabs, Facts, PageHead } from "../scripts/parts.mjs";
@@ -68,7 +68,7 @@ function FirstCall({ since }) {
     let current = true;
     const look = async () => {
       try {
-        const page = document.hidden ? null : await get("/audit", { kind: "call", since: began, limit: 1 });
+        const page = document.hidden || sessionOver.value ? null : await get("/audit", { kind: "call", since: began, limit: 1 });
         if (!current) return;
         setError(null);
         if (page?.data.length) {
