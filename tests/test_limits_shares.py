@@ -117,6 +117,27 @@ def test_a_share_becomes_another_one_when_there_are_more_processes() -> None:
     assert shares.admitted(REQUESTS, among=[0]) == [28], "a third of the 89 that are left, of which one is taken"
 
 
+@pytest.mark.parametrize(("counter", "stored", "admitted"), [(REQUESTS, 0, 30), (PARALLEL, 0, 3), (BUDGET, 900, 0)])
+@pytest.mark.parametrize("seconds", [0, 2 * FORGOTTEN])
+def test_a_process_that_has_not_served_a_key_of_late_has_its_share_of_all(
+    counter: Counter, stored: int, admitted: int, seconds: int
+) -> None:
+    """It does not know that another one has taken everything; of a budget the database does."""
+    shares = Shares(stored=stored)
+    if seconds:
+        shares.all[1].see((counter,), Decision(False, [CounterState(0, 0)]), 0, 0)
+        shares.now += seconds
+    for _ in range(counter.limit // 100 or counter.limit):
+        shares.all[0].see((counter,), Decision(True, [CounterState(0, 0)]), 0, 100)
+    assert shares.admitted(counter, 100, among=[1]) == [admitted]
+
+
+def test_a_share_of_less_than_one_is_one() -> None:
+    shares = Shares()
+    few = Counter("key:k:requests", "requests", 2)
+    assert shares.admitted(few) == [1, 1, 1], "one request for each process"
+
+
 def test_of_a_budget_that_was_not_used_of_late_the_database_knows_more() -> None:
     shares = Shares(stored=600)
     shares.share(BUDGET, (0, 0, 0))
@@ -173,6 +194,44 @@ def test_a_cluster_adopts() -> None:
     with redis_cluster() as servers:
         clock = Clock()
         asyncio.run(adopt(RedisClusterCounters(servers[0].url, NothingSpent(), clock, 20.0), clock))
+
+
+class Lost:
+    """What a process has of shared counters that it cannot reach."""
+
+    def lacks(self, counters: Sequence[Counter]) -> bool:
+        return False
+
+    def miss(self, counters: Sequence[Counter], money: int) -> None: ...
+
+    def doubt(self, counters: Sequence[Counter]) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        async def away(*arguments: Any) -> None:
+            raise CountersUnavailable("away")
+
+        return away
+
+
+def test_a_process_that_alone_has_lost_redis_admits_its_share_beside_the_limit(tmp_path: Path) -> None:
+    with redis_process() as redis:
+
+        async def main() -> None:
+            async with gateways(redis.url, tmp_path, 3, timeout=20.0, workers=3) as running:
+
+                async def fill(gateway: Any) -> int:
+                    count = 0
+                    while await gateway.reserve(REQUESTS) is not None:
+                        count += 1
+                    return count
+
+                shared: Any = running[0].counters
+                redis_of_the_first, shared._shared = shared._shared, Lost()
+                alone, others = await fill(running[0]), sum([await fill(gateway) for gateway in running[1:]])
+                await redis_of_the_first.stop()
+                assert (alone, others) == (REQUESTS.limit // 3, REQUESTS.limit)
+
+        asyncio.run(main())
 
 
 # --- a Redis that is frozen ---------------------------------------------------------------------------------
