@@ -5,7 +5,9 @@ Closing a socket on unread bytes resets it, and a reset takes back what was sent
 
 from __future__ import annotations
 
+import errno
 import socket
+from asyncio import selector_events
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -151,6 +153,17 @@ def test_a_caller_who_never_stops_is_reset(port: int, monkeypatch: pytest.Monkey
 
 def test_a_caller_who_never_closes_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_connection, "LINGER_SECONDS", 0.05)
+    with closed_by_the_server(port) as connection:
+        awaited(lambda: is_reset(connection))
+
+
+def test_a_caller_who_has_torn_the_connection_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that knows of it, in a loop that does not yet."""
+
+    def write_eof(transport: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(selector_events._SelectorSocketTransport, "write_eof", write_eof)  # type: ignore[attr-defined]
     with closed_by_the_server(port) as connection:
         awaited(lambda: is_reset(connection))
 

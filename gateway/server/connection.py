@@ -416,7 +416,12 @@ class Connection(H11Protocol):
     def _linger(self) -> None:
         """Says that nothing more follows, and discards what comes until the caller has closed, or for a while."""
         if self._transport.can_write_eof():  # TLS cannot
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            # The caller has torn the connection, which nobody has told us yet: there is nothing to wait for.
+            except OSError:
+                self.close()
+                return
         self._linger_timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
         self._idle.lingering[self] = None
 

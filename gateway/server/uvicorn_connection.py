@@ -325,11 +325,15 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._idle.lingering[self] = None
         self.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self._loop.call_later(LINGER_SECONDS, self.transport.close)
-        else:
-            self.transport.close()
+        try:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+                self._loop.call_later(LINGER_SECONDS, self.transport.close)
+                return
+        # The caller has torn the connection, which nobody has told us yet: there is nothing to wait for.
+        except OSError:
+            pass
+        self.transport.close()
 
     def close(self) -> None:
         """Closes the connection once what was written has left, and never waits for that longer than for a write."""
