@@ -348,3 +348,34 @@ def test_a_head_is_made_of_its_lines() -> None:
         == "GET / HTTP/1.1\r\nhost: a\r\nx: ü\r\n\r\n".encode()
     )
     assert encode_head([("x", "1")]) == b"x: 1\r\n\r\n" and encode_head([]) == b"\r\n"
+
+
+def test_each_call_has_its_own_time_for_the_head_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One timer serves the calls of a connection: it neither ends a later call early nor lets a shorter one wait."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+        now, started = client.loop.time(), 0
+        call_at = client.loop.call_at
+
+        def counting(*arguments: Any, **options: Any) -> asyncio.TimerHandle:
+            nonlocal started
+            started += 1
+            return call_at(*arguments, **options)
+
+        connection = await client._connect(now + 60)
+        monkeypatch.setattr(client.loop, "call_at", counting)
+        for seconds in (60.0, 70.0, 80.0):
+            response = await connection.request(request, b"", now + seconds, LIMIT, True, True)
+            assert await response.content.read() == b'{"fine":true}'
+            connection._in_use = True
+        assert started == 1
+        waiting = asyncio.ensure_future(connection.request(request, b"", now + 90.0, LIMIT, True, True))
+        await asyncio.sleep(0)
+        connection._on_timer()  # that of the first call
+        assert not waiting.done()
+        assert await (await waiting).content.read() == b'{"fine":true}'
+        with pytest.raises(TimeoutError):
+            await connection.request(request, b"", client.loop.time(), LIMIT, True, True)
+
+    over(OK, check)

@@ -306,6 +306,11 @@ class Connection(asyncio.BufferedProtocol):
         self._in_use = False
         self._lost = False
         self._writable: asyncio.Future[None] | None = None
+        self._deadline = 0.0  # of the head that is waited for
+        self._timer: asyncio.TimerHandle | None = (
+            None  # one serves all requests: it looks at the deadline when it fires
+        )
+        self._timer_at = 0.0
         self.idle_since = 0.0
 
     # --- what the transport calls --------------------------------------------------------------------------
@@ -348,6 +353,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost, self._clean = True, False
+        if self._timer is not None:
+            self._timer.cancel()
         self._client.forget(self)
         if self._until_eof and error is None and self._body is not None:
             self._body.feed_eof()
@@ -433,7 +440,7 @@ class Connection(asyncio.BufferedProtocol):
         self._limit, self._decoded, self._until_eof = limit, decoded, False
         self._buffer = self._client.stream_buffer if streamed else self._client.whole_buffer
         waiting = self._head = loop.create_future()
-        timer = loop.call_at(deadline, self._fail, TimeoutError())
+        self._watch(deadline)
         try:
             if len(body) <= WRITE_BLOCK:
                 self.transport.write(head + body)
@@ -448,8 +455,25 @@ class Connection(asyncio.BufferedProtocol):
         except BaseException:
             self.abort()
             raise
-        finally:
-            timer.cancel()
+
+    def _watch(self, deadline: float) -> None:
+        """Fails the head that is waited for when this time of the loop's clock has come."""
+        self._deadline = deadline
+        # A timer that fires too early sets itself again; only one that would fire too late is replaced.
+        if self._timer is not None and self._timer_at > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer, self._timer_at = self._client.loop.call_at(deadline, self._on_timer), deadline
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._lost or self._head is None or self._head.done():
+            return
+        if self._client.loop.time() < self._deadline:
+            self._watch(self._deadline)
+        else:
+            self._fail(TimeoutError())
 
     async def _write(self, body: bytes, waiting: "asyncio.Future[Response]") -> bool:
         """Writes a large body as the other side takes it, until a response comes. Returns whether all was written."""
