@@ -663,7 +663,7 @@ def test_a_key_that_is_blocked_is_signed_out(chromium: Browser, gateway: Gateway
 
 def test_what_was_typed_outlives_the_session(chromium: Browser, gateway: Gateway) -> None:
     """The session ends under a form, which waits below the question for a key. The page's clock is the test's."""
-    with console(chromium, gateway) as window:
+    with console(chromium, gateway, new=True) as window:
         page = window.page
         page.clock.install()
         window.sign_in(MASTER_KEY, "keys")
@@ -713,7 +713,7 @@ def test_failures_say_what_happened(chromium: Browser, gateway: Gateway) -> None
     """What is refused, limited, away or gone is never shown as nothing, and goes on by itself where it can."""
     admin = gateway.ask("POST", "/key/generate", {"role": "admin", "key_alias": "demoted"}).body
     limited = gateway.ask("POST", "/key/generate", {"key_alias": "limited", "rpm_limit": 1}).body["key"]
-    with console(chromium, gateway) as window:
+    with console(chromium, gateway, new=True) as window:
         page = window.sign_in(admin["key"], "keys")
         alert = page.get_by_role("alert")
         page.get_by_role("button", name="New key").click()
@@ -874,7 +874,7 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
 
 def test_nothing_is_asked_while_nobody_looks(chromium: Browser, gateway: Gateway) -> None:
     """A hidden page asks the gateway for nothing, and goes on when it is seen again. The page's clock is the test's."""
-    with console(chromium, gateway) as window:
+    with console(chromium, gateway, new=True) as window:
         page = window.page
         page.clock.install()
         window.sign_in(MASTER_KEY)

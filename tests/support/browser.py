@@ -24,6 +24,8 @@ AXE = Path(__file__).resolve().parents[1] / "node" / "node_modules" / "axe-core"
 SECONDS = 30_000
 """Milliseconds for which an expectation is waited for: it says how slow a machine may be, not how fast."""
 
+VIEWPORT: Any = {"width": 1280, "height": 800}
+
 expect.set_options(timeout=SECONDS)
 
 
@@ -49,15 +51,15 @@ def browser() -> Iterator[Browser]:
         try:
             yield launched
         finally:
+            _left.pop(launched, None)
             launched.close()
 
 
 class Console:
     """The console in a window of its own. Whatever it asks another host for, or fails at, is in `wrong`."""
 
-    def __init__(self, browser: Browser, gateway: Gateway, **options: Any) -> None:
-        values = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
-        self.gateway, self.context = gateway, browser.new_context(**values)
+    def __init__(self, browser: Browser, gateway: Gateway) -> None:
+        self.gateway, self.context = gateway, browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
         self.context.set_default_timeout(SECONDS)
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
@@ -139,22 +141,45 @@ class Console:
         )
         return [str(one) for one in self.page.evaluate(wide)]
 
-    def close(self) -> None:
-        """Closes the window. AssertionError for anything wrong that happened in it."""
-        self.context.close()
-        assert not self.wrong, self.wrong
+    def leave(self) -> None:
+        """Leaves the console and forgets what it knows. AssertionError where that cannot be."""
+        if self.page.url.startswith(self.gateway.url):
+            self.page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        self.page.goto("about:blank")
+        assert not self.page.evaluate("'__pwClock' in globalThis"), "a test that installs a clock wants a new window"
+        self.context.clear_cookies()
+        self.page.set_viewport_size(VIEWPORT)
+        self.page.emulate_media(color_scheme="light")
+        self.requested.clear()
+
+
+_left: dict[Browser, Console] = {}
+"""The window of each browser that nobody is in."""
 
 
 @contextmanager
-def console(browser: Browser, gateway: Gateway, **options: Any) -> Iterator[Console]:
-    """The console in a window of its own, with cookies of its own."""
-    window = Console(browser, gateway, **options)
+def console(browser: Browser, gateway: Gateway, *, new: bool = False) -> Iterator[Console]:
+    """The console in a window that remembers nothing of the tests before. AssertionError for what went wrong in it.
+
+    A new window means new processes, a second of CPU each time. So it is the one that the test before has left, unless
+    that failed; a test that changes more than its page, such as the clock or the network, wants a `new` one.
+    """
+    window = None if new else _left.pop(browser, None)
+    if window is None:
+        window = Console(browser, gateway)
+    window.gateway = gateway
+    reusable = False
     try:
         yield window
-    except BaseException:
-        window.context.close()
-        raise
-    window.close()
+        if not new:
+            window.leave()
+        assert not window.wrong, window.wrong
+        reusable = not new
+    finally:
+        if reusable:
+            _left[browser] = window
+        else:
+            window.context.close()
 
 
 def exactly(text: str) -> re.Pattern[str]:
