@@ -130,6 +130,7 @@ def retry_note(response: Response) -> str:
 BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
 
 MENDED: tuple[tuple[str, Script, str], ...] = (
+    ("408", refused(408), "408"),
     ("500", refused(500), "500"),
     ("502, a page", json_answer(502, b"<html>Bad Gateway</html>", {"content-type": "text/html"}), "502"),
     ("503", refused(503), "503"),

@@ -35,6 +35,7 @@ ROWS: tuple[tuple[int, str, bool, int, str, str | None, bool | None], ...] = (
         (404, "model 'x' not found", own, 404, "invalid_request_error", "model_not_found", None)
         for own in (True, False)
     ),
+    *((408, "no", own, 504, "server_error", "upstream_timeout", None) for own in (True, False)),
     *((422, "no", own, 422, "invalid_request_error", "unprocessable_entity", None) for own in (True, False)),
     *((429, MINUTE, own, 429, "rate_limit_error", "rate_limit_exceeded", None) for own in (True, False)),
     *((429, MONTH, own, 429, "insufficient_quota", "insufficient_quota", False) for own in (True, False)),

@@ -53,6 +53,7 @@ RULES: Mapping[int | str, Rule] = {
     "generation": Rule(retry=True, once=True),
     # 501 is missing: what is not implemented will not be a moment later. So are 498 and 499, which are about the
     # request (docs/cohere-api.md#errors).
+    408: _BROKEN,
     500: _BROKEN,
     502: _BROKEN,
     503: _BROKEN,

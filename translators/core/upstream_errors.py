@@ -58,6 +58,8 @@ UPSTREAM_ERRORS: Mapping[int, ErrorMeanings] = {
     ),
     403: ErrorMeanings(Meaning(403, "permission_error", "permission_denied", Fault.CALLER_CREDENTIALS), _UPSTREAM_AUTH),
     404: _same(404, "invalid_request_error", "model_not_found", Fault.CALLER_REQUEST),
+    # Of a proxy before Cohere, which has waited too long for one of the two.
+    408: _same(504, "server_error", "upstream_timeout", Fault.PROVIDER_TIMEOUT),
     422: _same(422, "invalid_request_error", "unprocessable_entity", Fault.CALLER_REQUEST),
     429: _same(429, "rate_limit_error", "rate_limit_exceeded", Fault.PROVIDER_RATE_LIMIT),
     498: _same(400, "invalid_request_error", "content_filter", Fault.PROVIDER_ANSWER),
