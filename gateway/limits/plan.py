@@ -72,7 +72,8 @@ class Limits(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """All limits of a caller for a model. until: Unix seconds at which the first window of its budgets ends.
+    """All limits of a caller for a model. since, until: Unix seconds at which the last window of its budgets
+    began and the first one ends: a clock may be set back.
 
     free: for methods that cost nothing. records: what the plan was made of. by_body: a limit is of tokens or money, or
     for some model: what is in a request decides what it takes of it.
@@ -80,6 +81,7 @@ class Plan(Struct, frozen=True):
 
     all: Limits
     free: Limits
+    since: float
     until: float
     records: tuple[object, ...] = ()
     by_body: bool = False
@@ -116,7 +118,7 @@ class Plans:
             model,
         )
         plan = self._plans.get(id)
-        if plan is not None and self._now() < plan.until:
+        if plan is not None and plan.since <= self._now() < plan.until:
             records = plan.records
             # By identity: records are replaced as a whole when they change, and to compare them would cost more than
             # the plan.
@@ -145,6 +147,7 @@ class Plans:
         return Plan(
             Limits.of(limits),
             Limits.of(limit for limit in limits if limit.counter.unit != "money"),
+            max((limit.counter.window for limit in limits), default=0),
             min((limit.counter.until for limit in limits if limit.counter.until), default=math.inf),
             (key, team, end_user),
             any(limit.counter.unit in ("tokens", "money") for limit in limits)
