@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import pytest
 
+from gateway.cohere_methods import named
+from gateway.errors import CallerError
 from gateway.ledger.prices import Prices
 from gateway.limits.limiter import NO_LIMITS, FurtherCall, LimitedRequest, Limiter, headers
 from gateway.limits.plan import Limit, Limits
@@ -13,8 +16,9 @@ from gateway.limits.process_counters import LimiterCounters
 from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
-from gateway.settings.schema import GlobalLimits, SettingError, Settings
-from gateway.store.counters import Counter, CounterState, Reservation, Settlement, Unit
+from gateway.settings.schema import BudgetSettings, GlobalLimits, ModelPrice, SettingError, Settings
+from gateway.store.counters import Counter, CounterState, Decision, Reservation, Settlement, Unit
+from translators.core.contracts import Workload
 
 A, B = "command-a-03-2025", "command-r7b-12-2024"
 
@@ -27,18 +31,33 @@ COUNTERS = [counter_of("requests"), counter_of("tokens"), counter_of("parallel")
 
 
 class Settled:
-    """Counters that note what is settled."""
+    """Counters that admit everything unless they refuse it, and note what is reserved and settled."""
 
     def __init__(self) -> None:
+        self.reservations: list[Reservation] = []
         self.settlements: list[Settlement] = []
+        self.refusing: CounterState | None = None
+        """The state of all counters, where they refuse."""
+
+    async def reserve(
+        self, counters: Sequence[Counter], tokens: int, money: int
+    ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
+        if self.refusing is not None:
+            return counters, Decision(False, [self.refusing for _ in counters]), None
+        self.reservations.append(Reservation(counters, tokens, money))
+        return counters, Decision(True, [CounterState(0, 0) for _ in counters]), self.reservations[-1]
 
     def settle(self, settlement: Settlement) -> None:
         self.settlements.append(settlement)
 
 
+def settings_of(limits: GlobalLimits, unknown_price: Literal["refuse", "allow"] = "refuse") -> Settings:
+    return Settings(global_limits=limits, budgets=BudgetSettings(unknown_price))
+
+
 def limiter(counters: object, limits: GlobalLimits | None = None) -> Limiter:
     metrics, alerts = Metrics(lambda model: True, ()), Alerts("", "", print)
-    settings = Settings(global_limits=limits or GlobalLimits())
+    settings = settings_of(limits or GlobalLimits())
     return Limiter(settings, cast(LimiterCounters, counters), Prices(), lambda id: None, metrics, alerts)
 
 
@@ -192,3 +211,100 @@ def test_the_headers_are_those_of_the_tightest_limit() -> None:
 def test_a_duration_that_is_none_is_refused() -> None:
     with pytest.raises(SettingError, match="global.budget_duration"):
         limiter(Settled(), GlobalLimits(max_budget=1.0, budget_duration="soon"))
+
+
+CHAT = named("v2.chat")
+BUDGET = GlobalLimits(max_budget=1.0)
+
+
+@pytest.mark.asyncio
+async def test_a_budget_needs_a_price_unless_the_settings_allow_unknown_ones() -> None:
+    counters = Settled()
+    limits = limiter(counters, BUDGET)
+    for unknown_price in ("refuse", "allow", "refuse"):
+        limits.configure(settings_of(BUDGET, unknown_price))
+        if unknown_price == "allow":
+            await limits.reserve(record_of(), CHAT, Workload("nobody-knows", 400, 10))
+            assert counters.reservations[-1].money == 0
+            continue
+        with pytest.raises(CallerError, match="the price of 'nobody-knows' is not known"):
+            await limits.reserve(record_of(), CHAT, Workload("nobody-knows", 400, 10))
+
+
+@pytest.mark.asyncio
+async def test_other_prices_and_limits_hold_for_the_next_request() -> None:
+    counters = Settled()
+    limits = limiter(counters, BUDGET)
+    await limits.reserve(record_of(), CHAT, Workload(A, 4_000, 10))
+    limits.set_prices(Prices({A: ModelPrice(input=1000.0, output=1000.0)}))
+    await limits.reserve(record_of(), CHAT, Workload(A, 4_000, 10))
+    first, second = counters.reservations
+    assert 0 < first.money < second.money
+    limits.configure(settings_of(GlobalLimits(tpm_limit=5)))
+    await limits.reserve(record_of(), CHAT, Workload(A, 4_000, 10))
+    assert [counter.unit for counter in counters.reservations[-1].counters] == ["tokens"]
+    limits.configure(settings_of(GlobalLimits()))
+    assert await limits.reserve(record_of(), CHAT, Workload(A, 4_000, 10)) is None
+    assert not limits.depends_on_body(record_of())
+
+
+@pytest.mark.asyncio
+async def test_what_a_cached_answer_reserves() -> None:
+    counters = Settled()
+    await limiter(counters, GlobalLimits(tpm_limit=5, max_budget=1.0)).reserve(
+        record_of(cache=CACHE_HIT), CHAT, Workload(A, 4_000, 10)
+    )
+    assert (counters.reservations[-1].tokens, counters.reservations[-1].money) == (0, 0)
+
+
+WORK, OTHER_WORK = Workload(A, 400, 10), Workload(B, 400, 10)
+TOKENS = GlobalLimits(rpm_limit=5, tpm_limit=100)
+
+
+@pytest.mark.asyncio
+async def test_a_further_call_is_reserved_beside_the_first_or_in_its_place() -> None:
+    counters = Settled()
+    limits = limiter(counters, TOKENS)
+    limited = await limits.reserve(record_of(), CHAT, WORK)
+    assert limited is not None and (limited.model, limited.tokens, limited.cost) == (A, 15, 700)
+    for work, model in ((OTHER_WORK, B), (WORK, "")):
+        assert await limits.extend(limited, record_of(), CHAT, work) is limited
+        assert limited.further[-1].model == model
+        assert limited.further[-1].reservation is counters.reservations[-1]
+        assert [counter.unit for counter in counters.reservations[-1].counters] == ["tokens"]
+    replacing = await limits.extend(limited, record_of(prompt_tokens=99), CHAT, OTHER_WORK, replaces=True)
+    assert replacing is not None and replacing is not limited
+    assert (replacing.model, replacing.tokens, replacing.cost) == (B, 15, 700)
+    assert replacing.reservation is counters.reservations[-1]
+    assert [call.model for call in replacing.further] == [B, "", ""]
+    assert replacing.further[-1].reservation is limited.reservation
+
+
+@pytest.mark.asyncio
+async def test_a_request_without_limits_may_get_some_by_a_further_call() -> None:
+    counters = Settled()
+    limits = limiter(counters)
+    assert await limits.reserve(record_of(model=A), CHAT, WORK) is None
+    assert await limits.extend(None, record_of(model=A), CHAT, OTHER_WORK) is None
+    limits.configure(settings_of(TOKENS))
+    limited = await limits.extend(None, record_of(model=A), CHAT, OTHER_WORK)
+    assert limited is not None and (limited.model, limited.tokens, limited.cost) == (A, 15, 700)
+    assert (limited.reservation.counters, limited.reservation.tokens, limited.reservation.money) == ((), 0, 0)
+    limits.settle(limited, record_of(prompt_tokens=30, known_nanodollars=800, cost_nanodollars=800), False)
+    assert [one.reservation for one in counters.settlements] == [limited.further[0].reservation]
+
+
+@pytest.mark.asyncio
+async def test_a_request_does_not_stand_in_its_own_way() -> None:
+    counters = Settled()
+    limits = limiter(counters, GlobalLimits(tpm_limit=100))
+    limited = await limits.reserve(record_of(), CHAT, WORK)
+    assert limited is not None
+    counters.refusing = CounterState(0, 100)  # all that is reserved is its own
+    assert await limits.extend(limited, record_of(), CHAT, OTHER_WORK) is limited
+    further = limited.further[-1].reservation
+    assert (further.tokens, further.money, further.local) == (0, 0, False)
+    counters.refusing = CounterState(50, 160, 30.0)
+    with pytest.raises(CallerError) as refused:
+        await limits.extend(limited, record_of(), CHAT, OTHER_WORK)
+    assert refused.value.failure.status == 429 and len(limited.further) == 1
