@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,6 +26,7 @@ from gateway.store.errors import StoreUnavailable
 from gateway.store.redis_counters import RedisCounters
 from gateway.store.tables import METADATA
 from support.redis_server import URL, needs_redis, redis_process
+from support.spent_budgets import NothingSpent
 from support.transcripts import LONG, property_of
 from test_limits_counters import Clock
 from test_limits_shared import gateways, until
@@ -362,3 +363,29 @@ def test_a_process_that_is_idle_tells_an_emptied_redis_what_it_has_spent(tmp_pat
                 await until(is_complete)
 
         asyncio.run(main())
+
+
+class Interrupted(NothingSpent):
+    """A database during whose answer another process comes upon the same budgets."""
+
+    def __init__(self, other: RedisCounters) -> None:
+        super().__init__()
+        self._other = other
+
+    async def written(self, counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
+        await self._other._try_to_join({counter: self._other._first_entry(counter) for counter in counters})
+        return {}
+
+
+@needs_redis
+@pytest.mark.asyncio
+async def test_processes_that_begin_a_budget_together_do_not_hinder_each_other() -> None:
+    budget = Counter(f"key:{secrets.token_hex(8)}:budget:total", "money", 1_000)
+    other = RedisCounters(URL, NothingSpent(), None, 20.0)
+    counters = RedisCounters(URL, Interrupted(other), None, 20.0)
+    try:
+        for one in (counters, other):
+            assert (await one.reserve([budget], 0, 10)).admitted
+    finally:
+        await counters.stop()
+        await other.stop()

@@ -322,10 +322,13 @@ for index, key in ipairs(KEYS) do
   elseif mode ~= 'mark' and state.generation and state.window == window then
     replies[index] = {1, state.generation, redis.call('HGET', key, 'b') or '0'}
   else
-    local mark = real_time()
-    redis.call('HSET', key, 'm', mark)
-    redis.call('EXPIRE', key, ttl)
-    replies[index] = {2, mark, 0}
+    -- Somebody else's mark serves as well: processes that replaced each other's would never begin.
+    if not is_marked(state) then
+      state.mark = real_time()
+      redis.call('HSET', key, 'm', state.mark)
+      redis.call('EXPIRE', key, ttl)
+    end
+    replies[index] = {2, state.mark, 0}
   end
 end
 return replies
