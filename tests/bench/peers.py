@@ -223,7 +223,12 @@ model_list:
 
 
 def start_litellm(home: Path, port: int, upstream: int) -> Started:
-    env = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    env = {
+        "LITELLM_MASTER_KEY": "bench",
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
     command = [str(home.parent / "litellm" / "bin" / "litellm"), "--config", str(home / "litellm.yaml")]
     command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     return command, env, {"litellm.yaml": LITELLM % {"upstream": upstream}}
