@@ -712,15 +712,15 @@ def test_inside_a_body_the_time_out_between_events_counts() -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        pytest.param((HEAD, Pause(0.05), Chunk(BEGUN), Pause(0.5), Chunk(REST), End()), id="the head first"),
+        pytest.param((HEAD, Pause(0.05), Chunk(BEGUN), Pause(1.3), Chunk(REST), End()), id="the head first"),
         pytest.param(
-            (Write(HEAD_AND_BEGINNING), Pause(0.5), *event_stream(REST)[1:]),
+            (Write(HEAD_AND_BEGINNING), Pause(1.3), *event_stream(REST)[1:]),
             id="head and event at once",
         ),
     ],
 )
 def test_the_time_out_for_the_first_event_ends_with_it(script: Script) -> None:
-    with run_harness(timeouts=Timeouts(first_event=0.3, between_events=10)) as harness:
+    with run_harness(timeouts=Timeouts(first_event=1.0, between_events=10)) as harness:
         assert harness.chat_over(script, stream=True).text == "Hi there."
 
 
