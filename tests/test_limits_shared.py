@@ -7,6 +7,7 @@ everything is as before without a restart, spent budgets included.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -228,10 +229,19 @@ def test_a_redis_that_fails_over(redis: RedisProcess, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+async def admitted_at_last(gateway: Any) -> None:
+    """Reserves once. On a busy machine a single answer may be too late."""
+    for _ in range(20):
+        with contextlib.suppress(CountersUnavailable):
+            assert await gateway.reserve(REQUESTS) is not None
+            return
+    pytest.fail("Redis answers, and nothing is admitted")
+
+
 def test_where_the_settings_refuse_nothing_is_admitted_without_it(redis: RedisProcess, tmp_path: Path) -> None:
     async def main() -> None:
         async with gateways(redis.url, tmp_path, refuses=True) as (gateway,):
-            assert await gateway.reserve(REQUESTS) is not None
+            await admitted_at_last(gateway)
             redis.signal(signal.SIGSTOP)
             try:
                 for _ in range(4):
@@ -240,7 +250,7 @@ def test_where_the_settings_refuse_nothing_is_admitted_without_it(redis: RedisPr
             finally:
                 redis.signal(signal.SIGCONT)
             await until(lambda: not gateway.counters.degraded)
-            assert await gateway.reserve(REQUESTS) is not None
+            await admitted_at_last(gateway)
 
     asyncio.run(main())
 
