@@ -271,7 +271,10 @@ def test_teams_and_end_users(chromium: Browser, gateway: Gateway) -> None:
 # --- calls --------------------------------------------------------------------------------------------------
 
 
-def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway) -> None:
+def test_calls_arrive_while_the_list_is_read(
+    chromium: Browser, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", secret("agent"))
     with console(chromium, gateway) as window:
         page = window.sign_in(MASTER_KEY, "calls?key=agent")
         rows = page.locator("tr[data-row]")
@@ -319,6 +322,15 @@ def test_calls_arrive_while_the_list_is_read(chromium: Browser, gateway: Gateway
         expect(page).to_have_url(re.compile(r"text=r7b"))
         page.goto(address)  # as somebody does to whom it was sent
         expect(drawer.locator(".notes")).to_contain_text("temperature adjusted")
+        # A request like this one, which runs as it stands, and the playground with its model.
+        window.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        drawer.get_by_role("button", name="Copy as curl").click()
+        command = page.evaluate("navigator.clipboard.readText()")
+        assert A in command and '"object":"chat.completion"' in output_of_curl(command)
+        drawer.get_by_role("link", name="Playground").click()
+        expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+        expect(page.get_by_label("Model", exact=True)).to_have_value(A)
+        page.go_back()
         drawer.get_by_role("button", name="Close").click()
         expect(drawer).to_have_count(0)
         page.get_by_label("With notes").check()
@@ -839,6 +851,8 @@ def test_every_screen_in_both_themes(chromium: Browser, gateway: Gateway) -> Non
                 page.emulate_media(color_scheme="dark")
                 assert window.violations("color-contrast") == [], screen
                 page.emulate_media(color_scheme="light")
+            page.set_viewport_size({"width": 3840, "height": 2160})
+            assert not window.overflows() and window.clipped() == [], screen
             page.set_viewport_size({"width": 360, "height": 740})
             assert not window.overflows(), screen
             if screen not in SCROLLED_ON_TELEPHONES:
