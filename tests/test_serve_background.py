@@ -415,7 +415,7 @@ def test_a_cancelled_response_is_cancelled(harness: Harness, elsewhere: Gateway,
         awaited(lambda: [one.method for one in harness.upstream.requests].count("POST") == 1)
     response = gateway.ask("POST", f"{PATH}/{id}/cancel")
     assert (response.status, response.body["status"], response.body["error"]) == (200, "cancelled", None)
-    harness.upstream.closed[-1].wait_in_thread(10)
+    harness.upstream.closed[-1].wait_in_thread(30)
     go_on.set()
     assert gateway.ask("POST", f"{PATH}/{id}/cancel").data == response.data, "cancelling twice is no error"
     assert poll(harness.gateway, id) == response.body
@@ -452,7 +452,7 @@ def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch:
             with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
                 id = id_of(one.until(b'"delta":"word3 "'))
                 assert harness.gateway.ask(method, f"{PATH}/{id}{path}").status == 200
-                harness.upstream.closed[-1].wait_in_thread(10)
+                harness.upstream.closed[-1].wait_in_thread(30)
                 one.rest()
 
 
@@ -468,7 +468,7 @@ def test_a_deleted_response_is_worked_on_no_more(harness: Harness, elsewhere: Ga
         with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
             id = id_of(one.until(b'"delta":"word3 "'))
             assert gateway.ask("DELETE", f"{PATH}/{id}").status == 200
-            harness.upstream.closed[-1].wait_in_thread(10)
+            harness.upstream.closed[-1].wait_in_thread(30)
             events = checked(one.rest())
             assert (events[-1]["type"], events[-1]["code"]) == ("error", "response_not_found")
         assert harness.gateway.ask("GET", f"{PATH}/{id}").status == 404

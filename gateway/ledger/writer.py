@@ -419,7 +419,7 @@ class _Writer:
         need.
         """
         try:
-            await self._insert(database, entries, bool(repeated), bodies, repeated)
+            await self._insert(database, entries, bodies=bodies, repeated_ids=repeated)
         except StoreError as error:
             if not self.failing:
                 self._observer.message(f"ledger: rows cannot be written, and go to the spool file: {error}")

@@ -313,7 +313,7 @@ class Background:
 
     async def _remove_rows(self) -> None:
         """Removes the rows that the ledger has from the storage. Raises StoreUnavailable."""
-        written = {id: row.result() for id, row in self._rows.items() if row.done()}
+        written = {id: not row.cancelled() and row.result() for id, row in self._rows.items() if row.done()}
         for id in written:
             del self._rows[id]
         # One that is not safe stays for whoever can write it.
@@ -510,22 +510,15 @@ class Run:
             await self._finish_refused(self._final)
             return
         row, items = self._row(self._final)
-        ledger_row = self._lifecycle.row_of_end(self.record, self._failure)
         # The writer may be storing some of these at this moment; an event that is stored twice does no harm.
         events = list(self._pending) if self._streamed else []
         number = self._first + len(self._stored)
         try:
-            update = partial(self._store.update, row, items, number, events, ledger_row=ledger_row)
-            stored = await self._background.retry(update)
+            await self._store_end(row, items, number, events)
         # Deleting a conversation is no reason to lose an answer that was paid for.
         except ConversationMissing:
             # It was deleted meanwhile. The response stays, as do the earlier responses of that conversation.
-            update = partial(self._store.update, row, (), number, events, ledger_row=ledger_row)
-            stored = await self._background.retry(update)
-        if stored:
-            self.publish(number, events)
-        else:
-            await self._replace_row(ledger_row)
+            await self._store_end(row, (), number, events)
 
     async def _finish_refused(self, final: bytes) -> None:
         """Stores that the response failed, without the contents of its request: those of its events go as well."""
@@ -533,8 +526,22 @@ class Run:
         row = replace(self._row(body)[0], items=b"[]")
         number = self._first + len(self._stored)
         events = [responses_answer.last_event(row.status, body, number)] if self._streamed else []
+        await self._store_end(row, (), number, events, discard_events=True)
+
+    async def _store_end(
+        self,
+        row: StoredResponse,
+        items: Sequence[tuple[str, bytes]],
+        number: int,
+        events: Sequence[bytes],
+        discard_events: bool = False,
+    ) -> None:
+        """Stores the end of the response and, with it, the row of its call. number: of the first event.
+
+        Raises ConversationMissing, StoreUnavailable.
+        """
         ledger_row = self._lifecycle.row_of_end(self.record, self._failure)
-        update = partial(self._store.update, row, (), number, events, discard_events=True, ledger_row=ledger_row)
+        update = partial(self._store.update, row, items, number, events, discard_events, ledger_row)
         if await self._background.retry(update):
             self.publish(number, events)
         else:
