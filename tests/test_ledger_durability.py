@@ -290,6 +290,21 @@ def test_no_row_is_lost_and_none_is_there_twice(ledger: Ledger) -> None:
     assert not spooled(ledger.spool)
 
 
+@pytest.mark.asyncio
+async def test_the_first_rows_wait_for_their_interval_as_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that has not opened its database yet is not awake each moment to look for old rows in it."""
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.001)
+    ledger = writer.Ledger(LedgerSettings(flush_seconds=60), f"sqlite:///{tmp_path}/gateway.sqlite3", Mock())
+    ledger.start()
+    ledger.record(RequestRecord("req", "POST", "/v1/chat/completions", 0.0), 0.1)
+    await asyncio.sleep(0.2)
+    assert ledger.waiting_rows() == 1
+    await ledger.stop()
+    assert ledger.waiting_rows() == 0
+
+
 def test_killed_in_the_midst_of_calls_a_process_loses_the_last_of_them_and_no_other(ledger: Ledger) -> None:
     """Rows are written in the order in which their calls ended: what is lost is a run at the end, and nothing twice.
 

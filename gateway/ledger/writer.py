@@ -353,23 +353,27 @@ class _Writer:
             # Rows of a process that died go first. They are older than all that come now.
             if self._spool.adopt():
                 await self._recover(database)
-            while True:
+            while not self._stopping:
+                await self._wait(retention_at if database.is_open else None)
                 await self._flush(database)
-                if self._stopping:
-                    break
                 # Only beside a database that takes rows: deleting is the least urgent.
                 if not self.failing and time.monotonic() >= retention_at and database.is_open:
                     await self._delete_old(database)
                     retention_at = time.monotonic() + RETENTION_SECONDS
-                await self._wait(retention_at)
+            await self._flush(database)
         finally:
             self._spool.close()
             await database.close()
 
-    async def _wait(self, retention_at: float) -> None:
+    async def _wait(self, retention_at: float | None) -> None:
+        """Waits until it is woken, or has to try the database again, or old rows are to be deleted.
+
+        retention_at: in monotonic seconds; None while the database has not been opened.
+        """
         assert self._woken is not None
-        # Wakes by itself now and then: retention has no other clock.
-        seconds = RETRY_SECONDS if self.failing else max(retention_at - time.monotonic(), RETRY_SECONDS)
+        seconds = None if retention_at is None else retention_at - time.monotonic()
+        if self.failing:
+            seconds = RETRY_SECONDS
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
