@@ -107,6 +107,14 @@ def test_when_every_worker_dies_again_and_again_the_status_is_not_0() -> None:
     assert len(deaths) == len(messages) - 1 and 8 <= len(deaths) <= 16
 
 
+def test_a_worker_that_is_ready_ends_in_good_order_although_the_supervisor_has_not_read_so() -> None:
+    """It may have served callers. Killed, it would lose the lines of their requests."""
+    ended = subprocess.run(
+        [sys.executable, str(SUPERVISED), "unread"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended in good order\n" * 2, "")
+
+
 def test_workers_end_with_their_supervisor() -> None:
     with process("--demo", "--workers", "2") as server:
         awaited(lambda: len(server.workers) == 2, 20)

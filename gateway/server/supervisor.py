@@ -269,16 +269,17 @@ class Supervisor:
                 self._announced = True
                 self._announce()
 
+    def _receive_waiting(self, worker: _Worker, now: float) -> None:
+        """Receives all that a worker has said so far."""
+        with contextlib.suppress(EOFError, OSError):
+            while worker.messages is not None and worker.messages.poll():
+                self._receive(worker, now)
+
     def _bury(self, worker: _Worker, now: float) -> None:
         """Takes note of a death, and of what is to follow."""
         process, was_ready = worker.process, worker.ready
         assert process is not None
-        if worker.messages is not None:
-            with contextlib.suppress(EOFError, OSError):
-                while worker.messages.poll():
-                    self._receive(worker, now)
-                    if worker.messages is None:
-                        break
+        self._receive_waiting(worker, now)
         process.join()
         where = self._read_traceback(worker)
         _forget_gauges(worker.pid)
@@ -351,6 +352,8 @@ class Supervisor:
         for one in self._closing:
             one.close()
         for worker in self._running:
+            # It may serve although nobody has read yet that it is ready.
+            self._receive_waiting(worker, time.monotonic())
             # A worker that does not serve yet has nothing to finish.
             worker.kill(number if worker.ready else signal.SIGKILL)
 

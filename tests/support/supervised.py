@@ -3,6 +3,8 @@
 supervised.py serve ARGUMENTS...    the command `serve`, in which GET /health/live never comes to an end
 supervised.py unexecutable          a worker whose interpreter is not there
 supervised.py deaths                two workers that die as soon as they are ready, under a supervisor without pauses
+supervised.py unread                two workers that say how they end, under a supervisor that is stopped when both are
+                                    ready and it has heard so of one
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +34,18 @@ async def spin(*_: object) -> None:
 def die(link: WorkerLink) -> NoReturn:
     link.messages.send(("ready",))
     sys.exit(3)
+
+
+def end_in_good_order(link: WorkerLink) -> None:
+    def end(*_: object) -> None:
+        print("ended in good order", flush=True)
+        sys.exit()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    link.messages.send(("ready",))
+    while True:
+        signal.pause()
 
 
 class Short(Supervisor):
@@ -60,6 +75,16 @@ if __name__ == "__main__":
     supervisor.RESTART_DELAYS = (0.0,)
     if sys.argv[1] == "unexecutable":
         multiprocessing.set_executable("/nowhere/python")
+    if sys.argv[1] == "unread":
+
+        def stop_when_all_are_ready() -> None:
+            assert all(one.ready or (one.messages is not None and one.messages.poll(60)) for one in running._workers)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        roles = [WorkerRole("worker", end_in_good_order, no_arguments)] * 2
+        running = Supervisor(roles, Log(requests=False), stop_when_all_are_ready, 60.0, 30.0, [])
+        running.run()
+        sys.exit()
     roles = [WorkerRole("worker", die, no_arguments)] * 2
     try:
         Short(roles, Log(requests=False), lambda: print("announced", flush=True), 5.0, 1.0, []).run()
