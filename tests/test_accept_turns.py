@@ -17,6 +17,7 @@ from gateway.server.accept_turns import ABSENT_SECONDS, BYTES, AcceptSlot, Accep
 from support.app import answered
 from support.process import Process, awaited, process, reads_until
 from support.scripted_upstream import ScriptedUpstream
+from support.waiting import WAIT_SECONDS
 
 ASKS = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 Begins = Callable[[int], AcceptTurns]
@@ -111,7 +112,7 @@ def test_one_connection_in_a_turn_and_none_before_the_others(listens: str, other
         listener.setblocking(False)
         with contextlib.ExitStack() as stack:
             for _ in range(5):
-                stack.enter_context(socket.create_connection(listener.getsockname(), 5))
+                stack.enter_context(socket.create_connection(listener.getsockname(), WAIT_SECONDS))
             if listens == "itself":
                 limit.listen(listener, asyncio.Protocol)
             else:
@@ -141,7 +142,7 @@ def test_a_single_worker_takes_many_in_a_turn() -> None:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             listener.setblocking(False)
             for _ in range(MAX_ACCEPTED):
-                stack.enter_context(socket.create_connection(listener.getsockname(), 5))
+                stack.enter_context(socket.create_connection(listener.getsockname(), WAIT_SECONDS))
             limit = AcceptLimit(loop, lambda _: None)
             limit._accept_some(listener, protocol, None)
             await asyncio.sleep(0)
@@ -172,7 +173,7 @@ def test_two_workers_take_turns(server: str, tmp_path: Path) -> None:
         # A process has the socket before it serves: who is there says so in the file.
         awaited(lambda: all(present(tmp_path)))
         for _ in range(40):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 10))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), WAIT_SECONDS))
             connection.sendall(ASKS)
             assert b" 200 " in reads_until(connection, b"\r\n\r\n")
         (path,) = tmp_path.glob("accept-counts-*")

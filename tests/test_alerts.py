@@ -159,7 +159,7 @@ def test_an_alert_for_whatever_else_an_operator_should_hear_of(receiver: Receive
             receiver.statuses = [503]
             for model in (A, A, R7B, "command-r-plus"):
                 assert gateway.chat(model=model).status == 200
-            awaited(lambda: len(objects_of("key_disabled")) == 2, 30)
+            awaited(lambda: len(objects_of("key_disabled")) == 2)
             assert len({json.dumps(body) for body in receiver.bodies if body["event"] == "key_disabled"}) == 1, "again"
 
             def both_models() -> bool:

@@ -23,6 +23,7 @@ from gateway.upstream.circuit_breaker import Breakers
 from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
 from gateway.upstream.key_pool import KeyPool
+from support.waiting import WAIT_SECONDS
 from translators.core.errors import Failure
 
 SERVER = Principal("caller", "owner", False, credentials.store(()))
@@ -142,7 +143,7 @@ def call(
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     async def within() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await main()
 
     asyncio.run(within())
@@ -377,7 +378,7 @@ def test_a_key_that_serves_again_wakes_those_who_wait_for_one(monkeypatch: pytes
         assert not waiting.done()
         probe = call(shared, Script([StubResponse()]))
         probe._record_success(StubResponse(), lease)  # type: ignore[arg-type]
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(3.0):
             await waiting
 
     run(main)

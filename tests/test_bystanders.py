@@ -9,6 +9,7 @@ import time
 import pytest
 
 from support.bystanders import INTERVAL, bystanders
+from support.process import awaited
 from support.scripted_upstream import ScriptedUpstream, json_answer
 
 FEW = 10
@@ -35,7 +36,7 @@ def test_a_server_that_dies_is_noticed() -> None:
         with others.watch() as delays:
             (worker,) = others.server.workers
             os.kill(worker, signal.SIGKILL)
-            time.sleep(1.0)
+            awaited(lambda: others.calm(0.1).broken == FEW)
         assert delays.broken == FEW
 
 

@@ -17,6 +17,7 @@ import pytest
 from support import cohere_sdk_calls
 from support.app import CALLER_KEY, A, Gateway, gateway_over
 from support.cohere_sdk_calls import CALLS, MESSAGES, Clients, outcome
+from support.waiting import WAIT_SECONDS
 
 BASES = ("/cohere", "/cohere/", "/cohere/v1", "/cohere/v2", "/litellm/cohere")
 """Base URLs that configurations were seen to have."""
@@ -49,7 +50,7 @@ def test_a_base_url(demo: Gateway, direct: Clients, base: str) -> None:
 @pytest.mark.asyncio
 async def test_the_asynchronous_clients(demo: Gateway) -> None:
     values: dict[str, Any] = {"api_key": "any", "base_url": f"{demo.url}/cohere", "max_retries": 0}
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=WAIT_SECONDS) as http:
         v1, v2 = cohere.AsyncClient(**values, httpx_client=http), cohere.AsyncClientV2(**values, httpx_client=http)
         chat, older, embedded, ranked = await asyncio.gather(
             v2.chat(model=A, messages=MESSAGES),

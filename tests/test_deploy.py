@@ -31,8 +31,10 @@ from gateway.settings.reference import described
 from gateway.settings.schema import Settings
 from support.app import SERVER_KEY, A, opened, piece, run_harness, start
 from support.certificates import issued_in
+from support.ports import free_port
 from support.process import ROOT
 from support.scripted_upstream import Pause, Signal, event_stream, transcript
+from support.waiting import WAIT_SECONDS
 
 DEPLOY = ROOT / "examples" / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -171,20 +173,15 @@ def program(name: str, required: bool) -> str:
     return path
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def running(command: list[str], port: int, environment: Mapping[str, str] = {}) -> Iterator[None]:
     """A proxy that listens on this port."""
     process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection(("127.0.0.1", port), WAIT_SECONDS).close()
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < deadline, "the proxy did not start"
@@ -192,7 +189,7 @@ def running(command: list[str], port: int, environment: Mapping[str, str] = {}) 
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(WAIT_SECONDS)
 
 
 @contextmanager
@@ -214,7 +211,7 @@ def nginx(gateway_port: int, folder: Path) -> Iterator[http.client.HTTPConnectio
     assert checked.returncode == 0, checked.stderr
     context = ssl.create_default_context(cafile=str(certificates.ca))
     with running(command, port):
-        yield http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+        yield http.client.HTTPSConnection("127.0.0.1", port, timeout=WAIT_SECONDS, context=context)
 
 
 @contextmanager
@@ -227,7 +224,7 @@ def caddy(gateway_port: int, folder: Path) -> Iterator[http.client.HTTPConnectio
     home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "GOMAXPROCS": "1"}
     command = [program("caddy", False), "run", "--config", str(file), "--adapter", "caddyfile"]
     with running(command, port, home):
-        yield http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        yield http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
 
 
 PROXIES: Mapping[str, Callable[[int, Path], Any]] = {"nginx": nginx, "caddy": caddy}

@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from gateway.emulator.app import create_emulator
 from gateway.emulator.model_catalog import MODELS, REMOVED
 from support.asgi_server import serve
+from support.waiting import WAIT_SECONDS
 
 KEY = {"authorization": "Bearer test"}
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -70,7 +71,7 @@ class EmulatorClient:
         self.url = url
         self.app = app
 
-    def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = WAIT_SECONDS) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=timeout)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Response:

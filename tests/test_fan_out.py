@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import UpstreamError, failure
 from gateway.pipeline.fan_out import gather_or_first_error, post_all
+from support.waiting import WAIT_SECONDS
 
 
 async def returns(value: int, steps: int = 0) -> int:
@@ -104,5 +105,5 @@ def test_a_request_that_is_cancelled_before_it_calls_makes_no_call() -> None:
         await post_all(upstream, "/v2/embed", admission, [b"{}"] * 3)
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(asyncio.wait_for(main(), 10))
+        asyncio.run(asyncio.wait_for(main(), WAIT_SECONDS))
     assert calls == []

@@ -47,6 +47,7 @@ from support.app import (
     story,
     whole,
 )
+from support.ports import free_port
 from support.row_law import Calls, harness_with_ledger
 from support.scripted_upstream import (
     Chunk,
@@ -64,6 +65,7 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 
 NEVER = Signal()
 LONG = Timeouts(connect=5, first_event=10, between_events=10)
@@ -555,7 +557,7 @@ def test_faults(
 
 def over(exchange: RequestRecord) -> None:
     """Cohere has said its last word, or has been told that nobody listens any more."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_SECONDS
     while not (exchange.finished.is_set() or exchange.closed.is_set()):
         assert time.monotonic() < deadline, "Cohere was not told that it is over"
         time.sleep(0.002)
@@ -593,7 +595,7 @@ class Held:
 def settled(harness: Harness, wanted: Held | None = None) -> Held:
     """What is held after a good answer, once it is no more than what is wanted, or stays as it is."""
     harness.respond_with(document(BODY))
-    deadline, last, since = time.monotonic() + 8, None, 0.0
+    deadline, last, since = time.monotonic() + WAIT_SECONDS, None, 0.0
     while (response := outcome(harness.gateway.ask("POST", SURFACES[0].path, SURFACES[0].body), SURFACES[0])) != Fine():
         # On a busy machine the short time-outs may strike.
         assert response == Error(504, SILENT) and time.monotonic() < deadline, "it does not serve any more"
@@ -632,7 +634,7 @@ def test_an_endless_stream_ends_with_its_caller(harness: Harness, surface: Surfa
     before = settled(harness)
     more: list[Step] = [Chunk(transcript(piece("x" * 1_000), done=False) * 20), Pause(0.001)]
     harness.respond_with((Head(200, SSE), Chunk(BEGUN), *more * 20_000, End()))
-    connection = http.client.HTTPConnection(*harness.gateway.address, timeout=30)
+    connection = http.client.HTTPConnection(*harness.gateway.address, timeout=WAIT_SECONDS)
     headers = {"authorization": f"Bearer {CALLER_KEY}", "content-type": "application/json"}
     connection.request("POST", surface.path, json.dumps(surface.body), headers)
     answer = connection.getresponse()
@@ -740,9 +742,7 @@ def test_statuses(harness: Harness, status: int, surface: Surface) -> None:
 
 @contextlib.contextmanager
 def nobody(scheme: str = "http") -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as accepted:
-        port = accepted.getsockname()[1]
-    yield f"{scheme}://127.0.0.1:{port}"
+    yield f"{scheme}://127.0.0.1:{free_port()}"
 
 
 @contextlib.contextmanager
@@ -762,7 +762,7 @@ def listening(greeting: bytes, scheme: str = "https") -> Iterator[str]:
         thread.start()
         yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
         server.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(WAIT_SECONDS)
 
 
 @contextlib.contextmanager
@@ -804,7 +804,7 @@ def test_addresses(name: str, address: Any, expected: Error, surface: Surface) -
             assert isinstance(response, Error)
             assert "cost_nanodollars" not in gateway.log.line_of(answer.headers["x-request-id"]), "nothing was sent"
             assert (response.status, expected.code or response.code) == (expected.status, response.code)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WAIT_SECONDS
         while (tasks := gateway.tasks()) > before and time.monotonic() < deadline:
             time.sleep(0.005)
         assert tasks <= before

@@ -21,6 +21,7 @@ from gateway.settings.schema import Timeouts
 from support.app import CALLER_KEY, USAGE, A, Harness, gateway_over
 from support.row_law import Calls, harness_with_ledger
 from support.scripted_upstream import json_answer
+from support.waiting import WAIT_SECONDS
 from test_faults import (
     ADDRESSES,
     BODY,
@@ -126,13 +127,13 @@ CALLS = Calls(lambda row: [BILLED, {}])
 
 def good_answer(harness: Harness) -> None:
     harness.respond_with(document(BODY))
-    assert ask(harness.gateway.address, f"/cohere{PATH}", False, 5).status == 200
+    assert ask(harness.gateway.address, f"/cohere{PATH}", False, WAIT_SECONDS).status == 200
 
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
     with harness_with_ledger(CALLS, good_answer, timeouts=LONG, **SETTINGS) as harness:
-        assert ask(harness.gateway.address, "/v1/responses/none", False, 5).status  # the storage is open now
+        assert ask(harness.gateway.address, "/v1/responses/none", False, WAIT_SECONDS).status  # the storage is open now
         yield harness
 
 
@@ -140,15 +141,15 @@ def harness() -> Iterator[Harness]:
 def hasty() -> Iterator[Harness]:
     """The same with short time-outs."""
     with harness_with_ledger(CALLS, good_answer, timeouts=SHORT, **SETTINGS) as harness:
-        assert ask(harness.gateway.address, "/v1/responses/none", False, 5).status
+        assert ask(harness.gateway.address, "/v1/responses/none", False, WAIT_SECONDS).status
         yield harness
 
 
 def settled(harness: Harness) -> Held:
     """What is held after a good answer, once it stays as it is."""
     harness.respond_with(document(BODY))
-    deadline, last, since = time.monotonic() + 8, None, 0.0
-    while (result := ask(harness.gateway.address, f"/cohere{PATH}", False, 5)) != Saw("whole", 200, BODY):
+    deadline, last, since = time.monotonic() + WAIT_SECONDS, None, 0.0
+    while (result := ask(harness.gateway.address, f"/cohere{PATH}", False, WAIT_SECONDS)) != Saw("whole", 200, BODY):
         # On a busy machine the short time-outs may strike.
         assert result.status == 504 and time.monotonic() < deadline, result
     while True:
@@ -176,13 +177,13 @@ def test_a_fault_is_passed_on_or_an_error(
     name: str, script: Any, streamed: bool, harness: Harness, hasty: Harness
 ) -> None:
     harness = hasty if name in SILENCES else harness
-    timeout = SHORT.between_events * 2 if name in SILENCES else 5
+    timeout = SHORT.between_events * 2 if name in SILENCES else WAIT_SECONDS
     script = script(BODY) if callable(script) else script
     before = settled(harness)
     harness.respond_with(script)
     direct = ask((harness.upstream.host, harness.upstream.port), PATH, streamed, timeout)
     harness.respond_with(script)
-    result = ask(harness.gateway.address, f"/cohere{PATH}", streamed, 30)
+    result = ask(harness.gateway.address, f"/cohere{PATH}", streamed, WAIT_SECONDS)
     CALLS.statuses[result.request_id] = result.status
     if result.end == "whole":
         CALLS.billed[result.request_id] = billed_in(result.body, compressed=name in NOT_PLAIN)
@@ -195,7 +196,7 @@ def test_a_fault_is_passed_on_or_an_error(
         if end == "whole" and direct.end == "whole":
             assert result.body == direct.body
     over(harness.upstream.exchanges[0])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_SECONDS
     while not (after := settled(harness)).within(before):
         assert time.monotonic() < deadline, (before, after)
 
@@ -206,7 +207,7 @@ def test_addresses(address: Any, status: int, streamed: bool) -> None:
     timeout = Timeouts(connect=0.2 if status == 504 else 5, first_event=5)
     with address() as url, gateway_over(url, timeouts=timeout, **SETTINGS) as gateway:
         for _ in range(2):
-            result = ask(gateway.address, f"/cohere{PATH}", streamed, 30)
+            result = ask(gateway.address, f"/cohere{PATH}", streamed, WAIT_SECONDS)
             assert (result.end, result.status) == ("whole", status)
             assert "cost_nanodollars" not in gateway.log.line_of(result.request_id), "nothing was sent"
             assert list(json.loads(result.body)) == ["message", "code"], "in Cohere's shape, and no address in it"
@@ -218,5 +219,5 @@ def test_three_refusals_in_a_row_are_three_refusals(harness: Harness) -> None:
     script = json_answer(429, {"message": "slow down"}, [("retry-after", "7")])
     harness.respond_with(script, script, script)
     for _ in range(3):
-        result = ask(harness.gateway.address, f"/cohere{PATH}", False, 30)
+        result = ask(harness.gateway.address, f"/cohere{PATH}", False, WAIT_SECONDS)
         assert (result.end, result.status, json.loads(result.body)) == ("whole", 429, {"message": "slow down"})

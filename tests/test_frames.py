@@ -20,6 +20,7 @@ import pytest
 from support.app import A, Gateway, Harness, answered, end, opened, piece, run_harness, start
 from support.process import reads_until, request_bytes
 from support.scripted_upstream import Chunk, End, Pause, Signal, json_answer, transcript
+from support.waiting import WAIT_SECONDS
 from test_serve_disconnect import STREAM_HEAD
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,7 +160,7 @@ def event_of_a_stream(harness: Harness, watch: Watch) -> Trip:
 
 
 def caller(gateway: Gateway) -> Any:
-    return socket.create_connection(gateway.address, 30)
+    return socket.create_connection(gateway.address, WAIT_SECONDS)
 
 
 def measured(

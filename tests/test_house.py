@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import WAIT_SECONDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("gateway", "translators", "schemas")
 FOLDERS = (*PACKAGES, "tests", "examples")
@@ -418,6 +420,45 @@ def trusts_no_url(module: Module) -> Iterator[str]:
                 yield f'line {node.lineno}: request.url is made from the Host header; use scope["path"]'
 
 
+def waits_long_enough(module: Module) -> Iterator[str]:
+    """Whoever waits for what must come waits WAIT_SECONDS. A short wait is for what must not come: TimeoutError."""
+    if not module.within("tests") or module.within("tests.bench"):
+        return
+    blocks = [node for node in module.nodes if isinstance(node, ast.With | ast.AsyncWith)]
+    expected = [block for block in blocks if any("TimeoutError" in ast.unparse(one) for one in block.items)]
+    for node in module.nodes:
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=arguments, keywords=keywords):
+                named = [one.value for one in keywords if one.arg in ("timeout", "seconds", "within")]
+                values = [*named, *arguments[-1:]] if name in WAITS else named if name in PROGRAMS else []
+            case ast.BinOp(left=ast.Call(func=ast.Attribute(attr="monotonic")), op=ast.Add(), right=value):
+                values = [value]
+            case _:
+                continue
+        for value in values:
+            if not isinstance(value, ast.Constant) or not isinstance(value.value, int | float):
+                continue
+            if value.value < WAIT_SECONDS and not any(
+                block.lineno <= node.lineno <= (block.end_lineno or 0) for block in expected
+            ):
+                yield f"line {node.lineno}: {value.value} s are too short on a busy machine; wait for WAIT_SECONDS"
+
+
+WAITS = frozenset(
+    "awaited communicate create_connection ends HTTPConnection HTTPSConnection raw_request result urlopen wait_for"
+    " wait_in_thread wait_until".split()
+)
+PROGRAMS = frozenset({"run", "check_output"})
+
+
+def keeps_its_port(module: Module) -> Iterator[str]:
+    """A port of the system's choice whose server is closed may be another test's a moment later: `free_port`."""
+    for node in module.nodes:
+        if isinstance(node, ast.With) and "create_server" in ast.unparse(node.items[0]) and len(node.body) == 1:
+            if "getsockname" in ast.unparse(node.body[0]):
+                yield f"line {node.lineno}: the port is free for everybody again; use support.ports.free_port"
+
+
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     respects_may_import,
     respects_only_from,
@@ -433,6 +474,8 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     imports_by_full_name,
     uses_no_base_middleware,
     trusts_no_url,
+    waits_long_enough,
+    keeps_its_port,
 )
 
 # --- the rules, each broken once and each obeyed ------------------------------------------------------------
@@ -508,6 +551,11 @@ BROKEN: tuple[tuple[Callable[[Module], Iterator[str]], str, str], ...] = (
     (uses_no_base_middleware, "tests.test_app", "import m\nclass Timing(m.BaseHTTPMiddleware): ..."),
     (trusts_no_url, "gateway.http.middleware", "def f(request):\n    return request.url.path"),
     (trusts_no_url, "gateway.http.middleware", "def f(self):\n    return str(self.request.url)"),
+    (waits_long_enough, "tests.test_serve", "awaited(lambda: done, 5)"),
+    (waits_long_enough, "tests.test_serve", "closed.wait_in_thread(timeout=0.5)"),
+    (waits_long_enough, "tests.test_serve", "subprocess.run(command, timeout=20)"),
+    (waits_long_enough, "tests.support.process", "deadline = time.monotonic() + 5"),
+    (keeps_its_port, "tests.test_serve", "with create_server(A) as one:\n    port = one.getsockname()[1]"),
 )
 
 OBEYED: tuple[tuple[str, str], ...] = (
@@ -530,6 +578,8 @@ OBEYED: tuple[tuple[str, str], ...] = (
     ("gateway.observability.metrics", "import prometheus_client"),
     ("gateway.store.database", "import asyncpg\nfrom sqlalchemy import select"),
     ("gateway.http.middleware", "def f(scope, settings):\n    return scope['path'], settings.url"),
+    ("tests.test_serve", "with pytest.raises(TimeoutError):\n    closed.wait_in_thread(0.5)\nawaited(lambda: done)"),
+    ("tests.test_serve", "with create_server(A) as one:\n    port = one.getsockname()[1]\n    asks(port)"),
     ("tests.test_serve", "import hypercorn\nimport aiohttp\ndef f(request):\n    return request.url"),
 )
 

@@ -40,6 +40,7 @@ from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, SERVERS, A, Gateway, Harness, Response, answered, gateway_over, run_harness, streamed
 from support.asgi_server import raw_request
 from support.scripted_upstream import Pause, Script, ScriptedUpstream, Signal
+from support.waiting import WAIT_SECONDS
 
 TESTS = Path(__file__).parent
 KEY = "authorization: Bearer front-key-41"
@@ -87,7 +88,7 @@ def hasty() -> Iterator[Harness]:
 class Wire:
     """A connection on which answers are read one by one."""
 
-    def __init__(self, gateway: Gateway, timeout: float = 10.0) -> None:
+    def __init__(self, gateway: Gateway, timeout: float = WAIT_SECONDS) -> None:
         self.socket = socket.create_connection(gateway.address, timeout)
         self._received = b""
 
@@ -380,8 +381,11 @@ EARLY = (
 
 
 @pytest.mark.parametrize(("name", "head", "status"), EARLY, ids=[row[0] for row in EARLY])
-def test_who_sends_on_can_read_the_answer(harness: Harness, name: str, head: bytes, status: int) -> None:
+def test_who_sends_on_can_read_the_answer(
+    harness: Harness, name: str, head: bytes, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not a reset connection: the rest is read and thrown away, and the connection serves on."""
+    monkeypatch.setattr(drain, "LINGER_SECONDS", WAIT_SECONDS)
     harness.respond_with(answered())
     with Wire(harness.gateway) as wire:
         wire.socket.sendall(head + MUCH)  # raises when the connection is reset
@@ -410,29 +414,28 @@ def test_who_never_ends_is_not_read_for_ever(harness: Harness) -> None:
         assert response is not None and response.status == 413
         began = time.monotonic()
         try:
-            while time.monotonic() - began < 10:
+            while time.monotonic() - began < WAIT_SECONDS:
                 wire.socket.sendall(b"x" * 65_536)
         except OSError:
-            pass
-        assert time.monotonic() - began < 8
+            return
+        pytest.fail("it is read on and on")
 
 
 # --- slowness -----------------------------------------------------------------------------------------------
 
 
-def drips(wire: Wire, data: bytes, every: float = 0.05) -> float:
-    """Sends byte by byte until the other side answers or ends; seconds that it bore."""
-    began = time.monotonic()
+def drips(wire: Wire, data: bytes, every: float = 0.05) -> int:
+    """Sends byte by byte until the other side answers or ends; how many it bore."""
     wire.socket.settimeout(every)
-    for byte in data:
+    for count, byte in enumerate(data, 1):  # noqa: B007
         wire.send(bytes([byte]))
         try:
             wire._more()
             break
         except TimeoutError:
             continue
-    wire.socket.settimeout(10)
-    return time.monotonic() - began
+    wire.socket.settimeout(WAIT_SECONDS)
+    return count
 
 
 @pytest.mark.parametrize("drip", [False, True], ids=["stalled", "dripping"])
@@ -441,7 +444,7 @@ def test_a_slow_head_is_cut(hasty: Harness, drip: bool) -> None:
     with Wire(hasty.gateway) as wire:
         head = get(*["x: " + "y" * 50] * 20)
         if drip:
-            assert drips(wire, head) < 5
+            assert drips(wire, head) < len(head) / 2
         else:
             wire.send(head[:40])
         assert wire.ends()
@@ -455,7 +458,7 @@ def test_a_slow_body_is_refused(hasty: Harness, drip: bool, chunked: bool) -> No
     with Wire(hasty.gateway) as wire:
         wire.send(post(CHUNKED, body=b"1000\r\n") if chunked else post("content-length: 4096"))
         if drip:
-            assert drips(wire, b" " * 4096) < 8
+            assert drips(wire, b" " * 4096) < 2048
         response = wire.answer()
         assert response is not None
         refused(hasty, response)
@@ -479,7 +482,7 @@ def test_a_slow_upload_is_refused(hasty: Harness, target: str, drip: bool) -> No
         kind = "content-type: multipart/form-data; boundary=b"
         wire.send(post(kind, "content-length: 100000", body=FORM, target=target))
         if drip:
-            assert drips(wire, b" " * 4096) < 8
+            assert drips(wire, b" " * 4096) < 2048
         response = wire.answer()
         assert response is not None and response.status == 408
 
@@ -508,17 +511,17 @@ def test_a_body_has_a_deadline_however_regularly_it_comes(chunked: bool) -> None
         piece = b" " * 100
         began = time.monotonic()
         wire.socket.settimeout(0.05)
-        while time.monotonic() - began < 10:
+        for _ in range(1_000):
             wire.send(b"64\r\n" + piece + b"\r\n" if chunked else piece)
             try:
                 wire._more()
                 break
             except TimeoutError:
                 continue
-        wire.socket.settimeout(10)
+        wire.socket.settimeout(WAIT_SECONDS)
         response = wire.answer()
         assert response is not None and (response.status, response.error["code"]) == (408, "request_timeout")
-        assert 0.5 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 0.5
 
 
 def test_an_upload_has_a_deadline_too() -> None:
@@ -534,18 +537,18 @@ def test_an_upload_has_a_deadline_too() -> None:
                 pass
         assert caught.value.failure.status == 408
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), WAIT_SECONDS))
 
 
-def test_a_body_that_is_slow_but_comes(hasty: Harness) -> None:
+def test_a_body_that_is_slow_but_comes() -> None:
     """Longer in sum than the patience, as a caller far away may be."""
-    hasty.respond_with(answered())
     body = BODY + b" " * 3_000
-    with Wire(hasty.gateway) as wire:
+    with run_harness(timeouts=Timeouts(request_body=2.5)) as harness, Wire(harness.gateway) as wire:
+        harness.respond_with(answered())
         wire.send(post(f"content-length: {len(body)}"))
         for at in range(0, len(body), 300):
             wire.send(body[at : at + 300])
-            time.sleep(0.1)
+            time.sleep(0.3)
         response = wire.answer()
         assert response is not None and response.status == 200
 
@@ -570,15 +573,13 @@ def test_a_caller_may_be_silent_while_cohere_thinks(hasty: Harness) -> None:
         assert wire.ends(), "the next pause is counted again"
 
 
-def test_each_pause_is_counted_by_itself(hasty: Harness) -> None:
-    with Wire(hasty.gateway) as wire:
+def test_each_pause_is_counted_by_itself() -> None:
+    with run_harness(timeouts=Timeouts(keep_alive=2.5)) as harness, Wire(harness.gateway) as wire:
         for _ in range(4):
             wire.send(LIVE)
             assert wire.answer() is not None
-            time.sleep(0.3)
-        began = time.monotonic()
+            time.sleep(0.7)
         assert wire.ends()
-        assert time.monotonic() - began < 1
 
 
 # --- how answers leave --------------------------------------------------------------------------------------
@@ -666,8 +667,8 @@ def test_a_leaving_is_noticed_whatever_was_sent_ahead(harness: Harness, name: st
             time.sleep(0.005)
         if half:
             wire.socket.shutdown(socket.SHUT_WR)
-            harness.upstream.closed[0].wait_in_thread(5)
-    harness.upstream.closed[0].wait_in_thread(5)
+            harness.upstream.closed[0].wait_in_thread()
+    harness.upstream.closed[0].wait_in_thread()
     assert len(harness.upstream.exchanges) == 1
     harness.respond_with(answered())
     assert harness.gateway.chat().status == 200
@@ -714,7 +715,7 @@ def test_who_has_left_leaves_nothing_open(harness: Harness, reset: bool) -> None
                 wire.answer()
             if reset:
                 wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_SECONDS
     while open_files() > before + 5 or harness.gateway.tasks() > tasks:
         assert time.monotonic() < deadline, "of callers who left something is still there"
         time.sleep(0.02)
@@ -882,7 +883,7 @@ def test_a_stream_goes_on_while_large_bodies_come(harness: Harness) -> None:
         wire.send(post(f"content-length: {len(MUCH)}", body=MUCH[:1_000_000]))
         began = time.monotonic()
         assert harness.gateway.ask("GET", "/health/live").status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < Timeouts().request_body, "it waited for the end of that body"
 
 
 FAILURE_MODES = {

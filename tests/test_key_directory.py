@@ -24,6 +24,7 @@ from gateway.store.store import Store
 from gateway.virtual_keys import EndUser, Team, VirtualKey, digest_of
 from support import redis_server
 from support.databases import throwaway
+from support.waiting import WAIT_SECONDS
 from test_store_database import running
 
 BY = ChangedBy("test")
@@ -63,7 +64,7 @@ def key_of(name: str, **fields: Any) -> VirtualKey:
     return VirtualKey(key_id=name, digest=digest_of(name), **fields)
 
 
-async def awaited(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def awaited(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

@@ -25,6 +25,7 @@ from gateway.store.errors import StoreError
 from support import databases
 from support.app import CHAT, MASTER_KEY, SERVER_KEY, A, Harness, Response, answered, run_harness, whole
 from support.scripted_upstream import json_answer
+from support.waiting import WAIT_SECONDS
 from test_ledger_store import entry, insert
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -45,7 +46,7 @@ class Operator:
 
     def row_of(self, response: Response) -> dict[str, Any]:
         """The row of a call, which is written a moment after its answer."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while not (rows := self.get("/audit", request_id=response.headers["x-request-id"]).body["data"]):
             assert time.monotonic() < deadline, self.harness.gateway.log.lines[-3:]
             time.sleep(0.01)

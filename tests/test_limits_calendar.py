@@ -18,6 +18,7 @@ from support.keys import add, key_of, secret_of
 from support.process import process
 from support.redis_server import redis_process
 from support.scripted_upstream import ScriptedUpstream
+from support.waiting import WAIT_SECONDS
 from test_limits_processes import PRICE
 from test_serve_key_changes import database
 
@@ -43,7 +44,7 @@ def call(port: int, id: str) -> tuple[int, str]:
     Nobody waits until the call before is settled, so it may still be under way: then the caller comes again.
     """
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("POST", CHAT, body, {"authorization": f"Bearer {secret_of(id)}"})

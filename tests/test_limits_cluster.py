@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.settings.schema import LimitSettings
 from gateway.store.counters import Counter, CountersUnavailable, Reservation, Settlement
 from gateway.store.redis_cache import RedisCache
 from gateway.store.redis_cluster import RedisCluster
@@ -16,6 +17,7 @@ from gateway.store.redis_cluster_counters import RedisClusterCounters
 from support.keys import key_of
 from support.redis_server import RedisProcess, redis_cluster
 from support.spent_budgets import NothingSpent
+from support.waiting import WAIT_SECONDS
 from test_limits_counters import Clock, compare_with_redis
 from test_limits_shared import until
 from test_serve_limits import limited
@@ -134,7 +136,7 @@ def test_a_node_that_is_gone_is_an_unavailable_cluster(tmp_path: Path) -> None:
             async def refused() -> bool:
                 try:
                     for one in wanted:
-                        await asyncio.wait_for(shared.reserve([one], 0, 0), 1.0)
+                        await asyncio.wait_for(shared.reserve([one], 0, 0), WAIT_SECONDS)
                 except (CountersUnavailable, TimeoutError):
                     return True
                 return False
@@ -183,6 +185,7 @@ def test_the_cache_in_a_cluster(nodes: Nodes) -> None:
 
 def test_a_gateway_over_a_cluster(nodes: Nodes) -> None:
     key = key_of(f"k{secrets.token_hex(4)}", rpm_limit=3, max_budget=1000.0, budget_duration="1d")
-    with limited(key, redis_url=nodes[0].url, redis_cluster=True) as (scripted, caller):
+    limits = LimitSettings(timeout=20.0)
+    with limited(key, redis_url=nodes[0].url, redis_cluster=True, limits=limits) as (scripted, caller):
         assert caller(key.key_id).statuses(4) == [200, 200, 200, 429]
         assert "'ready'" in str(scripted.gateway.ask("GET", "/health/ready", headers={}).body)

@@ -34,11 +34,12 @@ from support.keys import key_of
 from support.process import Process, awaited
 from support.redis_server import RedisProcess, needs_program, redis_process
 from support.spent_budgets import NothingSpent
+from support.waiting import WAIT_SECONDS
 from test_ledger_durability import PostgresLedger
 from test_serve_key_changes import database
 from test_serve_limits import limited
 
-TIMEOUT = 0.25
+TIMEOUT = 0.75
 """Seconds that a reservation may take here: the machine that runs the tests may be busier than one that serves."""
 
 REQUESTS = Counter("key:k:requests", "requests", 9)
@@ -98,7 +99,7 @@ class Gateway:
         return admitted
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -130,8 +131,8 @@ def test_a_redis_that_freezes(redis: RedisProcess, tmp_path: Path) -> None:
             try:
                 began = time.monotonic()
                 admitted = await running[0].lose()
-                assert time.monotonic() - began < 3 * TIMEOUT + 5
-                assert running[0].reasons and "did not answer within 250 ms" in running[0].reasons[0]
+                assert time.monotonic() - began < WAIT_SECONDS
+                assert running[0].reasons and "did not answer within 750 ms" in running[0].reasons[0]
                 began = time.monotonic()
                 admitted += sum([await running[0].reserve(REQUESTS) is not None for _ in range(9)])
                 assert admitted == 2, "three of nine have taken one each, so two are left for each"
@@ -203,7 +204,7 @@ def test_a_redis_that_is_slow(redis: RedisProcess, tmp_path: Path) -> None:
             redis.command("CLIENT", "PAUSE", "60000", "WRITE")
             began = time.monotonic()
             assert await gateway.reserve(REQUESTS) is not None, "one slow answer is decided here"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 30
             redis.command("CLIENT", "UNPAUSE")
             await until(lambda: not gateway.counters.degraded)
             assert await gateway.reserve(REQUESTS) is not None
@@ -257,13 +258,14 @@ def test_where_the_settings_refuse_nothing_is_admitted_without_it(redis: RedisPr
 
 def test_an_admission_is_one_command_and_its_settlement_another(redis: RedisProcess, tmp_path: Path) -> None:
     async def main() -> None:
-        async with gateways(redis.url, tmp_path) as (gateway,):
+        async with gateways(redis.url, tmp_path, timeout=20.0) as (gateway,):
             assert await gateway.spend(1)
             await until(lambda: gateway.counters.processes == 1)
-            before = redis.scripts()
+            before, began = redis.scripts(), time.monotonic()
             for _ in range(20):
                 assert await gateway.spend(1)
-            assert 40 <= redis.scripts() - before <= 43, "and a sign of life now and then"
+            signs_of_life = 3 + (time.monotonic() - began) / module.BEAT_SECONDS
+            assert 40 <= redis.scripts() - before <= 40 + signs_of_life
 
     asyncio.run(main())
 
@@ -331,8 +333,8 @@ def test_a_database_that_dies_while_it_counts(tmp_path: Path) -> None:
 
     async def main(url: str) -> None:
         reasons: list[str] = []
-        stored = StoredBudgets(Database(url, 5.0, 2, durable=False), lambda error: None)
-        shared = SqlCounters(Database(url, 5.0, 4, durable=False))
+        stored = StoredBudgets(Database(url, 30.0, 2, durable=False), lambda error: None)
+        shared = SqlCounters(Database(url, 30.0, 4, durable=False))
         counters = SharedCounters(shared, stored, 20.0, False, reasons.append, stores_all=False)
 
         async def reserve(counter: Counter, money: int) -> Reservation | None:

@@ -7,12 +7,13 @@ import json
 
 from support.app import A
 from support.process import awaited, process
+from support.waiting import WAIT_SECONDS
 
 
 def test_a_request_is_one_line() -> None:
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": "an unusual prompt"}]})
     with process("--demo", GATEWAY_LOG="console") as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_SECONDS)
         for path, content in (("/v1/chat/completions", body), ("/v1/nowhere", "{}")):
             headers = {"content-type": "application/json", "x-request-id": f"mine-{path[-4:]}"}
             connection.request("POST", path, content, headers)

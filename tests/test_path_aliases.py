@@ -16,6 +16,7 @@ from gateway.http.path_aliases import SPELLINGS, PathAliases
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings
 from support.app import CALLER_KEY, CHAT, A, Gateway, Harness, Response, answered, run_harness, streamed
+from support.waiting import WAIT_SECONDS
 
 SERVED = PathAliases(
     ["/v1/chat/completions", "/v1/models", "/v1/models/{name:path}", "/v1/rerank", "/v1/files", "/health/live"]
@@ -110,7 +111,7 @@ def test_no_row_leads_out_of_openais_api() -> None:
 def sdk(gateway: Gateway, base: str, kind: Any = openai.OpenAI, **options: Any) -> Iterator[Any]:
     with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:
         values = {"base_url": gateway.url + base} if kind is openai.OpenAI else {"azure_endpoint": gateway.url + base}
-        yield kind(api_key="any", max_retries=0, timeout=30, http_client=http_client, **values, **options)
+        yield kind(api_key="any", max_retries=0, timeout=WAIT_SECONDS, http_client=http_client, **values, **options)
 
 
 QUESTION: Any = [{"role": "user", "content": "Hello"}]

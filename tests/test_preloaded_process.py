@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support import preloaded_process
+from support.waiting import WAIT_SECONDS
 
 
 @pytest.mark.skipif(not preloaded_process.AVAILABLE, reason="needs Linux")
@@ -16,7 +17,7 @@ def test_threads_that_start_processes_at_once_get_their_own(tmp_path: Path) -> N
         process = preloaded_process.start(["-c", program], os.environ, tmp_path, ("json",))
         with process.stdout, process.stderr:
             printed, pid = process.stdout.read().split()
-        assert process.wait(30) == 0 and int(pid) == process.pid
+        assert process.wait(WAIT_SECONDS) == 0 and int(pid) == process.pid
         return number, int(printed)
 
     with ThreadPoolExecutor(8) as threads:

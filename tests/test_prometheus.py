@@ -25,7 +25,9 @@ import yaml
 
 from gateway.observability.metrics import Metrics
 from support.app import Harness, answered, run_harness, streamed
+from support.ports import free_port
 from support.process import ROOT, process, reads_until, request_bytes
+from support.waiting import WAIT_SECONDS
 
 EXAMPLES = ROOT / "examples" / "observability"
 RULES, ALERTS, DASHBOARD = EXAMPLES / "rules.yml", EXAMPLES / "alerts.yml", EXAMPLES / "dashboard.json"
@@ -152,7 +154,7 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Any]:
         query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=10) as response:
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=WAIT_SECONDS) as response:
             return list(json.load(response)["data"]["result"])
 
     def await_value(self, expression: str, value: float, seconds: float = 60.0) -> None:
@@ -178,8 +180,7 @@ def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
     configuration["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(configuration))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [program("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={folder}/data"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
     server = subprocess.Popen(command, env={**os.environ, "GOMAXPROCS": "1"})
@@ -187,7 +188,7 @@ def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
         yield Prometheus(f"http://127.0.0.1:{port}")
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(WAIT_SECONDS)
 
 
 def test_a_prometheus_that_scrapes_several_workers(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_prometheus_that_scrapes_several_workers(tmp_path: Path) -> None:
 
         def ask(count: int) -> None:
             for number in range(count):
-                with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
+                with socket.create_connection(("127.0.0.1", gateway.port), timeout=WAIT_SECONDS) as connection:
                     connection.sendall(request_bytes(f"r{number}"))
                     reads_until(connection, b"usage")
 

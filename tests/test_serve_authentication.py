@@ -36,6 +36,7 @@ from support.app import (
 from support.asgi_server import raw_request
 from support.process import awaited, process
 from support.scripted_upstream import json_answer
+from support.waiting import WAIT_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 BODY = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
@@ -243,7 +244,7 @@ def test_the_master_key_may_be_for_managing_only() -> None:
 def test_a_stranger_need_not_be_heard_out(virtual: Harness) -> None:
     """The 401 comes before the body does."""
     head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer x\r\ncontent-length: 5000000\r\n\r\n"
-    with socket.create_connection(virtual.gateway.address, 30) as connection:
+    with socket.create_connection(virtual.gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 
@@ -385,7 +386,7 @@ def test_the_command_says_so_in_one_line(arguments: list[str], environment: dict
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "COHERE_", "CO_"))}
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "serve", "--port", "0", *arguments],
-        cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=20,
+        cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=WAIT_SECONDS,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
@@ -398,7 +399,7 @@ def test_a_working_directory_that_has_gone_is_reported_in_one_line(tmp_path: Pat
     script = f"import os; os.chdir({str(position)!r}); os.rmdir({str(position)!r}); from gateway.cli.main import main; "
     done = subprocess.run(
         [sys.executable, "-c", script + "raise SystemExit(main(['serve', '--demo', '--port', '0']))"],
-        cwd=ROOT, capture_output=True, text=True, timeout=20,
+        cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "cohere-gateway: the working directory cannot be used: No such file or directory\n"

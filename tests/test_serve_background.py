@@ -42,6 +42,7 @@ from support.app import (
     streamed,
 )  # fmt: skip
 from support.scripted_upstream import Chunk, Cut, End, Head, Pause, Script, Signal, json_answer, transcript
+from support.waiting import WAIT_SECONDS
 from test_serve_stored import NOWHERE, database
 
 PATH = "/v1/responses"
@@ -99,7 +100,7 @@ def begin(gateway: Gateway, **fields: Any) -> Response:
     return gateway.ask("POST", PATH, {"model": A, "input": "Say words", "background": True, **fields})
 
 
-def poll(gateway: Gateway, id: str, *wanted: str, within: float = 15) -> Any:
+def poll(gateway: Gateway, id: str, *wanted: str, within: float = WAIT_SECONDS) -> Any:
     """The response once its status is one of these (by default: once it has ended)."""
     until = time.monotonic() + within
     while (response := gateway.ask("GET", f"{PATH}/{id}").body)["status"] not in (wanted or ENDED):
@@ -108,7 +109,7 @@ def poll(gateway: Gateway, id: str, *wanted: str, within: float = 15) -> Any:
     return response
 
 
-def awaited(there: Callable[[], bool], within: float = 15) -> None:
+def awaited(there: Callable[[], bool], within: float = WAIT_SECONDS) -> None:
     until = time.monotonic() + within
     while not there():
         assert time.monotonic() < until
@@ -139,14 +140,14 @@ def checked(data: bytes, first: int = 0) -> list[Any]:
 
 def resumed(gateway: Gateway, id: str, after: int | None = None) -> Response:
     position = "" if after is None else f"&starting_after={after}"
-    return gateway.ask("GET", f"{PATH}/{id}?stream=true{position}", timeout=30)
+    return gateway.ask("GET", f"{PATH}/{id}?stream=true{position}", timeout=WAIT_SECONDS)
 
 
 class Reading:
     """A stream read as it comes, over a connection of its own."""
 
     def __init__(self, gateway: Gateway, method: str, path: str, body: Any = None) -> None:
-        self._connection = http.client.HTTPConnection(*gateway.address, timeout=30)
+        self._connection = http.client.HTTPConnection(*gateway.address, timeout=WAIT_SECONDS)
         headers = {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"}
         self._connection.request(method, path, json.dumps(body) if body else None, headers)
         self.answer = self._connection.getresponse()
@@ -218,7 +219,7 @@ def test_the_sdk_polls(harness: Harness) -> None:
     with harness.gateway.client() as sdk:
         response = sdk.responses.create(model=A, input="Say words", background=True)
         assert response.status == "queued"
-        until = time.monotonic() + 15
+        until = time.monotonic() + WAIT_SECONDS
         while response.status in ("queued", "in_progress") and time.monotonic() < until:
             response = sdk.responses.retrieve(response.id)
         assert (response.status, response.output_text) == ("completed", TEXT)
@@ -329,7 +330,7 @@ def test_the_sdk_streams_leaves_and_resumes(harness: Harness, elsewhere: Gateway
                         break
         assert results[0].type == "response.created"
         id = results[0].response.id
-        with elsewhere.client(timeout=30) as sdk:
+        with elsewhere.client(timeout=WAIT_SECONDS) as sdk:
             with sdk.responses.retrieve(id, stream=True, starting_after=results[-1].sequence_number) as stream:
                 go_on.set()
                 results += list(stream)
@@ -388,7 +389,7 @@ def test_a_number_that_is_none(harness: Harness, number: str) -> None:
 
 def test_a_fast_long_stream_is_stored_in_batches(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """More events than are kept in memory: a slow follower reads the rest from the storage."""
-    monkeypatch.setattr(background, "MAX_MEMORY_EVENTS", 20)
+    monkeypatch.setattr(background, "MAX_MEMORY_EVENTS")
     monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 50)
     monkeypatch.setattr(event_replay, "PAGE_SIZE", 7)
     words = [f"{number} " for number in range(500)]
@@ -415,7 +416,7 @@ def test_a_cancelled_response_is_cancelled(harness: Harness, elsewhere: Gateway,
         awaited(lambda: [one.method for one in harness.upstream.requests].count("POST") == 1)
     response = gateway.ask("POST", f"{PATH}/{id}/cancel")
     assert (response.status, response.body["status"], response.body["error"]) == (200, "cancelled", None)
-    harness.upstream.closed[-1].wait_in_thread(30)
+    harness.upstream.closed[-1].wait_in_thread()
     go_on.set()
     assert gateway.ask("POST", f"{PATH}/{id}/cancel").data == response.data, "cancelling twice is no error"
     assert poll(harness.gateway, id) == response.body
@@ -452,7 +453,7 @@ def test_nothing_in_this_process_waits_for_the_timer(database: str, monkeypatch:
             with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
                 id = id_of(one.until(b'"delta":"word3 "'))
                 assert harness.gateway.ask(method, f"{PATH}/{id}{path}").status == 200
-                harness.upstream.closed[-1].wait_in_thread(30)
+                harness.upstream.closed[-1].wait_in_thread()
                 one.rest()
 
 
@@ -468,7 +469,7 @@ def test_a_deleted_response_is_worked_on_no_more(harness: Harness, elsewhere: Ga
         with halted(harness), reading(harness.gateway, "POST", PATH, STREAMED) as one:
             id = id_of(one.until(b'"delta":"word3 "'))
             assert gateway.ask("DELETE", f"{PATH}/{id}").status == 200
-            harness.upstream.closed[-1].wait_in_thread(30)
+            harness.upstream.closed[-1].wait_in_thread()
             events = checked(one.rest())
             assert (events[-1]["type"], events[-1]["code"]) == ("error", "response_not_found")
         assert harness.gateway.ask("GET", f"{PATH}/{id}").status == 404
@@ -501,11 +502,11 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
     go_on, append = Signal(), Store.append_events
 
     async def held(store: Store, batches: Any) -> set[str]:
-        await asyncio.to_thread(go_on.wait_in_thread, 20)
+        await asyncio.to_thread(go_on.wait_in_thread)
         return await append(store, batches)
 
     monkeypatch.setattr(Store, "append_events", held)
-    monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 20)
+    monkeypatch.setattr(background, "MAX_PENDING_EVENTS")
     large = [transcript(piece("x" * 100_000), done=False) for _ in range(120)]
     script: Script = (
         Head(200, (("content-type", "text/event-stream"),)),
@@ -645,7 +646,7 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
                 poll(harness.gateway, id, "in_progress")
             shaky += ["update", "append_events", "renew"] * 1000
             go_on.set()
-            line = harness.gateway.log.wait(lambda line: line.get("operation") == "responses", 20)
+            line = harness.gateway.log.wait(lambda line: line.get("operation") == "responses")
             assert (line["outcome"], line["error"], line["fault"]) == (
                 "error",
                 "storage_unavailable",

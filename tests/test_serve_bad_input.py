@@ -21,6 +21,7 @@ from gateway.http import drain
 from gateway.settings.schema import Timeouts
 from support.app import CHAT, A, Gateway, Harness, Response, answered, run_harness, streamed
 from support.asgi_server import raw_request
+from support.waiting import WAIT_SECONDS
 
 CANARY = "canary-of-the-prompt-91c4"
 KEY_CANARY = "canary-of-the-key-5e07"
@@ -429,9 +430,9 @@ def test_bombs(harness: Harness, position: str) -> None:
         body = frame % nested(depth, kind)
         if len(body) > LIMIT:
             body = frame % nested(LIMIT // (12 if kind == "object" else 40), kind)
-        began = time.monotonic()
+        began = time.process_time()
         response = send(harness, body.replace(b'"m"', b'"%s"' % A.encode(), 1))
-        assert time.monotonic() - began < 10  # a fraction of a second where nothing else runs
+        assert time.process_time() - began < 10  # a fraction of a second where nothing else runs
         if response.status != 200:
             refused(harness, response, 400)
     still_serves(harness)
@@ -493,7 +494,7 @@ def test_the_largest_body(harness: Harness) -> None:
     refused(harness, send(harness, body + b" "), 413, "request_too_large")
 
 
-def raw(harness: Harness, *lines: str, body: bytes = b"", timeout: float = 5.0) -> Response:
+def raw(harness: Harness, *lines: str, body: bytes = b"", timeout: float = WAIT_SECONDS) -> Response:
     """Bytes as written; the connection is closed after the answer."""
     harness.respond_with(answered())
     head = "\r\n".join([*lines, "host: localhost", "connection: close", "", ""])
@@ -540,7 +541,7 @@ def test_a_body_that_does_not_come(harness: Harness) -> None:
     began = time.monotonic()
     response = raw(harness, POST, AUTHORIZATION, f"content-length: {len(GOOD)}", body=GOOD[:20])
     refused(harness, response, 408, "request_timeout")
-    assert 0.3 < time.monotonic() - began < 15
+    assert 0.3 < time.monotonic() - began < Timeouts().request_body
 
 
 def test_a_caller_who_leaves_while_sending(harness: Harness) -> None:
@@ -660,7 +661,7 @@ def test_nowhere(harness: Harness, path: str) -> None:
 
 def test_expect_100(harness: Harness) -> None:
     harness.respond_with(answered())
-    with socket.create_connection(harness.gateway.address, 30) as connection:
+    with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
         head = f"{POST}\r\nhost: localhost\r\n{AUTHORIZATION}\r\nexpect: 100-continue\r\nconnection: close\r\n"
         connection.sendall(f"{head}content-length: {len(GOOD)}\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 100")

@@ -23,6 +23,7 @@ from gateway.store.ledger_sums import DAY, SumKey, Sums
 from support import databases
 from support.app import MASTER_KEY, Gateway, Response, demonstration
 from support.ledger import ledger_file, wait_for_rows
+from support.waiting import WAIT_SECONDS
 from test_ledger_store import NOW, entry
 
 PROMPT = "A prompt that nobody else may read"
@@ -63,7 +64,7 @@ class BodiesHarness:
         return self.row_where(lambda row: row["id"] == id)
 
     def row_where(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             rows: list[dict[str, Any]] = self.ask("GET", "/audit?kind=call&limit=500", MASTER_KEY).body["data"]
             for row in rows:
@@ -177,7 +178,7 @@ def test_messages_on_websockets_and_background_responses(harness: BodiesHarness)
     url = harness.gateway.url.replace("http", "ws", 1) + "/v1/responses"
     with connect(url, additional_headers={"authorization": f"Bearer {harness.keys['all']}"}, proxy=None) as socket:
         socket.send(json.dumps({"type": "response.create", "model": "command-a-03-2025", "input": PROMPT}))
-        while (last := json.loads(socket.recv(30)))["type"] != "response.completed":
+        while (last := json.loads(socket.recv(WAIT_SECONDS)))["type"] != "response.completed":
             pass
     row = harness.row_where(lambda row: row["door"] == "websocket" and row["operation"] != "socket")
     bodies = harness.bodies(row["id"]).body
@@ -214,7 +215,7 @@ def test_bodies_are_lost_while_the_database_is_away_and_rows_are_not(tmp_path: P
         file = ledger_file(gateway.database_url)
         elsewhere = file.rename(file.with_suffix(".elsewhere"))
         response = gateway.chat(PROMPT)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + WAIT_SECONDS
         while not (spooled := b"".join(path.read_bytes() for path in (tmp_path / "spool").glob("*.spool"))):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from support.app import (
     streamed,
     whole,
 )
+from support.ports import free_port
 from support.redis_server import URL, needs_redis
 from support.scripted_upstream import event_stream, json_answer, transcript
 
@@ -313,8 +313,7 @@ def test_without_a_cache_the_wish_is_noted() -> None:
 
 
 def test_a_cache_that_fails_is_a_miss() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     with run_harness(cache=CacheSettings(store="redis"), redis_url=f"redis://127.0.0.1:{port}/0") as harness:
         harness.respond_with(answered("One."), answered("Two."))
         assert [response(harness.gateway) for response in (_chat, _chat)] == [

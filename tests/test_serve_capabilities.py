@@ -9,6 +9,7 @@ from gateway.settings.schema import Settings
 from support import databases
 from support.asgi_server import serve
 from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
+from support.waiting import WAIT_SECONDS
 
 MODEL = "command-r-plus-08-2024"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -30,7 +31,7 @@ def ask(base: str) -> tuple[dict[str, object], str]:
     request = urllib.request.Request(
         f"{base}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
         return json.loads(answer.read()), answer.headers.get("x-gateway-notes", "")
 
 

@@ -37,6 +37,7 @@ from gateway.virtual_keys import Team
 from support.app import MASTER_KEY, SERVER_KEY, Gateway, Harness, Response, answered, demonstration, run_harness
 from support.scripted_upstream import json_answer
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
+from support.waiting import WAIT_SECONDS
 
 SESSION = "/console/session"
 JSON = {"content-type": "application/json"}
@@ -394,7 +395,7 @@ def test_what_cohere_deprecates_is_read_when_somebody_looks(served: Harness, mon
 
     models()
     monkeypatch.undo()  # the list is being read, and is not due again
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while not (answer := models())["deprecated"]:
         assert time.monotonic() < deadline
     assert answer["deprecated"] == ["command-r7b-12-2024"]

@@ -28,6 +28,7 @@ from support import browser as browsers
 from support.app import MASTER_KEY, R7B, A, Gateway, answered, demonstration, run_harness
 from support.browser import console, exactly
 from support.ledger import write_rows
+from support.waiting import WAIT_SECONDS
 
 SCREENS = (
     *(
@@ -112,7 +113,7 @@ def calls(gateway: Gateway, **query: str) -> list[dict[str, Any]]:
 
 
 def wait_for_calls(gateway: Gateway, count: int, **query: str) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while len(rows := calls(gateway, **query)) < count:
         assert time.monotonic() < deadline, rows
         time.sleep(0.02)
@@ -435,7 +436,7 @@ def write_calls(gateway: Gateway, count: int, model: str, until: float, cost: in
         await write_rows(database, entries)
         await database.close()
 
-    asyncio.run_coroutine_threadsafe(write(), gateway.loops[0]).result(30)
+    asyncio.run_coroutine_threadsafe(write(), gateway.loops[0]).result(WAIT_SECONDS)
 
 
 def test_callers_words_are_only_texts(chromium: Browser, gateway: Gateway) -> None:
@@ -749,6 +750,8 @@ def test_failures_say_what_happened(chromium: Browser, gateway: Gateway) -> None
         # The gateway is gone, and back: what failed meanwhile comes by itself.
         window.visit("calls?key=agent")
         expect(page.locator("tr[data-row]").first).to_be_visible()
+        # The rest of the list is still searched for: if that failed, the list would say so, and not its head.
+        expect(page.locator(".table-foot")).not_to_contain_text("Looking")
         window.context.set_offline(True)
         away = page.locator(".away").get_by_text("The gateway has not answered since")
         expect(away).to_be_visible()

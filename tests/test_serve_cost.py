@@ -39,6 +39,7 @@ from support.app import (
     whole,
 )
 from support.scripted_upstream import Chunk, Cut, Head, Pause, Script, Signal, event_stream, json_answer, transcript
+from support.waiting import WAIT_SECONDS
 from test_faults import full
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
@@ -511,7 +512,7 @@ def leave(harness: Harness, request_id: str, script: Script, stream: bool, until
         f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {harness.gateway.key}\r\n"
         f"x-request-id: {request_id}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection(harness.gateway.address, 30) as connection:
+    with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(head.encode() + body)
         received = b""
         while until and until not in received:
@@ -522,7 +523,7 @@ def leave(harness: Harness, request_id: str, script: Script, stream: bool, until
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
 

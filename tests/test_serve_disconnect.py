@@ -63,10 +63,11 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NEVER = Signal()
-SOON = 5.0
+SOON = 30.0
 """Seconds within which an upstream must learn that its caller has gone. It learns at once or never."""
 
 BODY = json.dumps(whole()).encode()
@@ -116,7 +117,7 @@ PHASES: tuple[tuple[str, bool, Script, bytes], ...] = (
 @pytest.mark.parametrize(("name", "stream", "script", "sees"), PHASES, ids=[row[0] for row in PHASES])
 def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, reset: bool) -> None:
     with waiting(script) as harness:
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=stream))
             harness.request_arrived.wait_in_thread()
             if sees:
@@ -135,7 +136,7 @@ def test_a_caller_leaves(name: str, stream: bool, script: Script, sees: bytes, r
 
 def test_nothing_is_left_of_a_stream_whose_caller_left() -> None:
     with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as harness:
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b'"Hi"')
         harness.gateway.log.line_of("leaver")
@@ -162,7 +163,7 @@ async def _leave_by_cancelling(gateway: Gateway, requested: Signal, stream: bool
                     pass
 
         task = asyncio.create_task(ask())
-        await asyncio.wait_for(requested.wait(), 5)
+        await asyncio.wait_for(requested.wait(), WAIT_SECONDS)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -202,9 +203,9 @@ def test_the_emulator_sees_its_caller_leave(demo: Gateway, order: str, stream: b
             assert time.monotonic() < deadline, "no such record"
 
     fault = order.partition("=")[0]
-    with socket.create_connection(demo.address, 30) as connection:
+    with socket.create_connection(demo.address, WAIT_SECONDS) as connection:
         connection.sendall(request_bytes(model=f"{A}@{order}", stream=stream))
-        record(lambda one: one["fault"] == fault and one["closed_at"] is None, 5)
+        record(lambda one: one["fault"] == fault and one["closed_at"] is None, WAIT_SECONDS)
         if stream and order.startswith(("slow", "stall_stream")):
             reads_until(connection, b'"role":"assistant"')
     left = time.monotonic()
@@ -224,7 +225,7 @@ def test_a_large_answer_comes_whole(length: int) -> None:
 def test_leaving_in_the_middle_of_a_large_answer(reset: bool, capfd: pytest.CaptureFixture[str]) -> None:
     with run_harness() as harness:
         harness.respond_with(answered("x" * 40 * LARGEST_SEND))
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes("gone"))
             assert connection.recv(1_000)
             if reset:
@@ -236,7 +237,7 @@ def test_leaving_in_the_middle_of_a_large_answer(reset: bool, capfd: pytest.Capt
 
 def test_leaving_after_the_last_byte_is_not_leaving() -> None:
     with waiting(streamed()) as harness:
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes("reader", stream=True))
             reads_until(connection, b"[DONE]")
         assert harness.gateway.log.line_of("reader")["outcome"] == "ok"
@@ -246,7 +247,7 @@ def test_leaving_after_the_last_byte_is_not_leaving() -> None:
 def test_many_callers_leave() -> None:
     """None of them keeps its upstream, and the gateway serves the next one."""
     with waiting((STREAM_HEAD, Chunk(BEGUN), Pause(NEVER))) as harness:
-        callers = [socket.create_connection(harness.gateway.address, 30) for _ in range(30)]
+        callers = [socket.create_connection(harness.gateway.address, WAIT_SECONDS) for _ in range(30)]
         for connection in callers:
             connection.sendall(request_bytes(stream=True))
         for connection in callers:
@@ -280,7 +281,7 @@ class Firehose:
     def _run(self) -> None:
         connection, _ = self._socket.accept()
         with connection:
-            connection.settimeout(30)
+            connection.settimeout(WAIT_SECONDS)
             reads_until(connection, b"\r\n\r\n")
             connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
             try:
@@ -305,7 +306,7 @@ class Firehose:
 
     def close(self) -> None:
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(WAIT_SECONDS)
         assert not self._thread.is_alive()
 
 
@@ -320,7 +321,7 @@ def firehose(events: int = EVENTS) -> Iterator[Firehose]:
 
 def test_a_slow_reader_slows_cohere_down() -> None:
     with firehose() as hose, gateway_over(hose.url) as gateway:
-        with socket.create_connection(gateway.address, 30) as connection:
+        with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes("slow", stream=True))
             reads_until(connection, b"lorem")
             stopped = hose.standstill()
@@ -339,7 +340,7 @@ def test_a_slow_reader_slows_cohere_down() -> None:
 
 def test_a_slow_reader_who_leaves() -> None:
     with firehose() as hose, gateway_over(hose.url) as gateway:
-        with socket.create_connection(gateway.address, 30) as connection:
+        with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes("slow-leaver", stream=True))
             reads_until(connection, b"lorem")
             hose.standstill()
@@ -354,7 +355,7 @@ def test_a_caller_who_reads_nothing_is_cut(whole_answer: bool) -> None:
     script = answered(text) if whole_answer else event_stream([BEGUN, *[EVENT] * EVENTS])
     with (
         waiting(script, timeouts=hurried) as harness,
-        socket.create_connection(harness.gateway.address, 30) as connection,
+        socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection,
     ):
         connection.sendall(request_bytes("stalled", stream=not whole_answer))
         reads_until(connection, b"lorem")
@@ -369,7 +370,7 @@ def test_a_caller_who_reads_slowly_is_not_cut() -> None:
     text = "lorem ipsum " * 1_000_000
     with (
         waiting(answered(text), timeouts=Timeouts(response_write=0.3)) as harness,
-        socket.create_connection(harness.gateway.address, 30) as connection,
+        socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection,
     ):
         connection.sendall(request_bytes("slow"))
         body = b""
@@ -390,7 +391,7 @@ def test_a_reader_who_stops_while_cohere_sends_a_gigabyte() -> None:
     with firehose(A_GIGABYTE // len(EVENT)) as hose, process(COHERE_API_KEY="key", COHERE_BASE_URL=hose.url) as server:
         server.get("/metrics")
         before = server.memory()
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b"lorem")
             stopped = hose.standstill()
@@ -401,7 +402,7 @@ def test_a_reader_who_stops_while_cohere_sends_a_gigabyte() -> None:
                 size += len(connection.recv(1 << 20))
             hose.standstill()
             assert server.memory() - before < MORE_AT_MOST + READ_ON
-        assert hose.cut.wait(30)
+        assert hose.cut.wait(WAIT_SECONDS)
         assert hose.bytes_sent < A_GIGABYTE // 2
 
 
@@ -444,7 +445,7 @@ def test_a_caller_keeps_their_connection() -> None:
     with run_harness() as harness:
         harness.respond_with(answered(), streamed(), answered())
         answers = b""
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             for stream in (False, True, False):
                 connection.sendall(request_bytes(stream=stream))
                 answers += reads_until(connection, b"0\r\n\r\n" if stream else b'"billed_units":{"input_tokens":4')
@@ -465,7 +466,9 @@ def test_it_says_where_it_is_and_what_to_paste() -> None:
         curl = shutil.which("curl")
         if curl is not None:
             words = shlex.split(command)
-            answer = subprocess.run([curl, "-sS", "--noproxy", "*", *words[1:]], capture_output=True, timeout=10)
+            answer = subprocess.run(
+                [curl, "-sS", "--noproxy", "*", *words[1:]], capture_output=True, timeout=WAIT_SECONDS
+            )
             assert json.loads(answer.stdout)["object"] == "chat.completion", answer
         assert b"x-gateway-upstream: emulator" in server.chat()
         server.signal(signal.SIGINT, group=True)
@@ -473,43 +476,43 @@ def test_it_says_where_it_is_and_what_to_paste() -> None:
         assert all(set(line) >= {"request", "status"} for line in server.errors())
 
 
+PATIENT = {"GATEWAY_TIMEOUTS_SHUTDOWN": "600", "GATEWAY_TIMEOUTS_KEEP_ALIVE": "600"}
+"""For what ends at once: whatever should wait for the time that is left would do so for longer than a test does."""
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_idle_server_ends_at_once(stop: signal.Signals, workers: int) -> None:
-    with process("--demo", "--workers", str(workers)) as server:
+    with process("--demo", "--workers", str(workers), **PATIENT) as server:
         if workers > 1:
             server.settle(workers)
         # An idle connection, once used, must not hold the server.
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
             reads_until(connection, b"live")
-            signalled = time.monotonic()
             server.signal(stop, group=stop is signal.SIGINT)
             assert server.ends() == 0
-            assert time.monotonic() - signalled < server.at_once
         assert [line["path"] for line in server.errors()] == ["/health/live"]
 
 
 @pytest.mark.parametrize("fault", ["stall", "stall_stream"])
 def test_an_interrupt_does_not_wait_for_a_stream(fault: str) -> None:
-    with process("--demo") as server:
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+    with process("--demo", **PATIENT) as server:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(model=f"{A}@{fault}", stream=True))
             if fault == "stall_stream":
                 reads_until(connection, b'"role":"assistant"')
             else:
                 # The count is of requests begun; this one is counted with its own scrape.
                 awaited(lambda: b"gateway_requests_in_flight 2.0" in server.get("/metrics"))
-            signalled = time.monotonic()
             server.signal(signal.SIGINT)
             assert server.ends() == 0
-            assert time.monotonic() - signalled < server.at_once
 
 
 @pytest.mark.parametrize("expected", [pytest.param("log"), pytest.param("errors")])
 def test_what_a_forced_end_leaves_behind(expected: str) -> None:
     with process_over(late_stream) as (server, request, _):
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b'"Hi"')
             server.signal(signal.SIGINT)
@@ -547,8 +550,8 @@ def late_answer(go_on: Signal) -> Script:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_sigterm_lets_what_is_in_flight_finish(stream: bool) -> None:
-    with process_over(late_stream if stream else late_answer) as (server, request, go_on):
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+    with process_over(late_stream if stream else late_answer, **PATIENT) as (server, request, go_on):
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=stream))
             request.wait_in_thread()
             received = reads_until(connection, b'"Hi"') if stream else b""
@@ -558,9 +561,7 @@ def test_sigterm_lets_what_is_in_flight_finish(stream: bool) -> None:
             go_on.set()
             received += reads_until(connection, b"[DONE]" if stream else b"Hi there.")
             assert b"HTTP/1.1 200" in received
-            signalled = time.monotonic()
             assert server.ends() == 0
-            assert time.monotonic() - signalled < server.at_once
         (line,) = server.errors()
         assert (line["status"], line["outcome"]) == (200, "ok")
 
@@ -568,7 +569,7 @@ def test_sigterm_lets_what_is_in_flight_finish(stream: bool) -> None:
 def refuses(port: int) -> bool:
     """Whether nobody listens there any more."""
     try:
-        with socket.create_connection(("127.0.0.1", port), 1):
+        with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS):
             return False
     except ConnectionRefusedError:
         return True
@@ -576,7 +577,7 @@ def refuses(port: int) -> bool:
 
 def test_sigterm_does_not_wait_for_ever() -> None:
     with process_over(late_stream, GATEWAY_TIMEOUTS_SHUTDOWN="0.3") as (server, request, _):
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=True))
             reads_until(connection, b'"Hi"')
             server.signal(signal.SIGTERM)
@@ -602,15 +603,13 @@ def test_two_workers_add_up(tmp_path: Path) -> None:
 
 
 def test_two_workers_end_with_the_terminal() -> None:
-    with process("--demo", "--workers", "2") as server:
+    with process("--demo", "--workers", "2", **PATIENT) as server:
         server.settle(2)
-        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(model=f"{A}@stall_stream", stream=True))
             reads_until(connection, b'"role":"assistant"')
-            signalled = time.monotonic()
             server.signal(signal.SIGINT, group=True)
             assert server.ends() == 0
-            assert time.monotonic() - signalled < server.at_once
 
 
 def test_workers_can_be_stopped_while_they_start() -> None:
@@ -626,7 +625,7 @@ def test_a_taken_port_is_one_sentence() -> None:
         port = listening.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", "gateway", "serve", "--demo", "--port", str(port)],
-            cwd=ROOT, capture_output=True, text=True, timeout=20,
+            cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == ""

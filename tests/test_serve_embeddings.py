@@ -33,6 +33,7 @@ from support.app import CALLER_KEY, Gateway, Harness, Response, demonstration, g
 from support.recordings import Recording, each_recording
 from support.scripted_upstream import Pause, Request, Script, ScriptedUpstream, json_answer
 from support.transcripts import property_of
+from support.waiting import WAIT_SECONDS
 
 PATH = "/v1/embeddings"
 V4, V3, V5 = "embed-v4.0", "embed-english-v3.0", "embed-v5.0-pro"
@@ -352,16 +353,16 @@ def test_a_caller_leaves_and_all_calls_are_closed() -> None:
     slow = Pause(30), *json_answer(200, {})
     with ScriptedUpstream(slow).run_in_thread() as upstream, gateway_over(upstream.url, key=CALLER_KEY) as gateway:
         body = json.dumps({"model": V4, "input": [f"text {number}" for number in range(300)]}).encode()
-        with socket.create_connection(gateway.address, 30) as connection:
+        with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
             head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {CALLER_KEY}\r\n"
             connection.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
             _until(lambda: len(upstream.exchanges) == 4)
         for exchange in upstream.exchanges:
-            exchange.closed.wait_in_thread(10)
+            exchange.closed.wait_in_thread()
         assert gateway.log.wait(lambda line: line.get("operation") == "embeddings")["outcome"] == "client_closed"
 
 
-def _until(done: Any, seconds: float = 10.0) -> None:
+def _until(done: Any, seconds: float = WAIT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "it never happened"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import IncompleteRead
@@ -40,6 +38,7 @@ from support.app import (
     streamed,
     whole,
 )
+from support.ports import free_port
 from support.scripted_upstream import (
     Chunk,
     Cut,
@@ -651,19 +650,22 @@ def test_silence_before_anything_was_sent(hasty: Harness, name: str, stream: boo
     response = hasty.chat_over(script, stream=stream)
     assert response.status == 504
     assert (response.error["type"], response.error["code"]) == ("server_error", "upstream_timeout")
-    hasty.upstream.closed[0].wait_in_thread(1)
+    hasty.upstream.closed[0].wait_in_thread()
 
 
 def test_silence_in_the_middle_of_a_stream(hasty: Harness) -> None:
     response = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
     assert broken_off(response, "Hi th")["code"] == "upstream_timeout"
-    hasty.upstream.closed[0].wait_in_thread(3)
+    hasty.upstream.closed[0].wait_in_thread()
+
+
+SOON = 10.0
 
 
 def test_a_failed_stream_is_closed_at_once(hasty: Harness) -> None:
     response = hasty.chat_over(event_stream(BEGUN, ending=Pause(NEVER)), stream=True)
     assert broken_off(response, "Hi th")["code"] == "upstream_timeout"
-    hasty.upstream.closed[0].wait_in_thread(0.5)
+    hasty.upstream.closed[0].wait_in_thread(SOON)
 
 
 NO_SIZE: Script = (Head(200, (("content-type", "text/event-stream"),)), Chunk(BEGUN), Pause(0.05), Write(b"zz\r\n"))
@@ -696,17 +698,13 @@ REST = transcript(piece("ere."), CLOSED, end())
     ],
 )
 def test_after_the_first_event_the_time_out_between_events_counts(script: Script) -> None:
-    with run_harness(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as harness:
-        began = time.monotonic()
+    with run_harness(timeouts=Timeouts(first_event=600, between_events=IN_TIME)) as harness:
         assert broken_off(harness.chat_over(script, stream=True), "Hi th")["code"] == "upstream_timeout"
-        assert time.monotonic() - began < 10
 
 
 def test_inside_a_body_the_time_out_between_events_counts() -> None:
-    with run_harness(timeouts=Timeouts(first_event=30, between_events=IN_TIME)) as harness:
-        began = time.monotonic()
+    with run_harness(timeouts=Timeouts(first_event=600, between_events=IN_TIME)) as harness:
         assert harness.chat_over((JSON_HEAD, Write(BODY[:40]), Pause(NEVER))).status == 504
-        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -731,8 +729,7 @@ def test_a_slow_stream_is_not_a_silent_one(hasty: Harness) -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     with gateway_over(f"http://127.0.0.1:{port}") as gateway:
         for stream in (False, True):
             response = gateway.chat(stream=stream)

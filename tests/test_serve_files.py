@@ -15,6 +15,7 @@ from gateway.pipeline.admission import Admission, AdmissionController
 from support.app import CHAT, A, Harness, answered, run_harness, streamed
 from support.scripted_upstream import Pause, Script, Signal, json_answer
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
+from support.waiting import WAIT_SECONDS
 from test_serve_keepalive import COMMENT, reading, until
 from translators.core.contracts import Workload
 from translators.core.notes import Notes
@@ -50,7 +51,7 @@ class Watched:
 
     def billed(self) -> Mapping[str, int | float]:
         """Waits for the next record: a request is settled after its answer was sent."""
-        return self.settled.get(timeout=30).billed
+        return self.settled.get(timeout=WAIT_SECONDS).billed
 
 
 @pytest.fixture

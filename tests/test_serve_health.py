@@ -13,6 +13,7 @@ from gateway.settings.schema import BreakerSettings, LedgerSettings
 from support.app import SERVER_KEY, Gateway, Response, demonstration, run_harness
 from support.process import awaited, process
 from support.scripted_upstream import json_answer
+from support.waiting import WAIT_SECONDS
 
 MASTER = "a-master-key-of-this-test"
 
@@ -120,7 +121,7 @@ def test_all_workers_are_drained_and_those_that_replace_them() -> None:
 
         def status() -> int:
             try:
-                with urllib.request.urlopen(f"{server.url}/readyz", timeout=10) as response:
+                with urllib.request.urlopen(f"{server.url}/readyz", timeout=WAIT_SECONDS) as response:
                     return int(response.status)
             except urllib.error.HTTPError as error:
                 return error.code
@@ -128,7 +129,7 @@ def test_all_workers_are_drained_and_those_that_replace_them() -> None:
         awaited(lambda: json.loads(server.get("/health/ready"))["workers"]["live"] == 2)
         headers = {"authorization": f"Bearer {MASTER}"}
         request = urllib.request.Request(f"{server.url}/health/drain", b"", headers, method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=WAIT_SECONDS).close()
         awaited(lambda: [status() for _ in range(12)] == [503] * 12)
         before = server.workers
         os.kill(before[0], signal.SIGKILL)

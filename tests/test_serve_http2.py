@@ -30,6 +30,7 @@ from support.app import CHAT, A, Gateway, Harness, answered, gateway_over, strea
 from support.certificates import Certificates, issued_in
 from support.process import awaited, process
 from support.scripted_upstream import Chunk, Cut, Pause, ScriptedUpstream, Signal
+from support.waiting import WAIT_SECONDS
 from test_serve_disconnect import BEGUN, STREAM_HEAD
 
 NEVER = Signal()
@@ -67,7 +68,7 @@ class Caller:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
-        self.socket = context.wrap_socket(socket.create_connection(gateway.address, timeout=20))
+        self.socket = context.wrap_socket(socket.create_connection(gateway.address, timeout=WAIT_SECONDS))
         assert self.socket.selected_alpn_protocol() == "h2"
         values = {"header_encoding": "utf-8", "validate_outbound_headers": False, "normalize_outbound_headers": False}
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(**{**values, **config}))
@@ -202,7 +203,9 @@ def test_curl(served: Harness, certificates: Certificates, version: str) -> None
     body = json.dumps({"model": A, "messages": [{"role": "user", "content": "x" * 200_000}]})
     command = ["curl", "-sS", version, "--cacert", str(certificates.ca), f"https://{host}:{port}{CHAT}", "-d", "@-"]
     command += ["-H", "content-type: application/json", "-H", "authorization: Bearer k", "-w", "\n%{http_version}"]
-    written = subprocess.run(command, input=body, capture_output=True, text=True, check=True, timeout=30).stdout
+    written = subprocess.run(
+        command, input=body, capture_output=True, text=True, check=True, timeout=WAIT_SECONDS
+    ).stdout
     answer, _, spoken = written.rpartition("\n")
     assert json.loads(answer)["choices"][0]["message"]["content"] == "Hi"
     assert spoken == version.removeprefix("--http").removesuffix(".0")
@@ -211,7 +214,7 @@ def test_curl(served: Harness, certificates: Certificates, version: str) -> None
 def test_a_large_upload_and_a_large_answer_go_through_windows(served: Harness) -> None:
     text = "y" * 1_500_000
     served.respond_with(answered(text))
-    with httpx.Client(http2=True, verify=False, trust_env=False, timeout=30) as client:
+    with httpx.Client(http2=True, verify=False, trust_env=False, timeout=WAIT_SECONDS) as client:
         host, port = served.gateway.address
         body = {"model": A, "messages": [{"role": "user", "content": "x" * 1_500_000}]}
         answer = client.post(f"https://{host}:{port}{CHAT}", json=body, headers={"authorization": "Bearer k"})
@@ -506,7 +509,7 @@ def test_a_unix_socket(tmp_path: Path, server: str) -> None:
     ):
         assert f"curl --unix-socket {path} http://localhost/v1" in gateway.announced
         transport = httpx.HTTPTransport(uds=str(path))
-        with httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as client:
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=WAIT_SECONDS) as client:
             body = {"model": A, "messages": [{"role": "user", "content": "Hi"}]}
             answer = client.post(CHAT, json=body, headers={"x-forwarded-for": "203.0.113.7"})
             assert answer.json()["choices"][0]["message"]["content"] == "Hi"

@@ -25,6 +25,7 @@ from support import redis_server
 from support.app import MASTER_KEY
 from support.databases import throwaway
 from support.process import GATEWAY, Process, awaited, process
+from support.waiting import WAIT_SECONDS
 from test_store_database import running
 
 BY = ChangedBy("operator")
@@ -38,7 +39,7 @@ def status(url: str, secret: str) -> int:
     request = urllib.request.Request(f"{url}/v1/models", headers={"authorization": f"Bearer {secret}"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=30) as response:
+        with opener.open(request, timeout=WAIT_SECONDS) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -49,7 +50,7 @@ def session_status(url: str, cookie: str) -> int:
     request = urllib.request.Request(f"{url}/key/list", headers={"cookie": cookie, "sec-fetch-site": "same-origin"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=30) as response:
+        with opener.open(request, timeout=WAIT_SECONDS) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -61,7 +62,7 @@ def on_session(url: str, method: str, **headers: str) -> tuple[str, str]:
     body = json.dumps({"key": MASTER_KEY}).encode() if method == "POST" else None
     all_headers = {"content-type": "application/json", "sec-fetch-site": "same-origin", **headers}
     request = urllib.request.Request(f"{url}/console/session", body, all_headers, method=method)
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=WAIT_SECONDS) as response:
         cookie = response.headers["set-cookie"].partition(";")[0]
         return cookie, str(json.loads(response.read())["csrf_token"])
 

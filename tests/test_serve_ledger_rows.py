@@ -43,6 +43,7 @@ from support.ledger import wait_for_rows
 from support.process import awaited
 from support.scripted_upstream import Script, event_stream, json_answer, transcript
 from support.virtual_keys import BY, key_of, run_keyed_harness, secret_of, write
+from support.waiting import WAIT_SECONDS
 from test_serve_cost import CHAT_COST, HELLO, ONE, embedded, meta
 
 THOUGHTS = {
@@ -84,7 +85,7 @@ class LedgerHarness:
 
     def row(self, query: str) -> dict[str, Any]:
         """The one row that meets the filters, once it is written."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while not (rows := self.rows(query)):
             assert time.monotonic() < deadline, query
             time.sleep(0.02)
@@ -287,7 +288,7 @@ def test_each_message_on_a_websocket_is_a_row_and_the_socket_is_none(harness: Le
     with connect(url, additional_headers=headers, proxy=None) as socket:
         for text, last in (("Hello", "response.completed"), ("Hello again", "error")):
             socket.send(json.dumps({"type": "response.create", "model": A, "input": text}))
-            while json.loads(socket.recv(30))["type"] != last:
+            while json.loads(socket.recv(WAIT_SECONDS))["type"] != last:
                 pass
     good, bad = harness.row("request_id=socket-1.1"), harness.row("request_id=socket-1.2")
     matches(
@@ -409,7 +410,7 @@ def test_reports_take_a_key_by_its_secret(harness: LedgerHarness, report: str) -
     assert harness.ask("GET", report.format("sk-nobodys-000000000000000000")).status == 400
 
 
-def settled(value: Callable[[], int], seconds: float = 30.0) -> int:
+def settled(value: Callable[[], int], seconds: float = WAIT_SECONDS) -> int:
     """A value once it stays the same for two flushes of the ledger."""
     deadline, last, since = time.monotonic() + seconds, value(), time.monotonic()
     while time.monotonic() - since < 0.3:
@@ -453,7 +454,7 @@ def test_the_tags_of_a_key_and_its_team_are_on_the_rows_of_its_calls(harness: Le
 
 def settled_row(ask: Callable[[], dict[str, Any]], expected: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The row of the first call that is as expected, or the last one: changes of keys take a moment."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_SECONDS
     while not expected(row := ask()) and time.monotonic() < deadline:
         pass
     return row

@@ -22,9 +22,10 @@ from gateway.server.idle_connections import close_idle
 from gateway.settings.schema import MemorySettings
 from support.asgi_server import Message, Receive, Send, serve
 from support.process import awaited
+from support.waiting import WAIT_SECONDS
 
-TIMEOUT = 60.0
-"""Seconds for what takes milliseconds where nothing else runs."""
+TIMEOUT = 10 * WAIT_SECONDS
+"""For what takes milliseconds where nothing else runs, and for what must not be waited for."""
 
 MESSAGE_LIMIT = 200_000
 MEMORY = 150_000

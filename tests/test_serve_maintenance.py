@@ -30,6 +30,7 @@ from support.app import A, Gateway, Response, answered, emulator, gateway_over, 
 from support.databases import KINDS, throwaway
 from support.process import ROOT, Process, process
 from support.scripted_upstream import Script, ScriptedUpstream, Signal
+from support.waiting import WAIT_SECONDS
 from test_serve_background import (
     PATH,
     STREAMED,
@@ -112,7 +113,7 @@ def test_what_a_killed_process_worked_on_has_failed(
 
 
 def ends_as_failed(gateway: Gateway, whole: str, document: bytes) -> None:
-    response = poll(gateway, whole, within=30)
+    response = poll(gateway, whole)
     assert response["status"] == "failed" and "stopped before its end" in response["error"]["message"]
     data = resumed(gateway, id_of(document)).data
     assert data.startswith(document[: document.rfind(b"\n\n") + 2]), "what was told before is told again"
@@ -183,7 +184,7 @@ def test_workers_share_what_is_in_the_background(database: str) -> None:
             events = checked(data)
             assert events[-1]["response"]["output"][0]["content"][0]["text"] == TEXT
             for thread, result in followers:
-                thread.join(30)
+                thread.join(WAIT_SECONDS)
                 assert [response.data for response in result] == [data]
 
 
@@ -222,7 +223,7 @@ def test_who_runs_on_ends_what_others_left(database: str, short_lease: None) -> 
     with gateway_over("http://127.0.0.1:9", database_url=database, demo=True) as gateway:
         with asyncio.Runner() as runner:
             runner.run(_left_behind(database))
-        response = poll(gateway, "resp_left", within=20)
+        response = poll(gateway, "resp_left")
         assert response["status"] == "failed"
 
 
@@ -292,7 +293,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**clean, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
 
 

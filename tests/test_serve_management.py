@@ -30,6 +30,7 @@ from gateway.store.database import Database
 from gateway.virtual_keys import digest_of
 from support.app import A, Gateway, Response, demonstration, emulator, gateway_over
 from support.databases import KINDS, throwaway
+from support.waiting import WAIT_SECONDS
 
 MASTER = "sk-master-of-the-tests-0001"
 NUMBERS = itertools.count()
@@ -65,7 +66,7 @@ class Management:
         """What a function of one connection returns, in a transaction of its own."""
 
         async def run() -> Any:
-            database = Database(self.url, 10.0, 1)
+            database = Database(self.url, 30.0, 1)
             try:
                 return await database.write(work)
             finally:
@@ -662,7 +663,7 @@ def test_two_updates_at_once_are_one_after_the_other(api: Management) -> None:
         barrier = threading.Barrier(2)
 
         def update(body: dict[str, Any], together: threading.Barrier = barrier) -> None:
-            together.wait(20)
+            together.wait(WAIT_SECONDS)
             api.done("/key/update", {"key": new_key["key_id"], **body})
 
         threads = [threading.Thread(target=update, args=(body,)) for body in bodies]
@@ -770,7 +771,7 @@ def test_what_was_spent_is_shown(api: Management) -> None:
     assert new_key["spend"] == 0.0
     messages = [{"role": "user", "content": "Hello"}]
     api.done("/v1/chat/completions", {"model": A, "messages": messages, "user": user}, new_key["key"])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WAIT_SECONDS
     while not api.info(new_key["key_id"])["spend"] and time.monotonic() < deadline:
         time.sleep(0.05)
     spend = api.info(new_key["key_id"])["spend"]

@@ -53,6 +53,7 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 from test_serve_disconnect import waiting
 
 NEVER = Signal()
@@ -230,7 +231,7 @@ def test_in_flight() -> None:
     gauge = "gateway_requests_in_flight"
     with waiting((Pause(NEVER),)) as harness:
         assert harness.gateway.metrics()[gauge] == 1  # the scrape itself
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes())
             harness.request_arrived.wait_in_thread()
             assert harness.gateway.metrics()[gauge] == 2
@@ -254,7 +255,7 @@ def test_in_flight() -> None:
 )
 def test_callers_who_leave(stream: bool, script: Any, sees: bytes, phase: str) -> None:
     with waiting(script) as harness:
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(stream=stream))
             harness.request_arrived.wait_in_thread()
             if sees:
@@ -306,7 +307,7 @@ def test_a_request_cut_by_shutdown(
 
     with ScriptedUpstream(respond).run_in_thread() as upstream, contextlib.ExitStack() as stack:
         with gateway_over(upstream.url, graceful_timeout=0.1) as gateway:
-            connection = stack.enter_context(socket.create_connection(gateway.address, 30))
+            connection = stack.enter_context(socket.create_connection(gateway.address, WAIT_SECONDS))
             connection.sendall(request_bytes("cut", stream=stream))
             called.wait_in_thread()
             if sees:

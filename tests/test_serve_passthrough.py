@@ -36,6 +36,7 @@ from support.app import (
     whole,
 )
 from support.asgi_server import raw_request
+from support.ports import free_port
 from support.recordings import ABSENT, FOLDER, recordings
 from support.scripted_upstream import (
     Chunk,
@@ -53,9 +54,10 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 from translators.core.model_names import SUCCESSORS
 
-SOON = 5.0
+SOON = 30.0
 SERVERS: dict[str, Any] = {"cohere_api_key": [SERVER_KEY]}
 OK = json_answer(200, {"ok": True})
 V2 = "/cohere/v2/chat"
@@ -442,7 +444,7 @@ def test_the_headers_that_the_caller_gets(own: Harness) -> None:
 
 def test_a_header_that_comes_twice_stays_twice(own: Harness) -> None:
     own.respond_with(json_answer(200, b"{}", (("x-api-warning", "one"), ("x-api-warning", "two"))))
-    connection = http.client.HTTPConnection(*own.gateway.address, timeout=30)
+    connection = http.client.HTTPConnection(*own.gateway.address, timeout=WAIT_SECONDS)
     connection.request("GET", "/cohere/v1/models", headers={"authorization": "Bearer k"})
     assert connection.getresponse().headers.get_all("x-api-warning") == ["one", "two"]
     connection.close()
@@ -554,15 +556,14 @@ def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
         assert ask("GET", "/coherent", headers=bearer).error["code"] == "unknown_url"
         for path in (V2, "/cohere/v1/datasets"):
             slow = head_of(path, 100).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n{")
-            answer = raw_request(*on.gateway.address, slow, timeout=5)
+            answer = raw_request(*on.gateway.address, slow, timeout=WAIT_SECONDS)
             assert b" 408 " in answer.split(b"\r\n")[0] and answer.endswith(
                 b'{"message":"The body of the request arrived too slowly","code":"request_timeout"}'
             ), answer
 
 
 def test_an_upstream_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     with gateway_over(f"http://127.0.0.1:{port}") as gateway:
         response = gateway.ask("POST", V2, REQUEST_HEADERS)
         assert (response.status, message(response)) == (502, "Cohere could not be reached")
@@ -602,7 +603,7 @@ def test_each_event_is_relayed_when_it_comes(own: Harness) -> None:
     for number, gate in enumerate(gates):
         steps += [Pause(gate), Chunk(b'{"n":%d}\n' % number)]
     own.respond_with((*steps, End()))
-    connection = http.client.HTTPConnection(*own.gateway.address, timeout=30)
+    connection = http.client.HTTPConnection(*own.gateway.address, timeout=WAIT_SECONDS)
     gates[0].set()
     connection.request("POST", "/cohere/v1/chat", json.dumps({"stream": True}), {"authorization": "Bearer k"})
     response = connection.getresponse()
@@ -630,7 +631,7 @@ BREAKS: list[tuple[str, Script]] = [
 def test_what_breaks_breaks_visibly(name: str, script: Script) -> None:
     with run_harness(timeouts=Timeouts(between_events=0.5 if "silent" in name else 20)) as on:
         on.respond_with(script)
-        connection = http.client.HTTPConnection(*on.gateway.address, timeout=30)
+        connection = http.client.HTTPConnection(*on.gateway.address, timeout=WAIT_SECONDS)
         headers = {"authorization": "Bearer k", "x-request-id": "broken"}
         connection.request("POST", V2, json.dumps({**REQUEST_HEADERS, "stream": True}), headers)
         response = connection.getresponse()
@@ -742,12 +743,12 @@ def head_of(path: str, length: int | None, identity: str = "leaver", verb: str =
 def test_a_caller_leaves(own: Harness, path: str, name: str, script: Script, sees: bytes) -> None:
     own.respond_with((Pause(0), *script))
     mark = len(own.gateway.log.lines)
-    with socket.create_connection(own.gateway.address, 30) as connection:
+    with socket.create_connection(own.gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(head_of(path, 2) + b"{}")
         received = b""
         while sees not in received:
             received += connection.recv(65536)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WAIT_SECONDS
         while not own.upstream.exchanges and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not own.upstream.closed[0].is_set()
@@ -764,7 +765,7 @@ def test_what_a_leaving_caller_had_made_is_estimated(own: Harness, count: int) -
     """Cohere tells what it counted at the end only, and that never came."""
     request = transcript(*story(*["piece"] * count), done=False)[:-150]
     own.respond_with(event_stream(request, ending=Pause(30)))
-    with socket.create_connection(own.gateway.address, 30) as connection:
+    with socket.create_connection(own.gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(head_of(V2, 2, f"left-after-{count}") + b"{}")
         received = b""
         while not CHUNK_EDGE.sub(b"", received).endswith(request[-60:]):
@@ -840,7 +841,7 @@ LARGE = 64 * len(MEGABYTE)
 
 def test_an_upload_waits_for_its_reader() -> None:
     """What Cohere does not take, the caller keeps: nothing but the buffers of four sockets is on the way."""
-    with receiving() as (gateway, receiver), socket.create_connection(gateway.address, 30) as connection:
+    with receiving() as (gateway, receiver), socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         connection.sendall(head_of("/cohere/v1/datasets?name=x&type=embed-input", LARGE))
         accepted = 0
@@ -852,7 +853,7 @@ def test_an_upload_waits_for_its_reader() -> None:
             pass
         assert accepted < 32 * len(MEGABYTE), "the gateway takes what Cohere does not"
         receiver.go_on.set()
-        connection.settimeout(20)
+        connection.settimeout(WAIT_SECONDS)
         while accepted < LARGE:
             accepted += connection.send(MEGABYTE[: LARGE - accepted])
         answer = connection.recv(65536)
@@ -868,7 +869,7 @@ def test_an_upload_in_chunks_goes_on_in_chunks(own: Harness) -> None:
     own.respond_with(OK)
     pieces = [b"one", b"two" * 1000, b"x" * 200_000]
     sent_body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    with socket.create_connection(own.gateway.address, 30) as connection:
+    with socket.create_connection(own.gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(head_of("/cohere/v1/datasets", None) + sent_body)
         assert b" 200 " in connection.recv(65536)
     (request,) = own.upstream.requests
@@ -880,10 +881,10 @@ def test_an_upload_in_chunks_goes_on_in_chunks(own: Harness) -> None:
 def test_a_caller_leaves_an_upload(length: int | None) -> None:
     with receiving() as (gateway, receiver):
         receiver.go_on.set()
-        with socket.create_connection(gateway.address, 30) as connection:
+        with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
             piece = MEGABYTE if length else b"%x\r\n%s\r\n" % (len(MEGABYTE), MEGABYTE)
             connection.sendall(head_of("/cohere/v1/datasets", length) + piece)
-            assert receiver.begun.wait(5)
+            assert receiver.begun.wait(WAIT_SECONDS)
         left = time.monotonic()
         assert receiver.ended.wait(SOON), "Cohere still waits for the rest"
         assert time.monotonic() - left < SOON
@@ -895,14 +896,14 @@ def test_a_caller_leaves_an_upload(length: int | None) -> None:
 def test_an_answer_before_the_end_of_an_upload() -> None:
     """Cohere refuses what it has not read: the caller hears of it, and nothing is left waiting."""
     early = b'HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{"message":"big"}'
-    with receiving(early) as (gateway, receiver), socket.create_connection(gateway.address, 30) as connection:
+    with receiving(early) as (gateway, receiver), socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(head_of("/cohere/v1/datasets", LARGE, "early"))
         connection.settimeout(0.5)
         with pytest.raises(TimeoutError):  # everything on the way is full
             for _ in range(64):
                 connection.sendall(MEGABYTE)
         receiver.refuse.set()
-        connection.settimeout(5)
+        connection.settimeout(WAIT_SECONDS)
         received = b""
         while not received.endswith(b'{"message":"big"}') and (some := connection.recv(65536)):
             received += some
@@ -913,19 +914,19 @@ def test_an_answer_before_the_end_of_an_upload() -> None:
 def test_an_upload_that_grows_too_large_is_stopped() -> None:
     with receiving(upload_limit=1_000_000) as (gateway, receiver):
         receiver.go_on.set()
-        with socket.create_connection(gateway.address, 30) as connection:
+        with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
             piece = b"%x\r\n%s\r\n" % (400_000, bytes(400_000))
             connection.sendall(head_of("/cohere/v1/datasets", None) + piece * 3)
             answer = b""
             while b'{"message":' not in answer and (some := connection.recv(65536)):
                 answer += some
             assert b" 413 " in answer.split(b"\r\n")[0] and b'{"message":' in answer
-        assert receiver.ended.wait(5) and not receiver.tail.endswith(b"0\r\n\r\n")
+        assert receiver.ended.wait(WAIT_SECONDS) and not receiver.tail.endswith(b"0\r\n\r\n")
 
 
 def test_an_upload_that_cohere_stops_taking_is_given_up() -> None:
     with receiving(timeouts=Timeouts(between_events=0.5)) as (gateway, receiver):
-        with socket.create_connection(gateway.address, 30) as connection:
+        with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(head_of("/cohere/v1/datasets", LARGE))
             threading.Thread(target=_push, args=(connection,), daemon=True).start()
             answer = connection.recv(65536)
@@ -946,7 +947,7 @@ def test_a_reader_who_stops_makes_cohere_wait() -> None:
     steps += [Write(MEGABYTE)] * 64
     with run_harness() as on:
         on.respond_with((*steps, End()))
-        with socket.create_connection(on.gateway.address, 30) as connection:
+        with socket.create_connection(on.gateway.address, WAIT_SECONDS) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             connection.sendall(head_of("/cohere/v1/datasets/x", 0, verb="GET"))
             head = connection.recv(1000)

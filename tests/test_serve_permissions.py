@@ -33,6 +33,7 @@ from gateway.virtual_keys import EndUser, Team, VirtualKey
 from support.app import MASTER_KEY, A, Harness, Response, answered, streamed
 from support.scripted_upstream import json_answer
 from support.virtual_keys import key_of, run_keyed_harness, secret_of
+from support.waiting import WAIT_SECONDS
 
 READS = frozenset(
     "models.list models.get check_api_key datasets.list datasets.get_usage datasets.get embed_jobs.list embed_jobs.get"
@@ -207,7 +208,7 @@ class Caller:
     """One connection to the gateway, which is opened again where an answer closed it."""
 
     def __init__(self, gateway: Any, secret: str) -> None:
-        self._connection = http.client.HTTPConnection(gateway.address[0], gateway.address[1], timeout=60)
+        self._connection = http.client.HTTPConnection(gateway.address[0], gateway.address[1], timeout=WAIT_SECONDS)
         self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
 
     def ask(self, verb: str, path: str, body: bytes = b"{}", **headers: str) -> Response:
@@ -668,7 +669,7 @@ def test_a_background_response_has_the_safety_mode(served: Harness) -> None:
     served.respond_with(streamed())
     body = {"model": A, "input": "Hi", "background": True, "safety_mode": "OFF"}
     assert ask(served, "strict", "/v1/responses", body).status == 200
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_SECONDS
     while not served.upstream.exchanges and time.monotonic() < deadline:
         time.sleep(0.01)
     assert served.upstream.requests[-1].json()["safety_mode"] == "STRICT"

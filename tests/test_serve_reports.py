@@ -31,6 +31,7 @@ from gateway.settings.schema import LedgerSettings
 from gateway.store.errors import StoreUnavailable
 from support.app import MASTER_KEY, Gateway, Response, demonstration
 from support.ledger import wait_for_rows
+from support.waiting import WAIT_SECONDS
 
 CHAT = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": "A secret prompt"}], "user": "ada"}
 CALLS = 9
@@ -359,10 +360,10 @@ def test_two_files_at_a_time(reported: Reported, monkeypatch: pytest.MonkeyPatch
     with ThreadPoolExecutor(2) as threads:
         files = [threads.submit(exported, reported, "kind=call") for _ in range(2)]
         for _ in files:
-            assert begun.acquire(timeout=30)
+            assert begun.acquire(timeout=WAIT_SECONDS)
         refused = reported.ask("GET", "/audit/export", MASTER_KEY)
         going_on.set()
-        assert all(len(one.result(30).splitlines()) == CALLS + 1 for one in files)
+        assert all(len(one.result(WAIT_SECONDS).splitlines()) == CALLS + 1 for one in files)
     assert (refused.status, refused.body["error"]["code"]) == (429, "too_many_exports")
     assert refused.headers["retry-after"]
     assert exported(reported, "kind=call")

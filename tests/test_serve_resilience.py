@@ -69,6 +69,7 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 
 QUICK = Retries(initial_backoff=0.001, max_backoff=0.001)
 NEVER = Signal()
@@ -651,7 +652,7 @@ def test_a_probe_whose_caller_leaves_lets_the_next_call_probe() -> None:
         for _ in range(3):
             harness.gateway.chat()
         while not probed.is_set():
-            with socket.create_connection(harness.gateway.address, 30) as connection:
+            with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
                 connection.sendall(request_bytes("prober"))
                 until_probed_or_refused(connection, probed)
         harness.gateway.log.wait(lambda line: line.get("outcome") == "client_closed")
@@ -710,7 +711,7 @@ class Rush:
 
     def ends(self) -> list[int]:
         for thread in self.threads:
-            thread.join(20)
+            thread.join(WAIT_SECONDS)
         return sorted(response.status for response in self.answers)
 
 
@@ -767,7 +768,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
         rush.asks()
         received.wait_in_thread()
         for identity in ("one", "two", "three"):
-            with socket.create_connection(harness.gateway.address, 30) as connection:
+            with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
                 connection.sendall(request_bytes(identity))
                 harness.gateway.ask("GET", "/health/live")  # it has been read by now, and waits
             assert harness.gateway.log.line_of(identity)["outcome"] == "client_closed"
@@ -779,7 +780,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
 
 def test_for_a_caller_who_left_between_two_calls_nothing_is_retried() -> None:
     with run_rule_harness([refused(503)], retries=Retries(initial_backoff=20.0, max_backoff=20.0)) as harness:
-        with socket.create_connection(harness.gateway.address, 30) as connection:
+        with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(request_bytes("leaver"))
             awaited(lambda: bool(harness.upstream.exchanges))
             harness.upstream.exchanges[0].finished.wait_in_thread()

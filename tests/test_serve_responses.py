@@ -21,6 +21,7 @@ import pydantic
 import pytest
 
 from support.app import REASONING, A, Gateway, Response, demonstration, emulator
+from support.waiting import WAIT_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = "/v1/responses"
@@ -372,7 +373,7 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self._process.wait(5)
+        self._process.wait(WAIT_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
 

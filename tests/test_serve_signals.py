@@ -29,6 +29,7 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 
 EVENTS = Head(200, (("content-type", "text/event-stream"),))
 BEGUN = transcript(start(), opened(), piece("Hi"), done=False)
@@ -80,7 +81,7 @@ def served(
 
 
 def asking(server: Process, path: str = "", **fields: Any) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), 30)
+    connection = socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS)
     request = request_bytes(**fields)
     connection.sendall(request.replace(b"/v1/chat/completions", path.encode(), 1) if path else request)
     return connection
@@ -149,7 +150,7 @@ def test_while_it_drains_it_is_not_ready(tmp_path: Path) -> None:
     with served(tmp_path, lambda _: (EVENTS, Chunk(BEGUN), Pause(go_on), Chunk(REST), End())) as harness:
         with (
             asking(harness.server, stream=True) as connection,
-            socket.create_connection(("127.0.0.1", harness.server.port), 30) as watcher,
+            socket.create_connection(("127.0.0.1", harness.server.port), WAIT_SECONDS) as watcher,
         ):
             reads_until(connection, b'"Hi"')
             asks = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n"

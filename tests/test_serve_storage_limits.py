@@ -30,6 +30,7 @@ from support.app import (
     run_harness,
 )
 from support.scripted_upstream import Script, ScriptedUpstream, json_answer
+from support.waiting import WAIT_SECONDS
 
 RESPONSES, CONVERSATIONS = "/v1/responses", "/v1/conversations"
 COUNT = "SELECT count(*) FROM {}"
@@ -47,7 +48,7 @@ def respond(gateway: Gateway, text: str = "Hello", /, **fields: Any) -> Response
 
 
 def ended(gateway: Gateway, id: str) -> Any:
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT_SECONDS
     while (response := gateway.ask("GET", f"{RESPONSES}/{id}").body)["status"] in ("queued", "in_progress"):
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -218,7 +219,7 @@ class Disk:
         """For new connections; those that are open are closed, as after a failure."""
         self._monkeypatch.setattr(database, "_PRAGMAS", pragmas)
         for executor in self.executors:
-            asyncio.run_coroutine_threadsafe(executor.reset(), self._harness.gateway.loops[0]).result(5)
+            asyncio.run_coroutine_threadsafe(executor.reset(), self._harness.gateway.loops[0]).result(WAIT_SECONDS)
 
     def _database_file(self) -> Path:
         return self.file
@@ -277,7 +278,7 @@ def test_what_was_acknowledged_on_a_full_disk_is_stored_before_anything_new(disk
     assert (response.status, response.error["code"]) == (503, "storage_unavailable")
     assert len(harness.upstream.requests) == paid
     full.free()
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT_SECONDS
     while respond(harness.gateway).status != 200:
         assert time.monotonic() < until
     assert harness.gateway.ask("GET", f"{RESPONSES}/{acknowledged.body['id']}").body == acknowledged.body

@@ -22,6 +22,7 @@ from gateway.store.store import Store
 from support import oracle
 from support.app import A, Gateway, Harness, answered, demonstration, emulator, gateway_over, run_harness
 from support.databases import KINDS, throwaway
+from support.waiting import WAIT_SECONDS
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nothing"
 OTHER_KEY = "caller-key-0009"
@@ -559,7 +560,7 @@ def test_a_body_that_is_no_json_is_refused(gateway: Gateway) -> None:
 
 def test_a_body_may_come_where_none_is_read(gateway: Gateway, sdk: openai.OpenAI) -> None:
     response = sdk.responses.create(model=A, input="Hello")
-    connection = http.client.HTTPConnection(*gateway.address, timeout=30)
+    connection = http.client.HTTPConnection(*gateway.address, timeout=WAIT_SECONDS)
     try:
         for _ in range(2):
             path, headers = f"/v1/responses/{response.id}/cancel", {"content-type": "application/json"}
@@ -595,7 +596,7 @@ def test_what_a_storage_missed_is_preserved_when_it_is_back(
         response = gateway.ask("POST", "/v1/responses", {"model": A, "input": "Hello"})
         assert response.status == 200
         path = f"/v1/responses/{response.body['id']}"
-        until = time.monotonic() + 10
+        until = time.monotonic() + WAIT_SECONDS
         while back == "soon" and gateway.ask("GET", path).status != 200:
             assert time.monotonic() < until
             time.sleep(0.02)

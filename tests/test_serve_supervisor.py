@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from support.app import A
 from support.process import GATEWAY, Process, awaited, process, reads_until, request_bytes
+from support.waiting import WAIT_SECONDS
 
 SUPERVISED = Path(__file__).parent / "support" / "supervised.py"
 
@@ -35,7 +35,7 @@ def ready(server: Process) -> Any:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_is_replaced(workers: int) -> None:
     with process("--demo", "--workers", str(workers)) as server:
-        awaited(lambda: ready(server)["workers"] == {"live": workers, "configured": workers}, 20)
+        awaited(lambda: ready(server)["workers"] == {"live": workers, "configured": workers})
         (victim, *_) = server.workers
         os.kill(victim, signal.SIGKILL)
         awaited(lambda: len(troubles(server)) == 1)
@@ -50,13 +50,13 @@ def test_a_worker_that_dies_is_replaced(workers: int) -> None:
             }
         # The listening socket is the supervisor's: who comes now waits, and is served.
         assert b"HTTP/1.1 200" in server.chat()
-        awaited(lambda: ready(server) == {"status": "ready", "workers": {"live": workers, "configured": workers}}, 20)
+        awaited(lambda: ready(server) == {"status": "ready", "workers": {"live": workers, "configured": workers}})
         assert victim not in server.workers
         metrics = server.get("/metrics").decode()
         assert 'gateway_worker_restarts_total{reason="died"} 1.0' in metrics
         assert f"gateway_workers {workers}.0" in metrics
         server.signal(signal.SIGTERM)
-        assert server.ends(10) == 0
+        assert server.ends() == 0
 
 
 def test_a_worker_that_does_not_answer_is_replaced() -> None:
@@ -74,7 +74,7 @@ def test_a_worker_that_does_not_answer_is_replaced() -> None:
 
 def test_where_a_worker_hangs_is_logged() -> None:
     with process(program=[str(SUPERVISED)], GATEWAY_TIMEOUTS_HUNG_WORKER="1.5", COHERE_API_KEY="x") as server:
-        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert connection.recv(10) == b"", "its connection ends with the worker"
         awaited(lambda: len(troubles(server)) == 1)
@@ -83,19 +83,23 @@ def test_where_a_worker_hangs_is_logged() -> None:
         assert re.search(r'File ".*supervised\.py", line \d+ in spin', line)
         assert b'"ready"' in server.get("/health/ready")
         server.signal(signal.SIGTERM)
-        assert server.ends(10) == 0
+        assert server.ends() == 0
 
 
 def test_a_worker_that_hangs_does_not_hold_up_the_end() -> None:
-    with process("--demo", GATEWAY_TIMEOUTS_HUNG_WORKER="1") as server:
+    with process("--demo", GATEWAY_TIMEOUTS_HUNG_WORKER="1", GATEWAY_TIMEOUTS_SHUTDOWN="600") as server:
         os.kill(server.workers[0], signal.SIGSTOP)
         server.signal(signal.SIGTERM)
-        assert server.ends(10) == 0
+        assert server.ends() == 0
 
 
 def test_when_every_worker_dies_again_and_again_the_status_is_not_0() -> None:
     ended = subprocess.run(
-        [sys.executable, str(SUPERVISED), "deaths"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(SUPERVISED), "deaths"],
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT_SECONDS,
+        check=False,
     )
     assert (ended.returncode, ended.stdout) == (1, "announced\n")
     *lines, last = ended.stderr.splitlines()
@@ -110,24 +114,28 @@ def test_when_every_worker_dies_again_and_again_the_status_is_not_0() -> None:
 def test_a_worker_that_is_ready_ends_in_good_order_although_the_supervisor_has_not_read_so() -> None:
     """It may have served callers. Killed, it would lose the lines of their requests."""
     ended = subprocess.run(
-        [sys.executable, str(SUPERVISED), "unread"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(SUPERVISED), "unread"],
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT_SECONDS,
+        check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended in good order\n" * 2, "")
 
 
 def test_workers_end_with_their_supervisor() -> None:
     with process("--demo", "--workers", "2") as server:
-        awaited(lambda: len(server.workers) == 2, 20)
+        awaited(lambda: len(server.workers) == 2)
         children = [int(child) for child in Path(f"/proc/{server.id}/task/{server.id}/children").read_text().split()]
         os.kill(server.id, signal.SIGKILL)
-        server.ends(5)
-        awaited(lambda: not [child for child in children if Path(f"/proc/{child}").exists()], 10)
+        server.ends()
+        awaited(lambda: not [child for child in children if Path(f"/proc/{child}").exists()])
 
 
 def test_a_stream_is_finished_when_the_supervisor_dies() -> None:
     with (
         process("--demo") as server,
-        socket.create_connection(("127.0.0.1", server.port), 10) as connection,
+        socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection,
     ):
         connection.sendall(request_bytes(model=f"{A}@slow=0.05", stream=True))
         received = reads_until(connection, b"data: ")
@@ -137,21 +145,21 @@ def test_a_stream_is_finished_when_the_supervisor_dies() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_who_comes_after_sigterm_is_refused_at_once(workers: int) -> None:
-    with process("--demo", "--workers", str(workers)) as server:
-        awaited(lambda: ready(server)["workers"]["live"] == workers, 20)
-        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+    with process("--demo", "--workers", str(workers), GATEWAY_TIMEOUTS_SHUTDOWN="600") as server:
+        awaited(lambda: ready(server)["workers"]["live"] == workers)
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
             connection.sendall(request_bytes(model=f"{A}@slow=0.2", stream=True))
             reads_until(connection, b"data: ")
             server.signal(signal.SIGTERM)
             awaited(lambda: refuses(server.port))
             assert server.running, "it drains"
             connection.shutdown(socket.SHUT_RDWR)
-        assert server.ends(10) == 0
+        assert server.ends() == 0
 
 
 def refuses(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection(("127.0.0.1", port), WAIT_SECONDS).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -174,9 +182,8 @@ def test_one_worker_costs_little_more_than_itself() -> None:
     with process("--demo", program=GATEWAY) as server:
         resident = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{server.id}/status").read_text())
         assert resident is not None and int(resident[1]) < 30_000
-        started = time.monotonic()
         server.signal(signal.SIGINT, group=True)
-        assert server.ends(5) == 0 and time.monotonic() - started < 2
+        assert server.ends() == 0
 
 
 def test_the_supervisor_imports_next_to_nothing() -> None:
@@ -190,7 +197,7 @@ def test_the_supervisor_imports_next_to_nothing() -> None:
 
 def test_an_interpreter_that_cannot_be_executed_is_a_sentence() -> None:
     result = subprocess.run(
-        [sys.executable, str(SUPERVISED), "unexecutable"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(SUPERVISED), "unexecutable"], capture_output=True, text=True, timeout=2 * WAIT_SECONDS
     )
     assert result.returncode == 1
     assert result.stderr == (
@@ -206,14 +213,14 @@ def test_what_a_killed_supervisor_leaves_is_removed_at_the_next_start(tmp_path: 
     with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as server:
         (abandoned,) = directories()
         server.signal(signal.SIGKILL)
-        server.ends(10)
+        server.ends()
     with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as first:
         (used,) = directories()
         assert used != abandoned
         with process("--demo", "--workers", "2", TMPDIR=str(tmp_path)) as second:
             assert len(directories()) == 2 and used in directories()
             second.signal(signal.SIGTERM)
-            assert second.ends(20) == 0
+            assert second.ends() == 0
         first.signal(signal.SIGTERM)
-        assert first.ends(20) == 0
+        assert first.ends() == 0
     assert not directories()

@@ -51,6 +51,7 @@ from support.asgi_server import serve
 from support.ledger import wait_for_rows
 from support.process import Process
 from support.scripted_upstream import Chunk, End, Pause, Script, Signal, json_answer, transcript
+from support.waiting import WAIT_SECONDS
 from test_responses_contract import _check
 from test_serve_disconnect import BEGUN, NEVER, SOON, STREAM_HEAD, late_stream, process_over, waiting
 from test_serve_responses import PARIS, TOOLS, ask, events
@@ -71,7 +72,7 @@ class Caller:
 
     def hear(self) -> Any:
         """The next message."""
-        message = self.connection.recv(timeout=30)
+        message = self.connection.recv(timeout=WAIT_SECONDS)
         assert isinstance(message, str), "an event is text"
         return json.loads(message)
 
@@ -704,7 +705,7 @@ def test_frames_before_the_handshake_leave_nothing_behind(open_mode_harness: Har
     """Who does not wait for the answer to the upgrade is refused, and has no WebSocket open for ever."""
     with gateway_over(open_mode_harness.upstream.url, cohere_api_key=["k"], max_websockets_per_caller=2) as gateway:
         for early in (b"\x81\x80\0\0\0\0", b"\x01\x80\0\0\0\0" * 500, b"noise" * 500):
-            with sockets.create_connection(gateway.address, 30) as connection:
+            with sockets.create_connection(gateway.address, WAIT_SECONDS) as connection:
                 connection.sendall(upgrade_request(gateway, {}) + early)
                 received = b""
                 while some := connection.recv(4096):
@@ -723,7 +724,7 @@ def upgrade_request(gateway: Gateway, headers: Mapping[str, str], host: str = ""
 
 def upgrade(gateway: Gateway, headers: dict[str, str], host: str = "") -> bytes:
     """The head of the answer to a hand-made upgrade."""
-    with sockets.create_connection(gateway.address, 30) as connection:
+    with sockets.create_connection(gateway.address, WAIT_SECONDS) as connection:
         connection.sendall(upgrade_request(gateway, headers, host))
         result = b""
         while b"\r\n\r\n" not in result:
@@ -764,7 +765,7 @@ def test_one_caller_cannot_open_all_sockets(harness: Harness) -> None:
             with opened(gateway, other):
                 assert refused(gateway, other)[0] == 503
         gateway.log.wait(lambda line: line.get("operation") == "socket" and line["status"] == 101)
-        until = time.monotonic() + 5
+        until = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < until:
             try:
                 with opened(gateway, one):
@@ -820,11 +821,11 @@ def test_a_silent_socket_is_closed(served: Gateway) -> None:
 
 def test_a_socket_that_works_is_not_silent() -> None:
     script = (STREAM_HEAD, Chunk(BEGUN), Pause(go_on := Signal()), Chunk(transcript(*story()[3:])), End())
-    with waiting(script, timeouts=Timeouts(websocket_idle=0.2)) as harness, opened(harness.gateway) as caller:
+    with waiting(script, timeouts=Timeouts(websocket_idle=2.0)) as harness, opened(harness.gateway) as caller:
         caller.say(store=False)
         while caller.hear()["type"] != "response.output_text.delta":
             pass
-        time.sleep(0.6)
+        time.sleep(3.0)
         go_on.set()
         assert caller.answer()[-1]["type"] == "response.completed"
 
@@ -834,18 +835,16 @@ def gateway_of(server: Process) -> Gateway:
 
 
 def test_sigterm_ends_an_idle_socket_at_once_and_lets_others_finish(tmp_path: Path) -> None:
-    settings = {"GATEWAY_DATABASE_URL": f"sqlite:///{tmp_path}/a.sqlite3"}
+    settings = {"GATEWAY_DATABASE_URL": f"sqlite:///{tmp_path}/a.sqlite3", "GATEWAY_TIMEOUTS_SHUTDOWN": "600"}
     with process_over(late_stream, **settings) as (server, _, go_on):
         with opened(gateway_of(server)) as idle, opened(gateway_of(server)) as busy:
             busy.say()
             while busy.hear()["type"] != "response.output_text.delta":
                 pass
-            signalled = time.monotonic()
             server.signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as caught:
                 idle.hear()
             assert caught.value.rcvd is not None and caught.value.rcvd.code == websocket.SERVICE_RESTART
-            assert time.monotonic() - signalled < 5
             assert busy.error()["error"]["code"] == "gateway_stopping", "nothing new is begun"
             go_on.set()
             assert busy.answer()[-1]["type"] == "response.completed"

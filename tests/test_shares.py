@@ -21,6 +21,7 @@ from gateway.pipeline.offload import TURN_SECONDS, Offload, work_of
 from gateway.settings.schema import ConcurrencySettings, OffloadSettings
 from support.app import CHAT, Gateway, answered, gateway_over
 from support.scripted_upstream import Pause, ScriptedUpstream, Signal, json_answer
+from support.waiting import WAIT_SECONDS
 from translators.request.check_budget import TooExpensive
 
 GOOD = "good-key-0001"
@@ -81,7 +82,7 @@ def test_made_up_keys_share_slots() -> None:
         try:
             for thread in threads:
                 thread.start()
-            until = time.monotonic() + 20
+            until = time.monotonic() + WAIT_SECONDS
             while len(upstream.requests) < 3 and time.monotonic() < until:
                 time.sleep(0.005)
             assert ask("made-up-2") == 503
@@ -213,11 +214,11 @@ async def test_large_requests_do_not_wait_behind_checks() -> None:
         tries.append(threading.current_thread())
         if len(tries) == 1:
             raise TooExpensive
-        gate.wait(30)
+        gate.wait(WAIT_SECONDS)
 
     checking = asyncio.ensure_future(offload.run(caller("hostile"), 1, check))
     await asyncio.sleep(0)
-    assert await asyncio.wait_for(offload.run(caller("honest"), 10**6, len, "abc"), 10) == 3
+    assert await asyncio.wait_for(offload.run(caller("honest"), 10**6, len, "abc"), WAIT_SECONDS) == 3
     assert not checking.done()
     gate.set()
     await checking

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from gateway.store.memory_cache import ENTRY_OVERHEAD, Cache, MemoryCache
 from gateway.store.redis_cache import RedisCache
+from support.ports import free_port
 from support.redis_server import URL, needs_redis
+from support.waiting import WAIT_SECONDS
 
 T = TypeVar("T")
 
@@ -129,8 +131,7 @@ def test_redis_forgets_by_itself() -> None:
 
 
 def test_no_redis_is_no_cache_and_is_reported_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
 
     async def work(cache: Cache) -> list[Any]:
         await cache.put([(b"a", b"1")], 60)
@@ -159,5 +160,5 @@ def test_a_url_that_is_none_is_refused() -> None:
 def test_redis_is_there_where_it_must_be() -> None:
     if os.environ.get("GATEWAY_TEST_REQUIRE_SERVICES") != "1":
         pytest.skip("only CI must have Redis")
-    with socket.create_connection(("127.0.0.1", 6379), 2):
+    with socket.create_connection(("127.0.0.1", 6379), WAIT_SECONDS):
         pass

@@ -130,7 +130,7 @@ def shared(
 ) -> Iterator[Store]:
     """One for all examples: each has a conversation of its own."""
     database = throwaway(request.param, tmp_path_factory.mktemp("shared"))
-    store = Store(runner.run(database.__aenter__()), end_interrupted)
+    store = Store(runner.run(database.__aenter__()), end_interrupted, timeout=30.0)
     runner.run(store.start())
     yield store
     runner.run(store.stop())

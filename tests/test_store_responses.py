@@ -202,7 +202,7 @@ async def test_no_name_breaks_anything(store: Store, id: str) -> None:
 
 
 def test_a_live_response_is_begun_and_a_finished_one_saved(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/store.db", end_interrupted)
+    store = Store(f"sqlite:///{tmp_path}/store.db", end_interrupted, timeout=30.0)
     for mistaken in (store.save(live()), store.begin(stored())):
         with pytest.raises(ValueError):
             asyncio.run(mistaken)
@@ -245,7 +245,7 @@ from translators.operations.stored_responses import end_interrupted
 from test_store_database import stored
 
 async def main():
-    store = Store(sys.argv[1], end_interrupted)
+    store = Store(sys.argv[1], end_interrupted, timeout=30.0)
     await store.start()
     for number in range(1000):
         await store.save(stored(f"resp_{number}"))

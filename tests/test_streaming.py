@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.pipeline.streaming import MergedStream
+from support.waiting import WAIT_SECONDS
 
 END: Sequence[bytes] = ()
 
@@ -48,7 +49,7 @@ def merged(*sources: Source) -> list[bytes]:
         source.close()
         return documents
 
-    return asyncio.run(asyncio.wait_for(main(), 10))
+    return asyncio.run(asyncio.wait_for(main(), WAIT_SECONDS))
 
 
 def test_it_ends_when_the_last_source_ends() -> None:
@@ -70,5 +71,5 @@ def test_an_error_comes_after_the_documents_before_it() -> None:
             seen.extend(some)
 
     with pytest.raises(ValueError, match="broken"):
-        asyncio.run(asyncio.wait_for(main(), 10))
+        asyncio.run(asyncio.wait_for(main(), WAIT_SECONDS))
     assert seen == [b"a"]

@@ -16,8 +16,9 @@ from gateway.settings.schema import NamedUpstream, Retries, TracingSettings
 from support import databases
 from support.app import CHAT, SERVER_KEY, A, Harness, Response, answered, run_harness, streamed
 from support.otlp_receiver import OtlpReceiver, attributes, otlp_receiver
-from support.redis_server import free_port
+from support.ports import free_port
 from support.scripted_upstream import json_answer
+from support.waiting import WAIT_SECONDS
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -226,7 +227,7 @@ def test_a_message_on_a_websocket_has_a_span(harness: Harness, receiver: OtlpRec
     url = harness.gateway.url.replace("http://", "ws://")
     with connect(f"{url}/v1/responses", additional_headers=headers, proxy=None) as connection:
         connection.send(json.dumps({"type": "response.create", "model": A, "input": "Hi"}))
-        while json.loads(connection.recv(30))["type"] != "response.completed":
+        while json.loads(connection.recv(WAIT_SECONDS))["type"] != "response.completed":
             pass
 
     def find() -> Any:

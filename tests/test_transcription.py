@@ -25,6 +25,7 @@ from support import transcripts
 from support.app import CALLER_KEY, SERVER_KEY, Gateway, Harness, Response, demonstration, gateway_over, run_harness
 from support.asgi_server import serve
 from support.scripted_upstream import Request, json_answer
+from support.waiting import WAIT_SECONDS
 from translators.core.errors import InvalidField, UpstreamProtocolError
 from translators.operations import transcription
 
@@ -404,7 +405,7 @@ def test_coheres_error_is_passed_on_by_both_methods() -> None:
 
 def test_a_caller_who_leaves_in_the_middle_is_no_failure_of_cohere(harness: Harness) -> None:
     body = encoded([*FIRST, ("file", "a.wav", bytes(500_000))])
-    with socket.create_connection(harness.gateway.address, 30) as connection:
+    with socket.create_connection(harness.gateway.address, WAIT_SECONDS) as connection:
         head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nx-request-id: gone\r\ncontent-length: {len(body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in MULTIPART.items())
         connection.sendall(head.encode() + b"\r\n" + body[:200_000])

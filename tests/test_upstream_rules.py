@@ -36,6 +36,7 @@ from gateway.upstream.key_pool import (
 )
 from gateway.upstream.response import shutdown_error
 from gateway.upstream.retry import KeyAction, RetryBudget, Rule
+from support.waiting import WAIT_SECONDS
 from translators.core.upstream_errors import upstream_failure
 
 A, PLUS = "command-a-03-2025", "command-a-plus-05-2026"
@@ -701,10 +702,10 @@ def test_more_places_are_for_those_who_wait_already() -> None:
         waiting = [asyncio.create_task(limiter.acquire("x")) for _ in range(3)]
         await asyncio.sleep(0)
         limiter.configure(ConcurrencySettings(max_in_flight=3, queue_size=5, queue_timeout=5))
-        await asyncio.wait_for(asyncio.gather(*waiting[:2]), 1)
+        await asyncio.wait_for(asyncio.gather(*waiting[:2]), WAIT_SECONDS)
         assert not waiting[2].done()
         limiter.release("first")
-        await asyncio.wait_for(waiting[2], 1)
+        await asyncio.wait_for(waiting[2], WAIT_SECONDS)
 
     asyncio.run(main())
 

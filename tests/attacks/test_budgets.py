@@ -31,6 +31,7 @@ from support.app import CHAT, R7B, REASONING, A, answered, opened, piece, start,
 from support.keys import add, key_of, secret_of
 from support.process import awaited
 from support.scripted_upstream import Chunk, Cut, Head, Pause, Script, Signal, json_answer, transcript
+from support.waiting import WAIT_SECONDS
 from test_serve_key_changes import database
 from test_serve_limits import EMBEDDED, PRICES, Caller, Limited, limited
 from translators.core.contracts import UsageTotals, Workload
@@ -89,7 +90,7 @@ def leaves(script: Script, stream: bool, sees: bytes) -> Scenario:
             f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {secret_of('k')}\r\nx-request-id: {id}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(limits[0].gateway.address, 30) as connection:
+        with socket.create_connection(limits[0].gateway.address, WAIT_SECONDS) as connection:
             connection.sendall(head.encode() + body)
             received = b""
             while sees not in received:
@@ -120,7 +121,7 @@ def two_turns(limits: Limited, caller: Caller) -> None:
     with connect(address, additional_headers=headers, compression=None, proxy=None) as connection:
         for _ in range(2):
             connection.send(json.dumps({"type": "response.create", "model": A, "input": "Hi"}))
-            while json.loads(connection.recv(timeout=30))["type"] != "response.completed":
+            while json.loads(connection.recv(timeout=WAIT_SECONDS))["type"] != "response.completed":
                 pass
 
 

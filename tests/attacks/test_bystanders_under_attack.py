@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from attacks.harness import AttackedGateway, Outcome, attacked_gateway
+from attacks.harness import Attack, AttackedGateway, attacked_gateway
 from attacks.table import ATTACKS, OPEN, TIGHT
 
 MAX_DELAY = 1.0
@@ -20,14 +20,20 @@ INTERVAL = 0.5
 """Seconds between two events of a stream: of a hundred streams there is one every five milliseconds."""
 
 
-def troubles(outcome: Outcome) -> list[str]:
-    delays = outcome.delays
-    sentences = outcome.troubles
-    if delays.longest_delay - delays.lateness > MAX_DELAY:
+TRIES = 4
+"""Of each attack. What holds up the gateway does so each time, the machine does not."""
+
+
+def troubles(gateway: AttackedGateway, attack: Attack) -> list[str]:
+    for _ in range(TRIES):
+        delays, sentences = (outcome := gateway.watch(attack)).delays, outcome.troubles
+        if sentences or delays.longest_delay - delays.lateness <= MAX_DELAY:
+            break
+    else:
         sentences.append(
             f"an event came after {delays.longest_delay:.2f} s, {delays.lateness:.2f} s of it the machine's"
         )
-    return [f"{outcome.attack.name}: {trouble}" for trouble in sentences]
+    return [f"{attack.name}: {trouble}" for trouble in sentences]
 
 
 @pytest.fixture
@@ -42,5 +48,5 @@ def test_bystanders_notice_nothing(gateway: AttackedGateway, request: pytest.Fix
     """All in one test: a server and a hundred streams for each row would take minutes."""
     environment = OPEN if "open" in request.node.callspec.id else {}
     attacks = [attack for attack in ATTACKS if attack.environment == environment]
-    assert not [trouble for attack in attacks for trouble in troubles(gateway.watch(attack))]
+    assert not [trouble for attack in attacks for trouble in troubles(gateway, attack)]
     assert gateway.others.server.running

@@ -21,6 +21,7 @@ import pytest
 from gateway.server import worker
 from support.app import CHAT, A, Gateway, answered, gateway_over
 from support.scripted_upstream import ScriptedUpstream, json_answer
+from support.waiting import WAIT_SECONDS
 from translators.core.json_size import MAX_ESCAPES
 
 MOST_SECONDS = 0.05
@@ -328,7 +329,7 @@ def test_a_flood_of_frames(on: Gateway, longest: dict[str, float], frames: bytes
     """Each takes a moment, and one read brings thousands; those that come after the end are not worth reading."""
 
     def act() -> None:
-        with socket.create_connection(on.address, 30) as connection:
+        with socket.create_connection(on.address, WAIT_SECONDS) as connection:
             connection.sendall(UPGRADE)
             received = connection.recv(4_096)
             assert received.startswith(b"HTTP/1.1 101")

@@ -22,6 +22,7 @@ from support.app import CHAT, A, answered, streamed
 from support.asgi_server import raw_request
 from support.process import Process, awaited, process
 from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
+from support.waiting import WAIT_SECONDS
 
 MB = 1024 * 1024
 TOTAL = 8 * MB
@@ -133,7 +134,7 @@ def chat(server: Process, key: str, text: str = "Hi") -> bytes:
         "127.0.0.1",
         server.port,
         head(key, len(body)).replace(b"host", b"connection: close\r\nhost", 1) + body,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
 
 
@@ -149,7 +150,7 @@ def unfinished(server: Process, *keys: str) -> Iterator[None]:
     before = held(server)
     with contextlib.ExitStack() as stack:
         for key in keys:
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 30))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS))
             connection.sendall(head(key, 2 * MB + MB) + b" " * 2 * MB)
         awaited(lambda: held(server) >= before + len(keys) * 2 * MB - UNCOUNTED_BYTES * len(keys))
         yield
@@ -193,7 +194,7 @@ def test_an_answer_that_no_caller_may_have_is_502(server: Process) -> None:
 @contextlib.contextmanager
 def websocket(server: Process, key: str) -> Iterator[Connection]:
     url = f"ws://127.0.0.1:{server.port}/v1/responses"
-    with connect(url, additional_headers={"authorization": f"Bearer {key}"}, open_timeout=30) as connection:
+    with connect(url, additional_headers={"authorization": f"Bearer {key}"}, open_timeout=WAIT_SECONDS) as connection:
         yield connection
 
 
@@ -209,10 +210,10 @@ def test_messages_on_websockets_are_counted_while_they_come(server: Process) -> 
         first.send(json.dumps(request))
         events: list[str] = []
         while "response.completed" not in events:
-            events.append(json.loads(first.recv(60))["type"])
+            events.append(json.loads(first.recv(WAIT_SECONDS))["type"])
         with pytest.raises(ConnectionClosedError) as caught:
             second.send(fragments(64))
-            second.recv(60)
+            second.recv(WAIT_SECONDS)
         assert caught.value.rcvd is not None and caught.value.rcvd.code == 1013
         assert "memory" in caught.value.rcvd.reason
         request_id = second.response.headers["x-request-id"].encode()  # type: ignore[union-attr]
@@ -230,6 +231,6 @@ def test_messages_that_wait_are_counted(server: Process) -> None:
             for _ in range(8):
                 connection.send(json.dumps(request))
             while True:
-                connection.recv(60)
+                connection.recv(WAIT_SECONDS)
         assert caught.value.rcvd is not None and caught.value.rcvd.code == 1013
     awaited(lambda: held(server) == 0)

@@ -16,6 +16,7 @@ from gateway.server import pieces
 from gateway.server.pieces import FULL_PIECE, MAX_PIECES, PIECES_PER_SECOND, PieceAllowance
 from support.app import CHAT, SERVERS, Gateway, answered, gateway_over
 from support.scripted_upstream import ScriptedUpstream
+from support.waiting import WAIT_SECONDS
 
 ALLOWED, MANY = int(MAX_PIECES) - 100, int(MAX_PIECES) + 1_000
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
@@ -31,7 +32,7 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
 
 @contextlib.contextmanager
 def connected(gateway: Gateway) -> Iterator[socket.socket]:
-    with socket.create_connection(gateway.address, 30) as connection:
+    with socket.create_connection(gateway.address, WAIT_SECONDS) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield connection
 

@@ -22,6 +22,7 @@ import pytest
 from support.app import CHAT, A
 from support.certificates import issued_in
 from support.process import Process, awaited, process, reads_until
+from support.waiting import WAIT_SECONDS
 
 CALLERS = 16
 MAX_BUFFERED = 256 * 1024
@@ -52,12 +53,12 @@ class Endless:
     @contextmanager
     def serving(self) -> Iterator[str]:
         self._thread.start()
-        self._ready.wait(20)
+        self._ready.wait(WAIT_SECONDS)
         try:
             yield f"http://127.0.0.1:{self.port}"
         finally:
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(20)
+            self._thread.join(WAIT_SECONDS)
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

@@ -41,6 +41,7 @@ from gateway.settings.schema import BreakerSettings, Models, Retries, Settings, 
 from support import databases
 from support.asgi_server import AfterTheAnswer, serve
 from support.scripted_upstream import Script, ScriptedUpstream, event_stream, json_answer, transcript
+from support.waiting import WAIT_SECONDS
 
 SERVERS: tuple[Any, Any] = ("hypercorn", "uvicorn")
 
@@ -138,7 +139,7 @@ class Written(io.BytesIO):
     def _lines_so_far(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in super().getvalue().splitlines()]
 
-    def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20.0) -> dict[str, Any]:
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = WAIT_SECONDS) -> dict[str, Any]:
         """The first line that is wanted: it is written after the answer's last byte, so it may still come."""
         results: list[dict[str, Any]] = []
 
@@ -186,7 +187,7 @@ class Gateway:
         return str(parts.hostname), int(parts.port or 0)
 
     def ask(
-        self, method: str, path: str, body: Any = None, headers: Headers | None = None, timeout: float = 30
+        self, method: str, path: str, body: Any = None, headers: Headers | None = None, timeout: float = WAIT_SECONDS
     ) -> Response:
         """One request over a connection of its own. `headers` replace the bearer key and the content type."""
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
@@ -206,7 +207,7 @@ class Gateway:
         finally:
             connection.close()
 
-    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 30) -> Response:
+    def post(self, body: Any, headers: Mapping[str, str] | None = None, timeout: float = WAIT_SECONDS) -> Response:
         """A chat request; `headers` are added to the usual ones."""
         usual = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         return self.ask("POST", CHAT, body, usual | dict(headers or {}), timeout)
@@ -228,7 +229,7 @@ class Gateway:
         async def count() -> int:
             return len(asyncio.all_tasks()) - 1
 
-        return asyncio.run_coroutine_threadsafe(count(), self.loops[0]).result(10)
+        return asyncio.run_coroutine_threadsafe(count(), self.loops[0]).result(WAIT_SECONDS)
 
     @contextmanager
     def client(self, key: str | None = None, **options: Any) -> Iterator[openai.OpenAI]:
@@ -237,7 +238,7 @@ class Gateway:
             "base_url": f"{self.url}/v1",
             "api_key": key or self.key,
             "max_retries": 0,
-            "timeout": 30,
+            "timeout": WAIT_SECONDS,
         }
         with openai.DefaultHttpxClient(trust_env=False, verify=False) as http_client:  # loading certificates is slow
             yield openai.OpenAI(**(values | options), http_client=http_client)

@@ -20,6 +20,8 @@ from typing import Any
 import hypercorn.asyncio
 from hypercorn.config import Config
 
+from support.waiting import WAIT_SECONDS
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -41,7 +43,7 @@ def serve(
     run: Run | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     graceful_timeout: float = 2.0,
-    timeout: float = 15.0,
+    timeout: float = WAIT_SECONDS,
 ) -> Iterator[str]:
     """Serve the application that the factory builds; yields its base URL once the lifespan has started.
 
@@ -77,7 +79,7 @@ class AfterTheAnswer:
         self._changed = threading.Condition()
         self._answered = 0
 
-    def wait(self, timeout: float = 20.0) -> None:
+    def wait(self, timeout: float = WAIT_SECONDS) -> None:
         """Wait until no answered request is left; TimeoutError when one stays."""
         with self._changed:
             if not self._changed.wait_for(lambda: not self._answered, timeout):
@@ -244,7 +246,7 @@ def raw_request(
     data: bytes,
     *,
     until: bytes | None = None,
-    timeout: float = 5.0,
+    timeout: float = WAIT_SECONDS,
 ) -> bytes:
     """Send these very bytes and return what comes back: all until the peer closes, or until `until` has come.
 

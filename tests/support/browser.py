@@ -21,7 +21,7 @@ from support.app import Gateway
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(__file__).resolve().parents[1] / "node" / "node_modules" / "axe-core" / "axe.min.js"
-SECONDS = 30_000
+SECONDS = 60_000
 """Milliseconds for which an expectation is waited for: it says how slow a machine may be, not how fast."""
 
 VIEWPORT: Any = {"width": 1280, "height": 800}

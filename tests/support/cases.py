@@ -164,7 +164,7 @@ def _run_step(step: Mapping[str, Any], mode: str, on: RecordedGateway) -> Result
         body = {**(body or {}), "stream": True}
     headers = {"authorization": "Bearer any", "content-type": "application/json", **step.get("headers", {})}
     on.recorder.take()
-    response = on.gateway.ask(step.get("method", "POST"), step["path"], body, headers, timeout=30)
+    response = on.gateway.ask(step.get("method", "POST"), step["path"], body, headers)
     answer = _assembled(response) if response.headers["content-type"].startswith("text/event-stream") else response.body
     return Result(response, answer, on.recorder.take())
 

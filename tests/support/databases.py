@@ -24,6 +24,7 @@ from sqlalchemy import make_url
 
 from gateway.ledger.writer import address_of
 from gateway.store.database import upgrade
+from support.waiting import WAIT_SECONDS
 
 POSTGRESQL = os.environ.get("GATEWAY_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
 REQUIRED = os.environ.get("GATEWAY_TEST_REQUIRE_SERVICES") == "1"
@@ -56,7 +57,7 @@ def _sqlite_file() -> bytes:
 async def administration() -> AsyncIterator[asyncpg.Connection]:
     """A connection that may create databases. Skips, or fails, without PostgreSQL."""
     try:
-        connection = await asyncpg.connect(POSTGRESQL, timeout=5)
+        connection = await asyncpg.connect(POSTGRESQL, timeout=WAIT_SECONDS)
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         if REQUIRED:
             pytest.fail(f"PostgreSQL is required here and cannot be reached: {error}")

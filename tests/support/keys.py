@@ -29,7 +29,7 @@ def add(database_url: str, *records: VirtualKey | Team | EndUser) -> None:
     """Writes records, each kind in a transaction of its own."""
 
     async def write() -> None:
-        store = Store(database_url, end_interrupted)
+        store = Store(database_url, end_interrupted, timeout=30.0)
         await store.start()
         try:
             for kind in (Team, EndUser, VirtualKey):

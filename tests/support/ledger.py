@@ -22,6 +22,7 @@ from gateway.store.database import Database
 from gateway.store.ledger import MICROSECONDS
 from gateway.store.ledger_pages import Filter
 from gateway.store.ledger_sums import DAY, HOUR
+from support.waiting import WAIT_SECONDS
 
 
 def ledger_file(database_url: str) -> Path:
@@ -46,7 +47,7 @@ def sums(database_url: str, column: str, scope: int = 0, seconds: int = 86_400) 
 
 
 def wait_for_rows(
-    database_url: str, wanted: Callable[[dict[str, Any]], bool], count: int = 1, seconds: float = 30.0
+    database_url: str, wanted: Callable[[dict[str, Any]], bool], count: int = 1, seconds: float = WAIT_SECONDS
 ) -> list[dict[str, Any]]:
     """The rows that are wanted, once there are so many: they are written a moment after the answer."""
     deadline = time.monotonic() + seconds

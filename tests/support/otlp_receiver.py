@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from support.waiting import WAIT_SECONDS
+
 REQUESTS: dict[str, Any] = {
     "/v1/traces": ExportTraceServiceRequest,
     "/v1/metrics": ExportMetricsServiceRequest,
@@ -35,7 +37,7 @@ class OtlpReceiver:
             self.headers = headers
             self._changed.notify_all()
 
-    def wait_for(self, wanted: Callable[[], Any], timeout: float = 20.0) -> Any:
+    def wait_for(self, wanted: Callable[[], Any], timeout: float = WAIT_SECONDS) -> Any:
         """Returns what `wanted` finds as soon as it finds something."""
         with self._changed:
             result = self._changed.wait_for(wanted, timeout)

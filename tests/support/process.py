@@ -29,6 +29,7 @@ from support import databases, preloaded_process
 from support.app import CALLER_KEY, CHAT, SERVER, A
 from support.asgi_server import raw_request
 from support.preloaded_process import PreloadedProcess
+from support.waiting import WAIT_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = ("-m", "gateway")
@@ -76,7 +77,6 @@ class Process:
         if environment.get("GATEWAY_DATABASE_URL", "").startswith("postgresql"):
             storage["GATEWAY_LEDGER_SPOOL"] = f"{self._storage.name}/spool"
         coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
-        self.began = time.monotonic()
         environment = {**clean, **coverage, **storage, **environment}
         self._process: subprocess.Popen[bytes] | PreloadedProcess
         command = ["serve", "--port", "0", *arguments]
@@ -98,7 +98,6 @@ class Process:
         self._reader = threading.Thread(target=lambda: self._errors.extend(self._stderr))
         self._reader.start()
         self.announced = self._announcement()
-        self.announced_after = time.monotonic() - self.began
         match = re.search(r"https?://(?:127\.0\.0\.1:(\d+)|localhost)/v1", self.announced)
         assert match, self.announced
         self.url = match[0].removesuffix("/v1")
@@ -112,7 +111,7 @@ class Process:
     def _announcement(self) -> str:
         text = b""
         while not (b"curl" in text and text.endswith(b"\n")):
-            ready, _, _ = select.select([self._stdout], [], [], 60)
+            ready, _, _ = select.select([self._stdout], [], [], 2 * WAIT_SECONDS)
             some = os.read(self._stdout.fileno(), 4096) if ready else b""
             if not some:
                 self.close()
@@ -133,7 +132,7 @@ class Process:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         if not children.exists():
             pytest.skip("only Linux tells who is ready for which signal")
-        awaited(lambda: sum(catches(child) for child in children.read_text().split()) >= count, 20)
+        awaited(lambda: sum(catches(child) for child in children.read_text().split()) >= count)
 
     def settle(self, workers: int) -> None:
         """Until the workers, and the emulator beside them, have put up their own handlers."""
@@ -145,14 +144,9 @@ class Process:
         else:
             self._process.send_signal(number)
 
-    def ends(self, within: float = 30.0) -> int:
+    def ends(self, within: float = WAIT_SECONDS) -> int:
         """Return the exit status; TimeoutExpired when it does not come within so many seconds."""
         return self._process.wait(within)
-
-    @property
-    def at_once(self) -> float:
-        """Seconds that are no time on this machine now: it may be busy, and how long the start took tells."""
-        return 1 + 2 * self.announced_after
 
     @property
     def id(self) -> int:
@@ -179,7 +173,7 @@ class Process:
         children = Path(f"/proc/{self.id}/task/{self.id}/children")
         if not children.exists():
             pytest.skip("only Linux tells whose child a process is")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:  # what /proc tells while processes come and go is not always whole
             listening = [child for child in map(int, children.read_text().split()) if _listens(child, self.port)]
             if listening or time.monotonic() > deadline:
@@ -197,7 +191,7 @@ class Process:
 
     def errors(self) -> list[dict[str, Any]]:
         """Standard error after the end. AssertionError unless each line is a JSON object, and no trouble."""
-        self._reader.join(5)
+        self._reader.join(WAIT_SECONDS)
         stray = [line.decode() for line in self._errors if not line.startswith(b"{")]
         assert not stray, f"{stray[0]} ... {stray[-1]}"
         lines = [json.loads(line) for line in self._errors]
@@ -206,18 +200,18 @@ class Process:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of requests in it, whatever else is there."""
-        self._reader.join(5)
+        self._reader.join(WAIT_SECONDS)
         return [json.loads(line) for line in self._errors if line.startswith(b'{"time"')]
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             if MEASURED:  # a process that is killed tells nothing of what ran in it
                 os.killpg(self._process.pid, signal.SIGINT)
-                self._process.wait(10)
+                self._process.wait(WAIT_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(5)
-        self._reader.join(5)
+        self._process.wait(WAIT_SECONDS)
+        self._reader.join(WAIT_SECONDS)
         self._storage.cleanup()
         with self._stdout, self._stderr:
             rest = self._stdout.read()
@@ -225,13 +219,13 @@ class Process:
 
     def get(self, path: str) -> bytes:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self.url + path, timeout=30) as answer:
+        with opener.open(self.url + path, timeout=WAIT_SECONDS) as answer:
             return bytes(answer.read())
 
     def chat(self, **fields: Any) -> bytes:
         """A whole answer over a connection of its own."""
         data = request_bytes(**fields).replace(b"\r\nhost", b"\r\nconnection: close\r\nhost", 1)
-        return raw_request("127.0.0.1", self.port, data, timeout=30)
+        return raw_request("127.0.0.1", self.port, data, timeout=WAIT_SECONDS)
 
 
 def _listens(pid: int, port: int) -> bool:
@@ -256,7 +250,7 @@ def process(
         server.close()
 
 
-def awaited(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def awaited(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
     """Until something is true that nobody announces."""
     deadline = time.monotonic() + seconds
     while not condition():

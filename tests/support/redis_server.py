@@ -14,13 +14,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from support.ports import free_port
+from support.waiting import WAIT_SECONDS
+
 URL = os.environ.get("GATEWAY_TEST_REDIS", "redis://127.0.0.1:6379/0")
 
 
 def _reachable() -> bool:
     parts = urlsplit(URL)
     try:
-        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), 1):
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), WAIT_SECONDS):
             return True
     except OSError:
         return False
@@ -48,7 +51,7 @@ class RedisProcess:
     def start(self) -> None:
         """Returns when it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 self.command("PING")
@@ -60,7 +63,7 @@ class RedisProcess:
 
     def command(self, *words: str) -> bytes:
         """The answer to a command, as it comes over the wire."""
-        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), WAIT_SECONDS) as connection:
             parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
             connection.sendall(f"*{len(words)}\r\n{parts}".encode())
             return connection.recv(1_000_000)
@@ -80,17 +83,11 @@ class RedisProcess:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(WAIT_SECONDS)
 
     def close(self) -> None:
         self.kill()
         self._folder.cleanup()
-
-
-def free_port() -> int:
-    """A port at which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def needs_program(program: str, required: bool = _REQUIRED) -> None:
@@ -125,9 +122,9 @@ def redis_cluster(nodes: int = 3) -> Iterator[list[RedisProcess]]:
             servers.append(stack.enter_context(redis_process(*options)))
             addresses.append(f"127.0.0.1:{servers[-1].port}@{bus}")
         create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
-        result = subprocess.run(create, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(create, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while not all(b"cluster_state:ok" in server.command("CLUSTER", "INFO") for server in servers):
             assert time.monotonic() < deadline, "the nodes did not become a cluster"
             time.sleep(0.05)

@@ -27,6 +27,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from support.waiting import WAIT_SECONDS
+
 # --- scripts ------------------------------------------------------------------------------------------------
 
 Framing = Literal["chunked", "length", "close", "none"]
@@ -180,7 +182,7 @@ class Signal:
             with self._lock:
                 self._waiting.remove(entry)  # a loop that has been closed since must not be called
 
-    def wait_in_thread(self, timeout: float = 20.0) -> None:
+    def wait_in_thread(self, timeout: float = WAIT_SECONDS) -> None:
         """Wait in a synchronous test; TimeoutError when it does not come."""
         if not self._set.wait(timeout):
             raise TimeoutError(f"not set within {timeout} s")

@@ -33,7 +33,7 @@ def write(url: str, *works: Callable[[Any], object]) -> None:
     """Runs transactions on the database of a gateway, as another process would."""
 
     async def run() -> None:
-        store = Store(url, end_interrupted)
+        store = Store(url, end_interrupted, timeout=30.0)
         await store.start()
         try:
             for work in works:
