@@ -389,7 +389,7 @@ def test_a_number_that_is_none(harness: Harness, number: str) -> None:
 
 def test_a_fast_long_stream_is_stored_in_batches(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """More events than are kept in memory: a slow follower reads the rest from the storage."""
-    monkeypatch.setattr(background, "MAX_MEMORY_EVENTS")
+    monkeypatch.setattr(background, "MAX_MEMORY_EVENTS", 20)
     monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 50)
     monkeypatch.setattr(event_replay, "PAGE_SIZE", 7)
     words = [f"{number} " for number in range(500)]
@@ -506,7 +506,7 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
         return await append(store, batches)
 
     monkeypatch.setattr(Store, "append_events", held)
-    monkeypatch.setattr(background, "MAX_PENDING_EVENTS")
+    monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 20)
     large = [transcript(piece("x" * 100_000), done=False) for _ in range(120)]
     script: Script = (
         Head(200, (("content-type", "text/event-stream"),)),

@@ -189,9 +189,14 @@ class Process:
         """The lines on standard error so far."""
         return list(self._errors)
 
+    def _read_all(self) -> None:
+        """Until the last of its processes has closed standard error."""
+        self._reader.join(WAIT_SECONDS)
+        assert not self._reader.is_alive(), "some process of it still runs"
+
     def errors(self) -> list[dict[str, Any]]:
         """Standard error after the end. AssertionError unless each line is a JSON object, and no trouble."""
-        self._reader.join(WAIT_SECONDS)
+        self._read_all()
         stray = [line.decode() for line in self._errors if not line.startswith(b"{")]
         assert not stray, f"{stray[0]} ... {stray[-1]}"
         lines = [json.loads(line) for line in self._errors]
@@ -200,7 +205,7 @@ class Process:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of requests in it, whatever else is there."""
-        self._reader.join(WAIT_SECONDS)
+        self._read_all()
         return [json.loads(line) for line in self._errors if line.startswith(b'{"time"')]
 
     def close(self) -> None:
