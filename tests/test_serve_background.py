@@ -506,6 +506,8 @@ def test_reading_pauses_while_the_storage_is_slow(database: str, monkeypatch: py
         return await append(store, batches)
 
     monkeypatch.setattr(Store, "append_events", held)
+    # Twelve megabytes take a busy machine longer than a call of the storage may.
+    monkeypatch.setattr(conversation_state, "Store", partial(Store, timeout=WAIT_SECONDS))
     monkeypatch.setattr(background, "MAX_PENDING_EVENTS", 20)
     large = [transcript(piece("x" * 100_000), done=False) for _ in range(120)]
     script: Script = (

@@ -394,8 +394,8 @@ def test_the_line_of_a_whole_answer(harness: Harness) -> None:
     response = harness.gateway.chat(temperature=1.4)
     line = harness.gateway.log.line_of(response.headers["x-request-id"])
     moment = datetime.fromisoformat(line.pop("time"))
-    assert moment.tzinfo is not None and abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 10
-    assert 0 < line.pop("upstream_ms") <= line.pop("duration_ms") < 5_000
+    assert moment.tzinfo is not None and abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < WAIT_SECONDS
+    assert 0 < line.pop("upstream_ms") <= line.pop("duration_ms") < 1000 * WAIT_SECONDS
     assert line == {
         "request": response.headers["x-request-id"],
         "method": "POST",
