@@ -68,9 +68,11 @@ from support.scripted_upstream import (
 from support.waiting import WAIT_SECONDS
 
 NEVER = Signal()
-LONG = Timeouts(connect=5, first_event=10, between_events=10)
-SHORT = Timeouts(connect=5, first_event=0.25, between_events=0.25)
-"""For the faults that are silence: these time-outs are waited for, the long ones are not."""
+LONG = Timeouts(connect=WAIT_SECONDS, first_event=WAIT_SECONDS, between_events=WAIT_SECONDS)
+SHORT = Timeouts(connect=WAIT_SECONDS, first_event=1.0, between_events=0.25)
+"""For the faults that are silence: these time-outs are waited for, the long ones are not. A first event has more time:
+a busy machine may need some of it for an event that comes.
+"""
 
 # --- what a caller sees -------------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def test_a_fault_is_passed_on_or_an_error(
     name: str, script: Any, streamed: bool, harness: Harness, hasty: Harness
 ) -> None:
     harness = hasty if name in SILENCES else harness
-    timeout = SHORT.between_events * 2 if name in SILENCES else WAIT_SECONDS
+    timeout = SHORT.first_event * 2 if name in SILENCES else WAIT_SECONDS
     script = script(BODY) if callable(script) else script
     before = settled(harness)
     harness.respond_with(script)

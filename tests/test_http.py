@@ -77,7 +77,7 @@ def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Harness]:
     """A gateway with little patience for callers."""
-    with run_harness(body_limit=LIMIT, timeouts=Timeouts(request_body=0.5, keep_alive=0.5)) as harness:
+    with run_harness(body_limit=LIMIT, timeouts=Timeouts(request_body=1.0, keep_alive=1.0)) as harness:
         harness.respond_with(answered())
         yield harness
 

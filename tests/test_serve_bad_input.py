@@ -36,7 +36,7 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "description": "
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
     """A gateway with a small body limit, over an upstream that answers everything."""
-    with run_harness(key=KEY_CANARY, body_limit=LIMIT, timeouts=Timeouts(request_body=0.4)) as harness:
+    with run_harness(key=KEY_CANARY, body_limit=LIMIT, timeouts=Timeouts(request_body=2.0)) as harness:
         harness.respond_with(answered())
         yield harness
         # The end of the module: whatever was sent, nothing of it was written down.

@@ -288,7 +288,7 @@ def test_a_body_that_is_too_large_is_answered_and_discarded(certificates: Certif
 
 
 def test_a_slow_body_is_refused(certificates: Certificates) -> None:
-    with secured(certificates, timeouts=Timeouts(request_body=0.1)) as harness, connected(harness.gateway) as caller:
+    with secured(certificates, timeouts=Timeouts(request_body=1.0)) as harness, connected(harness.gateway) as caller:
         stream = caller.request(head("POST", CHAT, ("content-type", "application/json")), b"{", ended=False)
         assert caller.response(stream)[0] == 408
         assert caller.response(caller.chat())[0] == 200
@@ -328,7 +328,7 @@ def test_a_caller_who_resets_a_stream_has_left(served: Harness) -> None:
 
 
 def test_who_reads_nothing_of_a_stream_loses_it_alone(certificates: Certificates) -> None:
-    with secured(certificates, timeouts=Timeouts(response_write=0.4)) as harness, connected(harness.gateway) as caller:
+    with secured(certificates, timeouts=Timeouts(response_write=1.5)) as harness, connected(harness.gateway) as caller:
         assert caller.response(caller.chat())[0] == 200
         caller.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
         caller.flush()

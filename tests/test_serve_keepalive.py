@@ -125,7 +125,7 @@ def test_comments_do_not_hide_that_the_model_is_gone() -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_an_answer_that_never_ends_is_ended(stream: bool) -> None:
     """Each read is in time, but the whole is not."""
-    with run_harness(timeouts=Timeouts(total=0.5)) as harness:
+    with run_harness(timeouts=Timeouts(total=2.0)) as harness:
         trickle: list[Chunk | Pause] = [Pause(0.02), Chunk(transcript(piece("x"), done=False))] * 1_000
         harness.respond_with((EVENTS, Chunk(BEGUN), *trickle) if stream else (Head(200, ()), *trickle))
         response = harness.gateway.chat(stream=stream)
@@ -137,7 +137,7 @@ def test_an_answer_that_never_ends_is_ended(stream: bool) -> None:
 @pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
 def test_a_flood_that_never_ends_is_ended(server: str) -> None:
     """No read ever waits, or one did before the end: what has arrived by then is still read."""
-    with run_harness(timeouts=Timeouts(total=0.3), server=server) as harness:
+    with run_harness(timeouts=Timeouts(total=1.0), server=server) as harness:
         flood: list[Chunk | Pause] = [Chunk(transcript(*[piece("x" * 100)] * 20, done=False)), Pause(0)] * 100_000
         for _ in range(3):
             harness.respond_with((EVENTS, Chunk(BEGUN), Pause(0.01), *flood))

@@ -525,7 +525,7 @@ def test_a_key_that_cohere_refuses(
 
 
 def test_errors_of_the_gateways_own_have_coheres_shape() -> None:
-    timeouts = Timeouts(first_event=0.3, request_body=0.3)
+    timeouts = Timeouts(first_event=1.0, request_body=1.0)
     with run_harness(timeouts=timeouts, body_limit=2_000, upload_limit=100_000) as on:
         ask, bearer = on.gateway.ask, {"authorization": "Bearer k"}
         on.respond_with((Pause(30),))

@@ -811,7 +811,7 @@ def test_when_the_caller_leaves_the_upstream_is_closed(phase: str, script: Scrip
 
 def test_a_silent_socket_is_closed(served: Gateway) -> None:
     with (
-        gateway_over(served.upstream, demo=True, timeouts=Timeouts(websocket_idle=0.3)) as gateway,
+        gateway_over(served.upstream, demo=True, timeouts=Timeouts(websocket_idle=2.0)) as gateway,
         opened(gateway) as caller,
     ):
         assert caller.response(store=False)["status"] == "completed"
