@@ -39,6 +39,7 @@ from gateway.server.uvicorn_connection import Connection
 from gateway.settings.schema import Settings, Timeouts
 from support.app import CHAT, SERVERS, A, Gateway, Harness, Response, answered, gateway_over, run_harness, streamed
 from support.asgi_server import raw_request
+from support.process import awaited
 from support.scripted_upstream import Pause, Script, ScriptedUpstream, Signal
 from support.waiting import WAIT_SECONDS
 
@@ -869,7 +870,8 @@ def test_no_caller_makes_a_series_of_their_own(harness: Harness) -> None:
         raw_request(*gateway.address, f"X{number} nonsense\r\n\r\n".encode())
 
     asks(0)
-    harness.gateway.metrics()  # to ask for them is measured, too
+    # To ask for them is measured, too, and the ledger writes in its own time.
+    awaited(lambda: 'gateway_ledger_rows_total{result="written"}' in harness.gateway.metrics())
     before = set(harness.gateway.metrics())
     for number in range(1, 30):
         asks(number)

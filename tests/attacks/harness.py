@@ -41,12 +41,13 @@ from support.scripted_upstream import (
     json_answer,
     transcript,
 )
+from support.waiting import WAIT_SECONDS
 
 KEY = "attackers-key"
 """Cohere takes it, and every other key that is not MADE_UP."""
 MADE_UP = "made-up"
 """The beginning of keys that Cohere refuses."""
-ANSWER_TIMEOUT = 30.0
+ANSWER_TIMEOUT = 2 * WAIT_SECONDS
 """Seconds that an attacker waits for an answer."""
 OVERHEAD = 150 << 20
 """Bytes that an attack may take besides: connections, and what the allocator keeps."""
