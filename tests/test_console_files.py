@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from setuptools import Distribution  # type: ignore[import-untyped]
@@ -119,19 +120,58 @@ def test_our_modules(path: Path) -> None:
 
 def test_the_windows_of_budgets_begin_where_the_gateway_begins_them() -> None:
     """The page asks for what was spent since then, and knows when the window ends."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("needs Node")
     durations = ("15m", "1h", "5h", "1d", "3d", "7d", "30d", "1w", "2w", "1mo", "3mo", "12mo")
     moments = [datetime(year, month, 17, 12, tzinfo=UTC).timestamp() for year in (2027, 2028) for month in range(1, 13)]
     windows = [(duration, window_at(duration, moment)) for duration in durations for moment in moments]
     pairs = [(duration, datetime.fromtimestamp(window.end, UTC).isoformat()) for duration, window in windows]
-    module = (CONSOLE / "scripts" / "budgets.mjs").as_uri()
-    script = (
-        f"const {{ windowStart }} = await import({json.dumps(module)});"
-        f"console.log(JSON.stringify({json.dumps(pairs)}.map(([d, end]) => Date.parse(windowStart(d, end)) / 1000)))"
+    starts = run_module(
+        "budgets.mjs", f"{json.dumps(pairs)}.map(([d, end]) => Date.parse(module.windowStart(d, end)) / 1000)"
     )
+    assert starts == [window.start for _, window in windows]
+
+
+def test_the_periods_of_usage() -> None:
+    """Calendar months begin on their first day whatever day it is, and are compared with as many days before."""
+    now = "2028-03-31T22:30:00Z"
+    expected = {
+        "24h": (24, "2028-03-30T23", None, "2028-03-29T23", "2028-03-30T23", "the 24 h before", "24h"),
+        "30d": (30, "2028-03-02T00", None, "2028-02-01T00", "2028-03-02T00", "the 30 d before", "30d"),
+        # February had 29 days, which are all that can be compared with.
+        "month": (
+            *(31, "2028-03-01T00", None, "2028-02-01T00", "2028-03-01T00", "the same days of February", "2028-03"),
+        ),
+        "last-month": (29, "2028-02-01T00", "2028-03-01T00", "2028-01-01T00", "2028-02-01T00", "January", "2028-02"),
+    }
+    assert {name: period(name, now) for name in expected} == expected
+    assert period("month", "2028-01-02T00:00:00Z") == (
+        *(2, "2028-01-01T00", None, "2027-12-01T00", "2027-12-03T00", "the same days of December", "2028-01"),
+    )
+    assert period("last-month", "2028-01-01T00:00:00Z") == (
+        *(31, "2027-12-01T00", "2028-01-01T00", "2027-11-01T00", "2027-12-01T00", "November", "2027-12"),
+    )
+
+
+def period(name: str, now: str) -> tuple[int, str, str | None, str, str, str, str]:
+    """A period as the page has it: columns, since, until, since and until of the time before, its name, the file's."""
+    answer = run_module("periods.mjs", f"module.periodOf({json.dumps(name)}, Date.parse({json.dumps(now)}))")
+    query, before = answer["asked"], answer["before"]
+    until = query.get("until")
+    since = datetime.fromtimestamp(answer["times"][0] / 1000, UTC).strftime("%Y-%m-%dT%H")
+    assert query["since"][:13] == since, "what is asked for begins where the columns begin"
+    return (
+        *(len(answer["times"]), since, until and until[:13]),
+        *(before["since"][:13], before["until"][:13], before["text"], answer["file"]),
+    )
+
+
+def run_module(name: str, expression: str) -> Any:
+    """What an expression over one of our modules is, in Node."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    uri = (CONSOLE / "scripts" / name).as_uri()
+    script = f"const module = await import({json.dumps(uri)}); console.log(JSON.stringify({expression}))"
     done = subprocess.run(
         [node, "--input-type=module", "-e", script], capture_output=True, encoding="utf-8", timeout=60, check=True
     )
-    assert json.loads(done.stdout) == [window.start for _, window in windows]
+    return json.loads(done.stdout)

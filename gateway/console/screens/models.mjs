@@ -69,6 +69,7 @@ function sizes(dimensions) {
 
 /** @param {any} model @param {string} name */
 function price(model, name) {
+  if (!model.price) return name === "input" ? html`<span class="unknown" title="Calls with it have an unknown cost">unknown</span>` : "";
   const value = model.price?.[name];
   return value === undefined || value === null ? html`<span class="muted">–</span>` : dollarText(value);
 }

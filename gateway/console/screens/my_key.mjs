@@ -1,21 +1,22 @@
 /** My key: what the holder of a key may do with it, its limits and budget, and what it has done. */
 import { session, useData } from "../scripts/api.mjs";
-import { Bars } from "../scripts/bars.mjs";
 import { resetText, windowStart, windowText } from "../scripts/budgets.mjs";
 import { costText, countText, shareText, shortCount } from "../scripts/format.mjs";
 import { html } from "../scripts/html.mjs";
 import { Budget, Card, Cost, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
 import { permissionSentence } from "../scripts/permissions.mjs";
+import { periodOf } from "../scripts/periods.mjs";
 import { Link, href } from "../scripts/router.mjs";
+import { CallBars } from "../scripts/stacked.mjs";
 import { Show, valueOf } from "../scripts/states.mjs";
 
 const DAYS = 30;
-const DAY = 86_400_000;
 
 export default function MyKey() {
   const key = useData("/key/info", {}, 30, (answer) => answer.info);
   const catalog = useData("/gateway/permissions");
-  const days = useData("/usage", { by: "day", since: `${DAYS * 24}h` }, 60, (answer) => answer.data);
+  const period = periodOf(`${DAYS}d`);
+  const days = useData("/usage", { by: "day", ...period.asked }, 60, (answer) => answer.data);
   const record = key.data;
   const start = record ? windowStart(record.budget_duration, record.budget_reset_at) : "";
   const spent = useData(record && record.max_budget !== null && start ? "/usage" : null, { by: "key", since: start }, 60, (answer) => (answer.data[0]?.cost_nanodollars ?? 0) / 1e9);
@@ -44,7 +45,7 @@ export default function MyKey() {
           ["Addresses", data.allowed_ips?.join(", ")],
         ]} /><//>
       </div>
-      <${Card} title="Calls by the day"><${Show} of=${days}>${(/** @type {any[]} */ rows) => html`<${Bars} label=${`Calls on each of the last ${DAYS} days, with those that failed`} format=${shortCount} bars=${dayBars(rows)} />`}<//><//>
+      <${Card} title="Calls by the day"><${Show} of=${days}>${(/** @type {any[]} */ rows) => html`<${CallBars} label=${`Calls on each of the last ${DAYS} days, with those that failed`} format=${shortCount} ...${dayBars(period.times, rows)} />`}<//><//>
     </div>`}<//>`;
 }
 
@@ -53,13 +54,9 @@ function limit(value) {
   return value === null ? "–" : countText(value);
 }
 
-/** @param {any[]} rows */
-function dayBars(rows) {
+/** One column for each day, for those without calls too. @param {number[]} times @param {any[]} rows */
+function dayBars(times, rows) {
   const byDay = new Map(rows.map((row) => [row.day.slice(0, 10), row]));
-  const today = Math.floor(Date.now() / DAY) * DAY;
-  return Array.from({ length: DAYS }, (_, index) => {
-    const day = new Date(today - (DAYS - 1 - index) * DAY).toISOString().slice(0, 10);
-    const row = byDay.get(day);
-    return { label: day.slice(5), value: row?.calls ?? 0, bad: row?.failures ?? 0, title: `${day}: ${countText(row?.calls ?? 0)} calls, ${countText(row?.failures ?? 0)} failed, ${costText(row?.cost_nanodollars ?? 0)}` };
-  });
+  const days = times.map((at) => new Date(at).toISOString().slice(0, 10));
+  return { labels: days.map((day) => day.slice(5)), titles: days, rows: days.map((day) => byDay.get(day)).map((row) => ({ calls: row?.calls ?? 0, failures: row?.failures ?? 0, cost: costText(row ? row.cost_nanodollars : 0) })) };
 }

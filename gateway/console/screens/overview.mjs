@@ -1,26 +1,30 @@
 /** Overview: what is spent, how much is called, what fails and through whose fault, and how the gateway is doing. */
 import { useData } from "../scripts/api.mjs";
-import { Bars } from "../scripts/bars.mjs";
 import { aboutText, agoText, costText, countOf, countText, shareText, shortCount } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Chip, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
+import { periodOf } from "../scripts/periods.mjs";
 import { Link, href } from "../scripts/router.mjs";
+import { CallBars } from "../scripts/stacked.mjs";
 import { Empty, Failure, Loading, Show, valueOf } from "../scripts/states.mjs";
 
-const HOUR = 3_600_000;
 const RECENT = 200;
 
 /** Who a fault belongs to, in words. @type {Record<string, [string, string]>} */
 const FAULTS = { caller: ["Callers", ""], policy: ["Refused by policy", "warn"], provider: ["Cohere", "bad"], gateway: ["This gateway", "bad"] };
+
+/** @type {Record<string, string>} */
+const DATABASES = { sqlite: "SQLite", postgresql: "PostgreSQL" };
 
 export default function Overview() {
   const now = new Date();
   const month = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), 1)).toISOString();
   const today = now.toISOString().slice(0, 10);
   const days = useData("/usage", { by: "day", since: month }, 30);
-  const hours = useData("/usage", { by: "hour", since: "24h" }, 30);
-  const faults = useData("/usage", { by: "fault", since: "24h" }, 30);
-  const latency = useData("/usage", { by: "total", since: "24h", latency: "true" }, 30, (answer) => answer.data[0]?.latency ?? null);
+  const period = periodOf("24h");
+  const hours = useData("/usage", { by: "hour", ...period.asked }, 30);
+  const faults = useData("/usage", { by: "fault", ...period.asked }, 30);
+  const latency = useData("/usage", { by: "total", ...period.asked, latency: "true" }, 30, (answer) => answer.data[0]?.latency ?? null);
   const recent = useData("/audit", { kind: "call", limit: RECENT }, 15, (answer) => answer.data);
   const status = useData("/gateway/status", {}, 5);
   const all = [recent, days, hours, faults, latency, status];
@@ -47,8 +51,7 @@ export default function Overview() {
         <${Tile} label="In flight" value=${valueOf(status, (data) => countText(data.calls.in_flight))} note=${status.data?.calls.waiting ? `${countText(status.data.calls.waiting)} waiting` : "calls to Cohere now"} tone=${status.data?.calls.waiting ? "warn" : ""} />
       </div>
       <${Card} title="Calls by the hour" actions=${html`<${Link} to=${href("usage")}>Usage<//>`}>
-        <${Show} of=${hours}>${(/** @type {any} */ data) => html`<${Bars} label="Calls in each of the last 24 hours, with those that failed" format=${shortCount} bars=${hourBars(data.data)} />`}<//>
-        <p class="legend"><span class="dot good-dot"></span>calls <span class="dot bad-dot"></span>failed</p>
+        <${Show} of=${hours}>${(/** @type {any} */ data) => html`<${CallBars} label="Calls in each of the last 24 hours, with those that failed" format=${shortCount} ...${hourBars(period.times, data.data)} />`}<//>
       <//>
       <div class="columns">
         <div class="stack"><${Card} title="Failures by fault, 24 h" actions=${html`<${Link} to=${href("calls", { fault: "any" })}>Show them<//>`}><${Show} of=${faults}>${(/** @type {any} */ data) => html`<${Faults} rows=${data.data} calls=${day?.calls ?? 0} />`}<//><//>
@@ -69,16 +72,11 @@ function totals(rows) {
   return { calls: rows.reduce((sum, row) => sum + row.calls, 0), failures: rows.reduce((sum, row) => sum + row.failures, 0) };
 }
 
-/** One bar for each of the last 24 hours, those without calls too. @param {any[]} rows */
-function hourBars(rows) {
+/** One column for each hour, for those without calls too. @param {number[]} times @param {any[]} rows */
+function hourBars(times, rows) {
   const byHour = new Map(rows.map((row) => [new Date(row.hour).getTime(), row]));
-  const last = Math.floor(Date.now() / HOUR) * HOUR;
-  return Array.from({ length: 24 }, (_, index) => {
-    const at = last - (23 - index) * HOUR;
-    const row = byHour.get(at);
-    const clock = `${String(new Date(at).getHours()).padStart(2, "0")}:00`;
-    return { label: clock, value: row?.calls ?? 0, bad: row?.failures ?? 0, title: `${clock}: ${countText(row?.calls ?? 0)} calls, ${countText(row?.failures ?? 0)} failed, ${costText(row?.cost_nanodollars ?? 0)}` };
-  });
+  const clocks = times.map((at) => `${String(new Date(at).getHours()).padStart(2, "0")}:00`);
+  return { labels: clocks, titles: clocks, rows: times.map((at) => byHour.get(at)).map((row) => ({ calls: row?.calls ?? 0, failures: row?.failures ?? 0, cost: costText(row ? row.cost_nanodollars : 0) })) };
 }
 
 /** @param {{rows: any[], calls: number}} props */
@@ -100,7 +98,7 @@ function Health({ status }) {
     ["Upstream", status.upstream],
     ["Cohere keys", keys.length ? html`<span class="chips">${keys.map((/** @type {any} */ key) => html`<${Chip} key=${key.number} tone=${key.state === "ready" ? "good" : key.state === "resting" ? "warn" : "bad"} title=${`${countText(key.used)} calls in this minute${key.trial ? ", a trial key" : ""}`}>${key.number} ${key.state}${key.seconds > 0 ? ` for ${Math.ceil(key.seconds)} s` : ""}<//>`)}</span>` : "the callers' own"],
     ["Circuit breakers", breakers.length ? html`<span class="chips">${breakers.map((/** @type {any} */ one) => html`<${Chip} tone="bad" key=${one.model}>${one.model ?? "connection"} open, ${Math.ceil(one.seconds)} s<//>`)}</span>` : "all closed"],
-    ["Database", status.database],
+    ["Database", DATABASES[status.database] ?? status.database],
     ["Redis", status.redis ? "shared" : "none: limits are counted here"],
     ["Answer cache", status.cache],
     ["Workers", countText(status.workers)],

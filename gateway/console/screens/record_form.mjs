@@ -83,7 +83,7 @@ export function RecordForm({ kind, record, isNew, catalog, teams = [], models = 
       ${kind === "key" && html`<${SelectField} label="Team" value=${texts.team_id} error=${errorAt("team_id")} onInput=${(/** @type {string} */ id) => setTexts({ ...texts, team_id: id })} hint="Bounds what the key may do"
         options=${[["", "none"], ...(texts.team_id && !teams.some((team) => team.team_id === texts.team_id) ? [[texts.team_id, texts.team_id]] : []), ...teams.map((team) => [team.team_id, team.team_alias || team.team_id])]} />`}
       ${kind === "key" && field("user_id", "Owner", { hint: "A label: whose key it is" })}
-      ${kind === "key" && field("duration", isNew ? "Expires after" : "Expires after, from now", { hint: isNew ? "30d, 12h …; empty: never" : "30d …; -1: never; empty: as it is", placeholder: isNew ? "never" : "" })}
+      ${kind === "key" && field("duration", isNew ? "Expires after" : "Expires after, from now", { hint: isNew ? "Such as 30d or 12h; empty for never" : "Such as 30d; -1 for never; empty keeps it", placeholder: isNew ? "never" : "" })}
       ${kind === "key" && isMaster.value && html`<${SelectField} label="Role" value=${texts.role} error=${errorAt("role")} onInput=${(/** @type {string} */ role) => setTexts({ ...texts, role })} hint="What it may manage here" options=${[["", "none: calls only"], ["viewer", "viewer: reads everything"], ["admin", "admin: manages keys"]]} />`}
     </div>
     ${rights && html`<section><h3>What it may do</h3>

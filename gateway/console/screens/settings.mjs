@@ -15,10 +15,10 @@ export default function SettingsScreen() {
   const search = (query.search ?? "").toLowerCase();
   const rows = (settings.data?.data ?? []).filter((/** @type {any} */ one) => (query.show !== "set" || one.origin.kind !== "default") && (query.show !== "changed" || !one.is_default) && (!search || `${one.name} ${one.about} ${one.environment.join(" ")} ${one.origin.name}`.toLowerCase().includes(search)));
   const columns = [
-    { title: "Setting", cell: (/** @type {any} */ one) => html`<div class="two-lines"><code class="setting">${one.name}</code><code class="muted">${one.environment.join(", ")}</code></div>` },
-    { title: "Value", cell: (/** @type {any} */ one) => html`<span class=${one.is_default ? "muted value" : "value"}>${shown(one.value)}</span>` },
-    { title: "From", cell: (/** @type {any} */ one) => html`<${OriginOf} origin=${one.origin} />` },
-    { title: "Meaning", wide: true, hide: true, cell: (/** @type {any} */ one) => one.about },
+    { title: "Setting", cell: (/** @type {any} */ one) => html`<div class="two-lines"><code class="setting">${one.name}</code><code class="muted">${one.environment.join(", ")}</code><span class="only-narrow muted small">${withCode(one.about)}</span></div>` },
+    { title: "Value", cell: (/** @type {any} */ one) => html`<span class=${one.is_default ? "muted value" : "value"}>${shown(one.value)}</span>${one.origin.kind !== "default" && html`<div class="only-tiny"><${OriginOf} origin=${one.origin} /></div>`}` },
+    { title: "From", tiny: true, cell: (/** @type {any} */ one) => html`<${OriginOf} origin=${one.origin} />` },
+    { title: "Meaning", wide: true, hide: true, cell: (/** @type {any} */ one) => withCode(one.about) },
   ];
   return html`
     <${PageHead} title="Settings" subtitle="What is in force now. They are changed in gateway.toml, in the environment or on the command line, not here." />
@@ -30,6 +30,11 @@ export default function SettingsScreen() {
       ? html`<${Table} caption="Settings" rows=${rows} columns=${columns} id=${(/** @type {any} */ one) => one.name} /><div class="table-foot"><span>${countText(rows.length)} settings</span></div>`
       : !search ? html`<${Empty} title=${query.show === "set" ? "Nothing is set" : "All are the defaults"} icon="settings">Every setting has its default.<//>`
       : html`<${Empty} title="No setting is like that" icon="settings">Names are those of the file gateway.toml.<//>`}<//>`;
+}
+
+/** What stands between backticks is code. @param {string} text */
+function withCode(text) {
+  return text.split("`").map((part, index) => (index % 2 ? html`<code key=${index}>${part}</code>` : part));
 }
 
 /** Words for where a setting comes from. @type {Record<string, string>} */

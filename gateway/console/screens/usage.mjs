@@ -5,7 +5,8 @@ import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Segments } from "../scripts/form.mjs";
 import { LineChart } from "../scripts/line_chart.mjs";
 import { Card, Cost, PageHead, Tile } from "../scripts/parts.mjs";
-import { Link, href, route, setQuery } from "../scripts/router.mjs";
+import { PERIODS, periodOf } from "../scripts/periods.mjs";
+import { Link, href, navigate, route, setQuery } from "../scripts/router.mjs";
 import { seesAll } from "../scripts/session.mjs";
 import { COLOURS, StackedBars } from "../scripts/stacked.mjs";
 import { Empty, Show } from "../scripts/states.mjs";
@@ -13,15 +14,10 @@ import { DownloadLink } from "./export_links.mjs";
 import { Table } from "../scripts/table.mjs";
 
 const NANO = 1e9;
-const HOUR = 3_600_000;
-const DAY = 24 * HOUR;
 const SERIES = COLOURS.length - 1;
 
 /** Rows of the table before somebody asks for all. */
 const MANY = 100;
-
-/** Ranges: name, text, length in hours, and what a column of the charts is. @type {[string, string, number, "hour" | "day"][]} */
-const RANGES = [["24h", "24 h", 24, "hour"], ["7d", "7 d", 24 * 7, "day"], ["30d", "30 d", 24 * 30, "day"], ["90d", "90 d", 24 * 90, "day"], ["1y", "1 year", 24 * 365, "day"]];
 
 /** @type {[string, string][]} */
 const BY = [["model", "Model"], ["key", "Key"], ["team", "Team"], ["end_user", "End user"], ["method", "Method"]];
@@ -32,12 +28,11 @@ const FILTERS = ["key", "team", "user", "end_user", "model", "method", "fault"];
 
 export default function Usage() {
   const { query } = route.value;
-  const range = RANGES.find(([name]) => name === (query.range ?? "30d")) ?? RANGES[2];
+  const period = periodOf(PERIODS.some(([name]) => name === query.range) ? query.range : "30d");
   const by = BY.some(([name]) => name === query.by) ? query.by : query.end_user ? "end_user" : "model";
-  const step = range[3];
+  const { step, asked } = period;
   const filters = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
-  const since = sinceOf(range[2], step);
-  const span = { since, ...filters };
+  const span = { ...asked, ...filters };
   const groups = useData("/usage", { ...span, by }, 60, (answer) => groupsOf(answer.data, by));
   const times = useData("/usage", { ...span, by: step }, 60, (answer) => answer.data);
   // Five hundred end users over a year are too many sums to draw: those that cost most are asked for one by one.
@@ -46,27 +41,27 @@ export default function Usage() {
   // How long calls took is no sum: percentiles are asked for by time, by group, and for all. Of keys they are counted by days.
   const ofKeys = !seesAll.value || ["key", "team", "user"].some((name) => filters[name]);
   const timed = !filters.end_user && !(step === "hour" && ofKeys);
-  const latency = { since, latency: "true", ...filters };
+  const latency = { ...span, latency: "true" };
   const overTime = useData(timed ? "/usage" : null, { ...latency, by: step }, 60, readLatency);
   const byGroup = useData(timed && by !== "end_user" && !(step === "hour" && ["key", "team"].includes(by)) ? "/usage" : null, { ...latency, by }, 60, readLatency);
   const inAll = useData(timed ? "/usage" : null, { ...latency, by: "total" }, 60, (answer) => answer.data[0]?.latency);
   // What the same groups cost in as long a time before, by which a change is seen.
-  const before = useData("/usage", { ...filters, by, since: sinceOf(2 * range[2], step), until: since }, 300, readCosts);
+  const before = useData("/usage", { ...filters, by, since: period.before.since, until: period.before.until }, 300, readCosts);
   // As the table has it: a row for each group, with its latency where that is shown.
   const shown = { ...span, by, ...(byGroup.data ? { latency: "true" } : {}) };
   const choices = BY.filter(([name]) => seesAll.value || !["key", "team"].includes(name));
   return html`
     <${PageHead} title="Usage" subtitle="Sums that are written with the calls, so a year is read as fast as a day. Days are UTC.">
-      <${DownloadLink} path="/usage" query=${{ ...shown, format: "csv" }} probe=${["/usage", { ...span, by: "total" }]} name=${`usage-by-${by}-${range[0]}.csv`} title="The table, as a file">CSV<//>
+      <${DownloadLink} path="/usage" query=${{ ...shown, format: "csv" }} probe=${["/usage", { ...span, by: "total" }]} name=${`usage-by-${by}-${period.file}.csv`} title="The table, as a file">CSV<//>
     <//>
     <div class="filters">
-      <${Segments} label="Range" value=${range[0]} onInput=${(/** @type {string} */ value) => setQuery({ range: value })} options=${RANGES.map(([value, text]) => ({ value, text }))} />
+      <${Segments} label="Range" value=${period.name} onInput=${(/** @type {string} */ value) => setQuery({ range: value })} options=${PERIODS.map(([value, text]) => ({ value, text }))} />
       <${Segments} label="By" value=${by} onInput=${(/** @type {string} */ value) => setQuery({ by: value })} options=${choices.map(([value, text]) => ({ value, text }))} />
       ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}><span class="truncate" title=${value}>${name.replace("_", " ")}: ${value}</span> <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
     <${Show} of=${groups} lines=${8}>${(/** @type {Group[]} */ found) => found.length
-      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} step=${step} hours=${range[2]} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} range=${range[1]} filters=${filters} since=${since} />`}<//>`
-      : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: range[0], by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
+      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} period=${period} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} filters=${filters} />`}<//>`
+      : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: period.name, by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
 }
 
 /** Sums by what they are of, the dearest first. @param {any[]} rows @param {string} by @returns {Group[]} */
@@ -102,19 +97,10 @@ function readLatency(answer) {
   return new Map(answer.data.map((row) => [row.hour ? new Date(row.hour).getTime() : row.day ? new Date(row.day).getTime() : Object.values(row)[0] ?? "", row.latency]));
 }
 
-/** The first hour or day, so that the columns are whole. @param {number} hours @param {"hour" | "day"} step */
-function sinceOf(hours, step) {
-  const length = step === "hour" ? HOUR : DAY;
-  return new Date(Math.floor(Date.now() / length) * length - hours * HOUR + length).toISOString();
-}
-
-/** @param {{groups: Group[], drawn: Group[], series?: Map<string, any[]>, rows: any[], by: string, step: "hour" | "day", hours: number, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any, before?: Map<any, number>, range: string, filters: Record<string, string>, since: string}} props rows: sums over time; series: of those that are drawn by themselves; latencies: where they are counted; before: what groups cost in the time before */
-function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime, byGroup, inAll, before, range, filters, since }) {
+/** @param {{groups: Group[], drawn: Group[], series?: Map<string, any[]>, rows: any[], by: string, period: import("../scripts/periods.mjs").Period, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any, before?: Map<any, number>, filters: Record<string, string>}} props rows: sums over time; series: of those that are drawn by themselves; latencies: where they are counted; before: what groups cost in the time before */
+function Charts({ groups: sorted, drawn, series, rows, by, period, overTime, byGroup, inAll, before, filters }) {
   const [whole, setWhole] = useState(false);
-  const length = step === "hour" ? HOUR : DAY;
-  const first = new Date(sinceOf(hours, step)).getTime();
-  const count = Math.round((hours * HOUR) / length);
-  const times = Array.from({ length: count }, (_, index) => first + index * length);
+  const { step, times } = period;
   const column = new Map(times.map((time, index) => [time, index]));
   /** @param {any} row */
   const columnOf = (row) => column.get(new Date(row[step]).getTime()) ?? -1;
@@ -145,10 +131,14 @@ function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime
   const costBefore = [...(before?.values() ?? [])].reduce((sum, cost) => sum + cost, 0);
   /** What a group's calls are, and what it is made of. @param {string} id */
   const within = (id) => ({ ...filters, [by]: id });
+  /** @param {string} id */
+  const callsOf = (id) => href("calls", { ...within(id), ...period.asked });
+  /** @param {string} id */
+  const detailsOf = (id) => (by === "end_user" ? callsOf(id) : href("usage", { ...route.value.query, ...within(id), by: next }));
   const next = by === "key" ? "model" : seesAll.value ? "key" : by === "model" ? "method" : "model";
   return html`<div class="stack">
     <div class="tiles">
-      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countOf(total.unpriced, "call")} without a price` : costBefore ? `${changeText(total.cost, costBefore)} on the ${range} before` : "as Cohere bills"} />
+      <${Tile} label="Cost" value=${costText(total.cost)} note=${total.unpriced ? `and ${countOf(total.unpriced, "call")} without a price` : costBefore ? `${changeText(total.cost, costBefore)} on ${period.before.text}` : "as Cohere bills"} />
       <${Tile} label="Calls" value=${shortCount(total.calls)} note=${`${shareText(total.failures, total.calls)} failed`} />
       <${Tile} label="Tokens" value=${shortCount(total.input + total.output)} note=${`${shortCount(total.input)} in, ${shortCount(total.output)} out`} />
       ${inAll?.p50_ms ? html`<${Tile} label="Latency, p95" value=${aboutText(inAll.p95_ms)} note=${`half within ${aboutText(inAll.p50_ms)}`} />` : html`<${Tile} label="Time taken, mean" value=${durationText(total.calls ? total.ms / total.calls : null)} note="of all calls" />`}
@@ -161,15 +151,15 @@ function Charts({ groups: sorted, drawn, series, rows, by, step, hours, overTime
       <${Card} title="Tokens"><${StackedBars} ...${common} label="Tokens over time" format=${shortCount} series=${[
         summed("input", COLOURS[0], (row) => row.tokens.input - row.tokens.cached), summed("cached input", COLOURS[5], (row) => row.tokens.cached),
         summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)].filter((one) => one.values.some(Boolean))} /><//>
-      ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Latency over time" format=${durationText} lines=${latencyLines(times, overTime)} /><//>`
-        : html`<${Card} title="Time taken, mean"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${durationText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
+      ${overTime ? html`<${Card} title="Latency of served calls"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Latency over time" format=${aboutText} lines=${latencyLines(times, overTime)} /><//>`
+        : html`<${Card} title="Time taken, mean"><${LineChart} ...${common} times=${times.map((time) => time / 1000)} label="Mean time of a call" format=${aboutText} lines=${[{ name: "mean", colour: "--series-1", values: callCounts.map((calls, index) => (calls ? milliseconds[index] / calls : null)) }]} /><//>`}
     </div>
-    <${Table} caption="Usage" rows=${whole ? sorted : sorted.slice(0, MANY)} id=${(/** @type {any} */ group) => group.id} columns=${[
-      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title=${by === "end_user" ? "Show the calls" : "What it is made of"} to=${by === "end_user" ? href("calls", { ...within(group.id), since }) : href("usage", { ...route.value.query, ...within(group.id), by: next })}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted truncate models" title=${group.name}>${group.name}</span>`) },
+    <${Table} caption="Usage" rows=${whole ? sorted : sorted.slice(0, MANY)} id=${(/** @type {any} */ group) => group.id || "-"} opens=${(/** @type {any} */ group) => Boolean(group.id)} onOpen=${(/** @type {any} */ group) => navigate(detailsOf(group.id))} columns=${[
+      { title: (BY.find(([name]) => name === by) ?? ["", ""])[1], cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title=${by === "end_user" ? "Show the calls" : "What it is made of"} to=${detailsOf(group.id)}><span class="truncate models">${group.name}</span><//>` : html`<span class="muted truncate models" title=${group.name}>${group.name}</span>`) },
       { title: "Cost", number: true, cell: (/** @type {any} */ group) => group.unpriced && !group.cost ? html`<${Cost} nano=${null} />` : html`<${Cost} nano=${group.cost} />${group.unpriced ? html` <span class="unknown" title=${`${group.unpriced} calls have no price`}>+ ?</span>` : ""}` },
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
-      ...(costBefore ? [{ title: "Change", number: true, hide: true, cell: (/** @type {any} */ group) => html`<span title=${`${costText(before?.get(group.id) ?? 0)} in the ${range} before`}>${changeText(group.cost, before?.get(group.id) ?? 0)}</span>` }] : []),
-      { title: "Calls", number: true, cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title="Show them" to=${href("calls", { ...within(group.id), since })}>${countText(group.calls)}<//>` : countText(group.calls)) },
+      ...(costBefore ? [{ title: "Change", number: true, hide: true, cell: (/** @type {any} */ group) => html`<span title=${`${costText(before?.get(group.id) ?? 0)} in ${period.before.text}`}>${changeText(group.cost, before?.get(group.id) ?? 0)}</span>` }] : []),
+      { title: "Calls", number: true, cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title="Show them" to=${callsOf(group.id)}>${countText(group.calls)}<//>` : countText(group.calls)) },
       { title: "Failed", number: true, tiny: true, cell: (/** @type {any} */ group) => amount(group.failures) },
       { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.input) },
       ...(total.cached ? [{ title: "Cached", number: true, hide: true, minor: true, cell: (/** @type {any} */ group) => amount(group.cached) }] : []),

@@ -8,11 +8,11 @@ const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 /** The number and the unit of a duration; 30 days are a month. @param {string | null} duration */
 const parts = (duration) => /^(\d+)(mo|[smhdw])$/.exec(duration === "30d" ? "1mo" : (duration ?? ""));
 
-/** "a month", "2 weeks"; of a budget without a window "in all". @param {string | null} duration */
+/** "a month", "every 2 weeks"; of a budget without a window "in all". @param {string | null} duration */
 export function windowText(duration) {
   const match = parts(duration);
   if (!match) return "in all";
-  return match[1] === "1" ? `a ${UNITS[match[2]]}`.replace("a hour", "an hour") : `in ${match[1]} ${UNITS[match[2]]}s`;
+  return match[1] === "1" ? `a ${UNITS[match[2]]}`.replace("a hour", "an hour") : `every ${match[1]} ${UNITS[match[2]]}s`;
 }
 
 /** "begins anew on 1 Dec, in 2 d". @param {string | null} resetAt @param {number} [now] */

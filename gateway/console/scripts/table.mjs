@@ -13,11 +13,11 @@ import { MANY, useRowsInView } from "./rows_in_view.mjs";
 /**
  * Columns that are the same array as before say that a row looks as it did: only those rows that changed are made anew.
  * fixed: columns have their own widths, and all rows one height, as a list must that may become long. more: there are
- * rows that have not been loaded.
+ * rows that have not been loaded. opens: which rows can be opened, where not all can.
  * @template T
- * @param {{columns: Column<T>[], rows: T[], id: (row: T) => string, onOpen?: (row: T) => void, selected?: string, caption: string, tone?: (row: T) => string, fixed?: boolean, more?: boolean}} props
+ * @param {{columns: Column<T>[], rows: T[], id: (row: T) => string, onOpen?: (row: T) => void, opens?: (row: T) => boolean, selected?: string, caption: string, tone?: (row: T) => string, fixed?: boolean, more?: boolean}} props
  */
-export function Table({ columns, rows, id, onOpen, selected, caption, tone, fixed, more }) {
+export function Table({ columns, rows, id, onOpen, opens, selected, caption, tone, fixed, more }) {
   const frame = useRef(/** @type {HTMLElement | null} */ (null));
   const opening = useRef(onOpen);
   opening.current = onOpen;
@@ -29,12 +29,15 @@ export function Table({ columns, rows, id, onOpen, selected, caption, tone, fixe
   /** @param {Column<T>} column */
   const classes = (column) => [column.number && "number", column.hide && "hide-narrow", column.tiny && "hide-tiny", column.minor && "hide-middle", column.wide && "wide"].filter(Boolean).join(" ");
   /** @param {T} row @param {string} name @param {boolean} chosen @param {number | undefined} index */
-  const rowOf = (row, name, chosen, index) => html`<tr key=${name} data-row=${onOpen ? name : undefined} class=${[onOpen && "opens", tone?.(row)].filter(Boolean).join(" ")}
-        tabindex=${onOpen ? 0 : undefined} aria-selected=${onOpen ? String(chosen) : undefined} aria-rowindex=${index}
-        onClick=${onOpen && ((/** @type {MouseEvent} */ event) => { if (!isControl(event)) opening.current?.(row); })}
-        onKeyDown=${onOpen && ((/** @type {KeyboardEvent} */ event) => { if (event.key === "Enter" && event.target === event.currentTarget) opening.current?.(row); })}>
+  const rowOf = (row, name, chosen, index) => {
+    const can = onOpen && (!opens || opens(row));
+    return html`<tr key=${name} data-row=${name} class=${[can && "opens", tone?.(row)].filter(Boolean).join(" ")}
+        tabindex=${can ? 0 : -1} aria-selected=${can ? String(chosen) : undefined} aria-rowindex=${index}
+        onClick=${can && ((/** @type {MouseEvent} */ event) => { if (!isControl(event)) opening.current?.(row); })}
+        onKeyDown=${can && ((/** @type {KeyboardEvent} */ event) => { if (event.key === "Enter" && event.target === event.currentTarget) opening.current?.(row); })}>
       ${columns.map((column) => html`<td key=${column.title} class=${classes(column)}>${column.cell(row)}</td>`)}
     </tr>`;
+  };
   const drawn = new Map(rows.slice(view.first, view.last).map((row, offset) => {
     const name = id(row);
     const chosen = selected === name;
@@ -88,7 +91,7 @@ function useMoves(frame, table) {
     box.addEventListener("focusin", remember);
     const off = onMove((step) => {
       const { rows, id, onOpen, selected, reveal } = now.current;
-      if (!rows.length || !onOpen) return;
+      if (!rows.length) return;
       const from = box.contains(document.activeElement) ? last.current : selected || last.current;
       const index = from ? rows.findIndex((row) => id(row) === from) : -1;
       const next = Math.max(0, Math.min(rows.length - 1, index + step));
@@ -96,7 +99,7 @@ function useMoves(frame, table) {
       reveal(next);
       focus();
       // With a drawer open, the next row is read in it.
-      if (document.querySelector(".drawer[data-follows]")) onOpen(rows[next]);
+      if (document.querySelector(".drawer[data-follows]")) onOpen?.(rows[next]);
     });
     return () => { box.removeEventListener("focusin", remember); off(); };
   }, []);
