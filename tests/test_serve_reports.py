@@ -413,6 +413,29 @@ def test_the_command_line(
     assert len(json.loads(capsys.readouterr().out)["data"]) == 2
     assert main(["usage", "--by", "colour", *options]) == 2
     assert "'by' cannot be" in capsys.readouterr().err
+    assert main(["usage", "--by", "fault", "--fault", "policy_permission", "--json", *options]) == 0
+    assert [row["fault"] for row in json.loads(capsys.readouterr().out)["data"]] == ["policy_permission"]
+    assert main(["usage", "--by", "model", "--latency", "true", "--since", "2h", *options]) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert re.split(r"\s{2,}", head.strip())[-3:] == ["p50", "p95", "Cost"]
+    assert any(re.search(r"command-a-03-2025 .* \d+ ms +[\d,]+ ms +\$", line) for line in lines), lines
+
+
+def test_an_unknown_cost_is_said_in_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group of which nothing has a price did not cost nothing."""
+    tokens = {"input": 1, "output": 1}
+    rows = [
+        {"model": model, "calls": 2, "failures": 0, "tokens": tokens, "cost_nanodollars": cost, "unpriced_calls": count}
+        for model, cost, count in (("priced", 5_000_000, 0), ("mixed", 3_000_000, 1), ("new", 0, 2), ("free", 0, 0))
+    ]
+    monkeypatch.setattr("gateway.cli.reports._report", lambda *_: {"data": rows, "more": False})
+    assert main(["usage"]) == 0
+    _, _, *lines, note = capsys.readouterr().out.splitlines()
+    costs = [re.split(r"\s{2,}", line.strip())[4] for line in lines]
+    assert costs == ["$0.005", "$0.003 and more", "unknown", "$0.00"]
+    assert note == "the cost of 3 calls is unknown, and not in the sum"
 
 
 @pytest.mark.parametrize("where", ["database", "url"])

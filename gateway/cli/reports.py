@@ -36,8 +36,10 @@ USAGE_OPTIONS = {
     "key": "Of this key: an alias, an id or a digest.",
     "team": "Of this team: an alias or an id.",
     "user": "Of keys with this label.",
+    "end_user": "On behalf of this end user.",
     "model": "Of this model.",
     "method": "Of this method of Cohere's, such as v2.chat.",
+    "fault": "With this fault, such as provider_timeout.",
     "latency": "true: also how long half of the calls, and nineteen of twenty, took at most.",
 }
 
@@ -80,26 +82,39 @@ def usage(url: str | None, config: str | None, **options: str | None) -> None:
     most = max((row["cost_nanodollars"] for row in answer["data"]), default=0)
     rows = [_usage_row(row, by, most) for row in answer["data"]]
     headings = {name: name.replace("_", " ").capitalize() for name in by}
-    columns = {"calls": "Calls", "failures": "Failed", "input": "Tokens in", "output": "out", "cost": "Cost", "bar": ""}
-    print_rows(rows, headings | columns, "there were no calls")
+    columns = {"calls": "Calls", "failures": "Failed", "input": "Tokens in", "output": "out"}
+    latencies = {"p50": "p50", "p95": "p95"} if any("latency" in row for row in answer["data"]) else {}
+    print_rows(rows, headings | columns | latencies | {"cost": "Cost", "bar": ""}, "there were no calls")
     unpriced = sum(row["unpriced_calls"] for row in answer["data"])
     if unpriced:
-        print(f"the cost of {unpriced:,} calls is unknown, and not in the sum")
+        print(f"the cost of {unpriced:,} {'call' if unpriced == 1 else 'calls'} is unknown, and not in the sum")
 
 
 def _usage_row(row: Mapping[str, Any], by: Sequence[str], most: int) -> dict[str, Any]:
-    from gateway.ledger.sentences import dollars
-
-    cost = row["cost_nanodollars"]
+    cost, latency = row["cost_nanodollars"], row.get("latency") or {}
     return {
         **{name: row.get(f"{name}_alias") or row[name] or "-" for name in by},
         "calls": f"{row['calls']:,}",
         "failures": f"{row['failures']:,}" if row["failures"] else "",
         "input": f"{row['tokens']['input']:,}",
         "output": f"{row['tokens']['output']:,}",
-        "cost": dollars(cost),
+        **{name: _milliseconds(latency.get(f"{name}_ms")) for name in ("p50", "p95")},
+        "cost": _cost(cost, row["unpriced_calls"]),
         "bar": bar(cost / most if most else 0.0),
     }
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f} ms"
+
+
+def _cost(nanodollars: int, unpriced: int) -> str:
+    """Returns the cost of a group: what is unknown of it is never 0."""
+    from gateway.ledger.sentences import dollars
+
+    if not unpriced:
+        return dollars(nanodollars)
+    return f"{dollars(nanodollars)} and more" if nanodollars else "unknown"
 
 
 def bar(share: float, width: int = BAR_WIDTH) -> str:

@@ -162,8 +162,12 @@ def log_row(entry: LedgerEntry, names: Names) -> Row:
             "user_api_key_alias": entry.key_alias,
             "user_api_key_team_id": entry.team_id,
             "user_api_key_team_alias": names.team_alias(team_id),
+            "user_api_key_org_id": None,
             "user_api_key_user_id": entry.user_id,
+            "user_api_key_user_email": None,
             "requester_ip_address": entry.address,
+            "user_agent": None,
+            "litellm_call_id": entry.id,
             "status": "failure" if entry.failed else "success",
             "error_information": {"error_code": str(entry.status), "error_class": entry.error} if entry.failed else {},
             "usage_object": {"prompt_tokens": prompt, "completion_tokens": completion, **entry.units},
@@ -183,6 +187,8 @@ def log_row(entry: LedgerEntry, names: Names) -> Row:
         "agent_id": None,
         "litellm_call_id": entry.id,
         "proxy_server_request": {},
+        "created_at": entry.time,
+        "updated_at": entry.time,
     }
 
 

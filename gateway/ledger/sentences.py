@@ -124,7 +124,8 @@ UNITS: Mapping[str, tuple[str, str]] = {
 
 METHODS: Mapping[str, cohere_methods.Method] = {method.name: method for method in cohere_methods.METHODS}
 
-NANO = 1_000_000_000
+CENT, TEN_CENTS = 10_000_000, 99_500_000
+"""In nano-dollars; the second is the least that is ten cents when it is rounded."""
 
 
 def sentence(entry: LedgerEntry, team: str = "", reason: str = "") -> str:
@@ -137,11 +138,13 @@ def sentence(entry: LedgerEntry, team: str = "", reason: str = "") -> str:
 
 
 def dollars(nanodollars: int) -> str:
-    """Returns an amount as people write it: from ten cents on in cents, below that the first two digits."""
-    amount = nanodollars / NANO
-    if amount >= 0.0995 or nanodollars == 0:
-        return f"${amount:,.2f}"
-    return f"${amount:.2g}" if amount >= 0.0001 else f"${amount:.9f}".rstrip("0")
+    """Returns an amount as people write it: from ten cents on in cents, below that two digits; a half is rounded up."""
+    if nanodollars >= TEN_CENTS or nanodollars == 0:
+        cents = (nanodollars + CENT // 2) // CENT
+        return f"${cents // 100:,}.{cents % 100:02}"
+    unit = int(10 ** max(0, len(str(nanodollars)) - 2))
+    rounded = (nanodollars + unit // 2) // unit * unit
+    return f"$0.{rounded:09}".rstrip("0")
 
 
 def _who(entry: LedgerEntry, team: str) -> str:
