@@ -480,7 +480,7 @@ def test_the_commands_of_the_document(
     monkeypatch.setenv("GATEWAY_MASTER_KEY", MASTER_KEY)
     text = (Path(__file__).resolve().parents[1] / "docs/ledger.md").read_text(encoding="utf-8")
     commands = re.findall(r"^cohere-gateway (.*)$", text, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
 
     def stop(seconds: float) -> None:
         raise KeyboardInterrupt
