@@ -6,10 +6,13 @@ What callers see when it fails is the fault matrix (test_faults.py), what it sen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import itertools
+import socket
 import zlib
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream import http1_client
-from gateway.upstream.http1_client import Broken, Http1Client, Response, encode_head
-from support.scripted_upstream import Chunk, End, Head, Pause, Script, ScriptedUpstream, Write, json_answer
+from gateway.upstream.http1_client import Broken, Http1Client, Response, Unreachable, encode_head
+from support.scripted_upstream import (
+    Chunk,
+    Cut,
+    End,
+    Head,
+    Pause,
+    Reset,
+    Script,
+    ScriptedUpstream,
+    Write,
+    json_answer,
+)
 
 OK = json_answer(200, {"fine": True})
 LIMIT = 1_000
@@ -377,5 +391,221 @@ def test_each_call_has_its_own_time_for_the_head_on_one_connection(monkeypatch: 
         assert await (await waiting).content.read() == b'{"fine":true}'
         with pytest.raises(TimeoutError):
             await connection.request(request, b"", client.loop.time(), LIMIT, True, True)
+
+    over(OK, check)
+
+
+# --- which connections are kept, and which are left -------------------------------------------------------------
+
+
+async def let_go(client: Http1Client, upstream: ScriptedUpstream) -> None:
+    """Waits until no connection is left, on either side."""
+    async with asyncio.timeout(30):
+        while upstream.open_connections or client._all:
+            await asyncio.sleep(0.005)
+
+
+def test_a_connection_that_is_given_back_twice_serves_one_call_at_a_time() -> None:
+    """Else two callers would read from it, and one of them the other's answer."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        response = await ask(client)
+        await response.content.read()
+        response.release()
+        response.release()
+        first, second = await ask(client), await ask(client)
+        assert first._connection is not second._connection
+        for one in (first, second):
+            assert await one.content.read() == b'{"fine":true}'
+            one.release()
+
+    over(OK, check)
+
+
+CLOSING: dict[str, Script] = {
+    "it says so": (*json_answer(200, {"fine": True}, {"connection": "close"})[:-1], Pause(60.0)),
+    "no length": (Head(200, (), "close"), Write(b'{"fine":true}'), End()),
+    "garbage behind it": (Head(200, (), "length", 13), Write(b'{"fine":true}garbage'), Pause(60.0)),
+}
+
+
+@pytest.mark.parametrize("script", CLOSING.values(), ids=CLOSING)
+def test_a_connection_that_ends_with_its_response_is_not_used_again(script: Script) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        for _ in range(3):
+            assert await whole(client) == b'{"fine":true}'
+            await let_go(client, upstream)
+        assert len(upstream.requests) == 3
+
+    over(script, check)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_response_without_a_body_leaves_its_connection_open(status: int) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        for _ in range(3):
+            assert await whole(client) == b""
+        assert upstream.open_connections == 1
+
+    over((Head(status, (), "none"), End()), check)
+
+
+@pytest.mark.parametrize("ending", [Cut(), Reset()], ids=["cut", "reset"])
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_body_that_breaks_off_is_an_error(framing: Any, ending: Cut | Reset) -> None:
+    """But one whose end is that of its connection, where that is closed in order."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        response = await ask(client)
+        if framing == "close" and isinstance(ending, Cut):
+            assert await response.content.read() == b"some"
+        else:
+            assert await response.content.read(4) == b"some"
+            with pytest.raises((Broken, OSError)):
+                await response.content.read()
+        response.release()
+        await let_go(client, upstream)
+
+    piece = Chunk(b"some") if framing == "chunked" else Write(b"some")
+    over((Head(200, (), framing, 9 if framing == "length" else None), piece, Pause(0.05), ending), check)
+
+
+def test_what_came_before_nonsense_is_read() -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        response = await ask(client)
+        assert await response.content.read(9) == b"some"
+        with pytest.raises(Broken, match="not HTTP"):
+            await response.content.read()
+        response.release()
+        await let_go(client, upstream)
+
+    over((Head(200), Write(b"4\r\nsome\r\nnonsense\r\n"), Pause(60.0)), check)
+
+
+@pytest.mark.parametrize("start", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 80_000])
+def test_no_head_comes_of_what_is_none(start: bytes) -> None:
+    """What is no HTTP, and what has no end."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        with pytest.raises(Broken):
+            await ask(client)
+        await let_go(client, upstream)
+
+    over((Write(start), Pause(60.0)), check)
+
+
+def test_the_bound_of_a_head_is_that_of_one_head() -> None:
+    """Those of earlier responses on its connection do not count."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        for _ in range(4):
+            assert await whole(client) == b'{"fine":true}'
+        assert upstream.open_connections == 1
+
+    over(json_answer(200, {"fine": True}, {"x-long": "y" * 30_000}), check)
+
+
+def test_a_caller_who_leaves_takes_the_connection_along() -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        waiting = asyncio.create_task(ask(client))
+        while not upstream.requests:
+            await asyncio.sleep(0.005)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await let_go(client, upstream)
+
+    over((Pause(60.0), *OK), check)
+
+
+def test_nothing_is_left_of_a_connection_that_the_server_closes() -> None:
+    """Neither in the list of all connections nor as a timer, which would hold it until its last deadline."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        response = await ask(client)
+        assert await response.content.read() == b'{"fine":true}'
+        response.release()
+        connection, timer = response._connection, response._connection._timer
+        connection.connection_lost(None)
+        assert not client._all and timer is not None and timer.cancelled()
+        connection.transport.abort()
+
+    over(OK, check)
+
+
+def test_a_large_body_waits_for_a_slow_server() -> None:
+    """And the request counts as sent when all of it was handed on, no sooner."""
+    body, reading, ended = bytes(range(256)) * 80_000, asyncio.Event(), asyncio.Event()
+    received: list[bytes] = []
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reading.wait()
+        received.append(await reader.readexactly(len(body)))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        ended.set()
+
+    async def main() -> None:
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        client = Http1Client("127.0.0.1", server.sockets[0].getsockname()[1], None, 5)
+        exchange = SimpleNamespace(is_sent=False)
+        head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+        sending = asyncio.create_task(client.request(head, body, client.loop.time() + 60, LIMIT, True, True, exchange))
+        while not any(connection._writable for connection in client._all):
+            await asyncio.sleep(0.005)
+        assert not exchange.is_sent
+        reading.set()
+        response = await sending
+        assert (exchange.is_sent, await response.content.read(), received == [body]) == (True, b"{}", True)
+        response.release()
+        await ended.wait()
+        await client.close()
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_a_name_that_was_not_found_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that was found is not, for a while."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        outcomes: list[bool] = [False, True]
+        resolve = client.loop.getaddrinfo
+
+        async def look_up(*arguments: Any, **options: Any) -> Any:
+            if not outcomes.pop(0):
+                raise socket.gaierror(socket.EAI_NONAME, "not known")
+            return await resolve(*arguments, **options)
+
+        monkeypatch.setattr(client.loop, "getaddrinfo", look_up)
+        with pytest.raises(Unreachable):
+            await ask(client)
+        for _ in range(3):
+            (await ask(client)).close()
+        assert not outcomes and len(upstream.requests) == 3
+
+    over(OK, check)
+
+
+def test_who_leaves_while_the_name_is_looked_up_leaves_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        begun, resolved, resolve = asyncio.Event(), asyncio.Event(), client.loop.getaddrinfo
+
+        async def look_up(*arguments: Any, **options: Any) -> Any:
+            begun.set()
+            await resolved.wait()
+            return await resolve(*arguments, **options)
+
+        monkeypatch.setattr(client.loop, "getaddrinfo", look_up)
+        leaves, stays = asyncio.create_task(ask(client)), asyncio.create_task(whole(client))
+        await begun.wait()
+        leaves.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaves
+        resolved.set()
+        assert await stays == b'{"fine":true}'
 
     over(OK, check)
