@@ -64,6 +64,11 @@ def collect_functions(
     """
     definitions: list[openai.Function] = []
     paths: list[str] = []
+    # Functions have their own names inside, whatever else has them, and in whatever order: a caller's history and
+    # answers name functions only by these.
+    for function in (*(_definition_of(tool) for tool in tools if tool.type == "function"), *functions):
+        if function is not None:
+            names.internal_name(ClientTool("function", function.name))
     for index, tool in enumerate(tools):
         where = f"tools[{index}].{tool.type}"
         # A refusal would shut out clients that list hosted tools (web search, code) with every request; what is
@@ -71,14 +76,13 @@ def collect_functions(
         if tool.type not in ("function", "custom"):
             notes.ignored(f"tools[].type {tool.type}", "Cohere has no such tool", f"tools[{index}].type")
             continue
-        definition: openai.Function | openai.CustomTool | None
-        definition = tool.function if tool.type == "function" else tool.custom
-        if definition is None and tool.name is not None:
-            definition, where = _flat(tool), f"tools[{index}]"
-        elif definition is not None:
-            _note_flat_keys(tool, index, notes)
+        definition = _definition_of(tool)
         if definition is None:
             raise InvalidField(where, f"Missing required parameter: '{where}'", "missing_required_parameter")
+        if definition is tool.function or definition is tool.custom:
+            _note_flat_keys(tool, index, notes)
+        else:
+            where = f"tools[{index}]"
         _check_name(definition.name, where)
         # Cohere has functions only, so two tools of different kinds may not share a name there, which OpenAI allows.
         name = names.internal_name(ClientTool(tool.type, definition.name))
@@ -98,6 +102,12 @@ def collect_functions(
 
 
 _FLAT_KEYS = ("name", "description", "parameters", "strict", "format")
+
+
+def _definition_of(tool: openai.Tool) -> openai.Function | openai.CustomTool | None:
+    """Returns what a function or a custom tool defines, None where it has no definition."""
+    definition = tool.function if tool.type == "function" else tool.custom
+    return _flat(tool) if definition is None and tool.name is not None else definition
 
 
 def _flat(tool: openai.Tool) -> openai.Function | openai.CustomTool:
