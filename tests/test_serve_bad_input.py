@@ -321,8 +321,6 @@ UNREADABLE: tuple[tuple[str, bytes], ...] = (
     ("not UTF-8 in a key", GOOD.replace(b'"role"', b'"\xff"')),
     ("a surrogate in UTF-8", GOOD.replace(CANARY.encode(), b"\xed\xa0\x80")),
     ("an overlong slash", GOOD.replace(CANARY.encode(), b"\xc0\xaf")),
-    ("a lone surrogate", GOOD.replace(CANARY.encode(), b"\\ud800")),
-    ("a lone low surrogate", GOOD.replace(CANARY.encode(), b"\\udc00 x")),
     ("a NUL", b"\x00"),
     ("gzip that does not say so", gzip.compress(GOOD)),
 )

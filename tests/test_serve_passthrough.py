@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from gateway.cohere_methods import VERBS
-from gateway.settings.schema import Models, Retries, Timeouts, UpstreamSettings
+from gateway.settings.schema import GlobalLimits, Models, Retries, Timeouts, UpstreamSettings
 from gateway.upstream import response
 from gateway.upstream.session import USER_AGENT
 from support.app import (
@@ -980,6 +980,26 @@ def test_a_native_call_is_counted_under_its_method(own: Harness) -> None:
     assert grew(f'gateway_requests_total{{model="other",{labels}}}') == 1
     assert grew('gateway_requests_total{model="",operation="native.other",outcome="ok",status="200"}') == 1
     assert grew(f'gateway_tokens_total{{direction="input",model="{A}",operation="native.v2.chat"}}') == 70
+
+
+HALF = b'{"model": "%s", "messages": [{"role": "user", "content": "\\ud83d"}]}' % A.encode()
+"""A text that JavaScript cut inside an emoji. Cohere reads it, so its model and its cost are known."""
+
+
+def test_half_a_character_arrives_and_is_counted(own: Harness) -> None:
+    own.respond_with(json_answer(200, whole()))
+    headers = {"authorization": "Bearer k", "content-type": "application/json", "x-request-id": "half"}
+    assert own.gateway.ask("POST", V2, HALF, headers).status == 200
+    assert own.upstream.requests[0].body == HALF
+    assert own.gateway.log.line_of("half")["model"] == A
+
+
+def test_half_a_character_is_no_second_reading() -> None:
+    """A body that something depends on is refused where it cannot be read for certain. This one can."""
+    with run_harness(**SERVERS, global_limits=GlobalLimits(rpm_limit=100, tpm_limit=1_000_000)) as on:
+        on.respond_with(json_answer(200, whole()))
+        assert on.gateway.ask("POST", V2, HALF).status == 200
+        assert on.upstream.requests[0].body == HALF
 
 
 def test_the_log_has_no_word_of_anybodys(own: Harness) -> None:

@@ -298,11 +298,10 @@ def test_a_failed_stream_can_be_distinguished_from_a_stored_answer(served: Gatew
     [
         b'{"model":"command-a-03-2025","input":[{"role":"user","content":"\xff"}]}',
         b'{"model":"command-a-03-2025","input":[{"role":"user","content":' + b"[" * 5000 + b"]" * 5000 + b"}]}",
-        b'{"model":"command-a-03-2025","input":[{"role":"user","content":"\\ud800"}]}',
         b'{"model":"command-a-03-2025","input":[',
         b"[]",
     ],
-    ids=["no UTF-8", "too deep", "half a character", "half a body", "no object"],
+    ids=["no UTF-8", "too deep", "half a body", "no object"],
 )
 def test_a_body_that_cannot_be_read_is_a_400(served: Gateway, body: bytes) -> None:
     response = served.ask("POST", PATH, body)

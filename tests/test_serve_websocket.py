@@ -193,6 +193,18 @@ def test_notes_stand_beside_the_first_event(caller: Caller) -> None:
     assert not any("gateway_notes" in event for event in response[1:])
 
 
+@pytest.mark.parametrize("size", [0, 200_000])
+def test_half_a_character_is_replaced(caller: Caller, size: int) -> None:
+    """JavaScript writes it where a text was cut inside an emoji: `\\ud83d`."""
+    text = f"{'x' * size} \ud83d"
+    response = caller.ask(instructions=text, input="Say \ud83d")
+    assert response[0]["gateway_notes"].startswith("body adjusted half of a surrogate pair -> U+FFFD")
+    assert response[-1]["response"]["instructions"] == text.replace("\ud83d", "\ufffd")
+    prepared = caller.ask(instructions=text, input="Say", generate=False)
+    assert prepared[0]["gateway_notes"] == "body adjusted half of a surrogate pair -> U+FFFD"
+    assert "gateway_notes" not in caller.ask(instructions="whole: \U0001f600")[0]
+
+
 def test_strict_mode_is_requested_once(served: Gateway) -> None:
     with opened(served, {"x-gateway-strict": "true"}) as caller:
         error = caller.error(user="somebody")

@@ -27,6 +27,7 @@ def translate(operation: str, file: str, config: str | None, strict: bool) -> No
     from gateway.pipeline.operations import TRANSLATE
     from translators.core.contracts import Context, ResponseIdentity
     from translators.core.errors import TranslationError
+    from translators.core.surrogates import replace_halves
 
     if operation not in TRANSLATE:
         raise CommandFailed(f"translate: '{operation}' is not one of {', '.join(TRANSLATE)}")
@@ -34,6 +35,7 @@ def translate(operation: str, file: str, config: str | None, strict: bool) -> No
         body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}", 1) from error
+    body = replace_halves(body)
     policy = read_settings(config).policy
     try:
         call = TRANSLATE[operation](

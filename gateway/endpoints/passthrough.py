@@ -56,6 +56,7 @@ from translators.core.contracts import Workload
 from translators.core.errors import TranslationError
 from translators.core.model_names import SUCCESSORS
 from translators.core.notes import Notes
+from translators.core.surrogates import may_have_halves, replace_halves
 from translators.operations import passthrough
 from translators.operations.models import compatible_list, find_model, next_page, only_models, with_further
 
@@ -183,11 +184,16 @@ class PassthroughEndpoint:
 
         counted: limits depend on what is in it.
         """
+        # Cohere's parser replaces halves of surrogate pairs, ours refuses them: it reads what Cohere's does.
+        readable = json_body
+        if json_body is not None and may_have_halves(json_body):
+            readable = replace_halves(json_body)
         if method.names_model and (counted or self._services.upstream.routes_by_model):
-            require_model_in_sight(json_body, record, UNCOUNTABLE if counted else UNROUTABLE)
-        json_body, notes = self._rewrite(json_body, method, address, record)
-        json_body = restrict(record.principal.access, method, json_body, record, notes)
-        return json_body, notes, passthrough.workload(record.model, json_body or b"")
+            require_model_in_sight(readable, record, UNCOUNTABLE if counted else UNROUTABLE)
+        rewritten, notes = self._rewrite(readable, method, address, record)
+        rewritten = restrict(record.principal.access, method, rewritten, record, notes)
+        workload = passthrough.workload(record.model, rewritten or b"")
+        return json_body if rewritten is readable else rewritten, notes, workload
 
     def _rewrite(
         self, json_body: bytes | None, method: Method, address: Address, record: RequestRecord

@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
 from gateway.errors import GatewayError, UpstreamError
-from gateway.http import body, path_aliases
+from gateway.http import body
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.responses import send_json
 from gateway.observability.record import CACHE_HIT, record_of
@@ -49,7 +49,7 @@ class SplitEndpoint:
             request_body,
             context_of(services, record, seals=False),
         )
-        path_aliases.note_deployment(record, request.notes)
+        body.note_changes(record, request.notes)
         services.catalog.look_up(request.model, record.principal)
         # Vectors are always repeatable, so no temperature is asked for.
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)

@@ -352,6 +352,7 @@ class StoredEndpoint:
         if action.required is None:
             return {}
         document = await body.read_json(record, receive, self._services.settings)
+        body.note_changes(record, notes)
         reading = TABLE.read(document or b"{}", notes, Policy())
         for name in action.required:
             required(reading, name)

@@ -35,6 +35,7 @@ class TokenCountEndpoint:
         loaded = await services.state.load(replace(options, store=False), response_id, record.principal)
         context = context_of(services, record, loaded)
         translation = await translate(services, record, operation.translate, request_body, context)
+        body.note_changes(record, translation.notes)
         async with DisconnectWatcher(receive) as watcher:
             with await services.admission.admit(
                 record, self._method, translation.workload, translation.notes
@@ -45,6 +46,7 @@ class TokenCountEndpoint:
                     )
                     context = with_files(context, texts)
                     translation = await translate(services, record, operation.translate, request_body, context)
+                    body.note_changes(record, translation.notes)
                     admission.notes = translation.notes
                 bodies = operation.tokenize_bodies(translation.bodies[0])
                 counts = await post_all(services.upstream, operation.upstream, admission, bodies)

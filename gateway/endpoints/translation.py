@@ -42,6 +42,7 @@ class TranslationEndpoint:
         call = await services.offload.run(
             record.principal, work_of(len(content), record.json_values), translate, content, context
         )
+        body.note_changes(record, call.notes)
         unparsed = bool(getattr(call, "unparsed_files", ()))
         answer: dict[str, Any] = {
             # Of files that Cohere would be asked to read first, nothing can be shown that would be sent.

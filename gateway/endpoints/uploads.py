@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import cohere_methods
 from gateway.errors import GatewayError
-from gateway.http import body, path_aliases, sse
+from gateway.http import body, sse
 from gateway.http.disconnect import DisconnectWatcher
 from gateway.http.multipart import File, Form
 from gateway.http.responses import JSON_TYPE, STREAM_HEADERS, note_headers
@@ -92,7 +92,7 @@ class UploadEndpoint:
         if record.deployment:
             request_body, record.replaced_model = with_deployment(request_body, record.deployment)
         translation = self._operation.translate(request_body, context)
-        path_aliases.note_deployment(record, translation.notes)
+        body.note_changes(record, translation.notes)
         for name in late:
             translation.notes.ignored(name, "it came after the file")
         for name in form.strange:

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import cohere_methods
 from gateway.errors import CallerError, CallerLeft, GatewayError, failure
 from gateway.http import error_responses
+from gateway.http.body import note_changes, replace_halves
 from gateway.http.json_bounds import refuse_large
 from gateway.memory_budget import HELD
 from gateway.observability.record import DISCONNECT_FAILURE, RequestRecord, record_of
@@ -91,10 +92,11 @@ async def _close(send: Send, code: int, reason: str) -> None:
 
 
 class QueuedMessage(Struct):
-    """held: the bytes that the connection's memory counts for it."""
+    """held: the bytes that the connection's memory counts for it. replaced_halves: as in the record of a request."""
 
     message: ClientMessage
     held: int
+    replaced_halves: bool
 
 
 class StreamQueue(Struct):
@@ -160,27 +162,34 @@ class Socket:
 
         held: bytes that are counted for it, until it is answered or refused.
         """
-        message = ClientMessage(failure=NOT_TEXT) if text is None else await self._parse(text)
+        message, replaced = await self._parse(text) if text is not None else (ClientMessage(failure=NOT_TEXT), False)
         refusal = self._refusal(message)
         if refusal is not None:
             self._record.memory.release(held)
             await self._send_text(responses_websocket.error_message(refusal, message.stream_id, {}))
             return
         queue = self._queues.setdefault(message.stream_id, StreamQueue(deque()))
-        queue.waiting.append(QueuedMessage(message, held))
+        queue.waiting.append(QueuedMessage(message, held, replaced))
         if queue.task is None:
             queue.task = asyncio.get_running_loop().create_task(self._run(message.stream_id, queue))
 
-    async def _parse(self, text: str) -> ClientMessage:
-        """Reads a message. What is wrong with it becomes its `failure`."""
+    async def _parse(self, text: str) -> tuple[ClientMessage, bool]:
+        """Reads a message, and tells whether halves of surrogate pairs were replaced in it.
+
+        What is wrong with it becomes its `failure`.
+        """
         services, parse = self._services, responses_websocket.parse_message
-        if len(text) <= services.offload.min_bytes:
-            return parse(text)
+        encoded, is_large = text.encode(), len(text) > services.offload.min_bytes
         try:
-            await refuse_large((text.encode(),), services.settings)
-            return await services.offload.run(self._record.principal, len(text), parse, text)
+            if is_large:
+                await refuse_large((encoded,), services.settings)
+            whole = await replace_halves(encoded)
+            text, replaced = (text, False) if whole is encoded else (whole.decode(), True)
+            if not is_large:
+                return parse(text), replaced
+            return await services.offload.run(self._record.principal, len(text), parse, text), replaced
         except CallerError as error:
-            return ClientMessage(failure=error.failure)
+            return ClientMessage(failure=error.failure), False
 
     def _refusal(self, message: ClientMessage) -> Failure | None:
         """Returns why a message cannot be taken now; None if it can."""
@@ -201,7 +210,7 @@ class Socket:
             while queue.waiting:
                 queued = queue.waiting.popleft()
                 try:
-                    await self._serve(queued.message)
+                    await self._serve(queued.message, queued.replaced_halves)
                 finally:
                     self._record.memory.release(queued.held)
         finally:
@@ -213,11 +222,12 @@ class Socket:
 
     # --- one request ---------------------------------------------------------------------------------------
 
-    async def _serve(self, message: ClientMessage) -> None:
+    async def _serve(self, message: ClientMessage, replaced_halves: bool) -> None:
         """Answers a message, which is recorded like any request."""
         lifecycle = self._services.lifecycle
         request = lifecycle.begin_message(self._record, next(self._numbers), self._operation.call.name)
         request.cohere_method, request.bytes_received = self._method.name, len(message.body)
+        request.replaced_halves = replaced_halves
         if request.bodies is not None:
             request.bodies.add_request(message.body)
             request.bodies.response.type = "application/x-ndjson"
@@ -274,6 +284,7 @@ class Socket:
         context = context_of(self._services, request, loaded)
         size = len(body) + loaded.size
         prepared = await offload.run(request.principal, size, self._operation.prepare, body, context)
+        note_changes(request, prepared.notes)
         request.set_notes(prepared.notes)
         await turn.save(loaded, request.principal, finished_response(prepared.final), prepared.final)
         sink.notes = prepared.notes.header()

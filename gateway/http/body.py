@@ -12,7 +12,10 @@ from gateway.http.disconnect import DisconnectWatcher
 from gateway.memory_budget import Gathering
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import Settings, Timeouts
+from translators.core import surrogates
 from translators.core.model_names import with_deployment
+from translators.core.notes import Notes
+from translators.core.surrogates import ESCAPE_BYTES, STEP_BYTES
 
 SLOWEST = 500
 """Bytes a second below which a body is too slow as a whole, however regularly its pieces come: else 32 MiB might
@@ -35,7 +38,8 @@ def require_json(headers: Mapping[bytes, bytes]) -> None:
 
 
 async def read_json(record: RequestRecord, receive: Receive, settings: Settings) -> bytes:
-    """Returns a whole body of JSON, with the model of the URL where the URL names one.
+    """Returns a whole body of JSON, with the model of the URL where the URL names one, and without halves of surrogate
+    pairs. `note_changes` tells the caller of both.
 
     Raises CallerError (415, 413, 408) and CallerLeft.
     """
@@ -43,9 +47,44 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     pieces = await _read_pieces(record, receive, settings.body_limit, settings.timeouts)
     record.json_values = await json_bounds.refuse_large(pieces, settings)
     body = _joined(pieces)
+    if len(body) > STEP_BYTES or surrogates.may_have_halves(body):
+        whole = await replace_halves(body)
+        record.replaced_halves, body = whole is not body, whole
     if record.deployment:
         body, record.replaced_model = with_deployment(body, record.deployment)
     return body
+
+
+async def replace_halves(text: bytes) -> bytes:
+    """Returns a JSON text with each half of a surrogate pair replaced; the same object where there is none.
+
+    It is read in steps, between which the event loop turns.
+    """
+    if len(text) <= STEP_BYTES:
+        return surrogates.replace_halves(text)
+    for start in range(0, len(text), STEP_BYTES):
+        # An escape may begin at the end of one step and end in the next one.
+        if surrogates.may_have_halves(text[start : start + STEP_BYTES + ESCAPE_BYTES]):
+            break
+        await asyncio.sleep(0)
+    else:
+        return text
+    replaced: list[bytes] = []
+    changed = False
+    for piece in surrogates.pieces(text):
+        replaced.append(surrogates.replace_halves_in_piece(piece))
+        changed = changed or replaced[-1] is not piece
+        await asyncio.sleep(0)
+    return b"".join(replaced) if changed else text
+
+
+def note_changes(record: RequestRecord, notes: Notes) -> None:
+    """Notes what of a body was replaced when it was read. Raises InvalidField in strict mode."""
+    if record.replaced_halves:
+        notes.adjusted("body", "half of a surrogate pair", surrogates.REPLACEMENT)
+    # The model that the body of a request to an Azure path named, if it named another one.
+    if record.replaced_model:
+        notes.inform("deployment", f"model {record.replaced_model} -> {record.deployment} (the deployment in the URL)")
 
 
 async def read_native_json(record: RequestRecord, receive: Receive, settings: Settings) -> bytes:

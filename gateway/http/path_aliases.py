@@ -12,7 +12,6 @@ from starlette.types import Scope
 
 from gateway.http.error_responses import ALIAS_PREFIX
 from gateway.observability.record import RequestRecord
-from translators.core.notes import Notes
 
 _DOUBLED = r"(?P<operation>chat/completions|responses|embeddings|rerank)/(?P=operation)\Z"
 
@@ -117,9 +116,3 @@ class PathAliases:
         scope["path"] = CLOUDFLARE_NATIVE.sub(rf"{ALIAS_PREFIX}\g<rest>", scope["path"])
         raw: bytes = scope["raw_path"]
         scope["raw_path"] = ALIAS_PREFIX.encode() + raw.split(b"/cohere/", 1)[-1]
-
-
-def note_deployment(record: RequestRecord, notes: Notes) -> None:
-    """Notes the model that the body of a request to an Azure path named, if it named another one."""
-    if record.replaced_model:
-        notes.inform("deployment", f"model {record.replaced_model} -> {record.deployment} (the deployment in the URL)")

@@ -95,6 +95,7 @@ class RequestRecord(Struct):
     authentication_note  on a credential that was not taken
     deployment     the model that the URL names (Azure's), which replaces the body's
     replaced_model what the body named instead, if anything
+    replaced_halves  the body had halves of surrogate pairs, which were replaced
     json_values    of a large body, counted before it is parsed; 0 of a small one
     background     a response that nobody waits for: it is counted apart
     connection     an open WebSocket: its messages are counted as being served, it is not
@@ -133,6 +134,7 @@ class RequestRecord(Struct):
     model: str = ""
     deployment: str = ""
     replaced_model: str = ""
+    replaced_halves: bool = False
     background: bool = False
     connection: bool = False
     streamed: bool = False

@@ -15,7 +15,7 @@ from gateway.auth.permissions import may_use
 from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import AnswerRefused, CallerError, UpstreamError
-from gateway.http import path_aliases
+from gateway.http.body import note_changes
 from gateway.limits.limiter import BudgetSpent
 from gateway.limits.plan import cheaper_model
 from gateway.memory_budget import Gathering
@@ -230,8 +230,8 @@ class RequestHandler(Responder):
         if self._file_texts:
             context = with_files(context, self._file_texts)
         translation = await translate(services, self.record, self.operation.translate, body, context)
-        if self.record.replaced_model:
-            path_aliases.note_deployment(self.record, translation.notes)
+        if self.record.replaced_halves or self.record.replaced_model:
+            note_changes(self.record, translation.notes)
         return translation
 
     def _cost(self) -> int | None:
