@@ -103,7 +103,7 @@ class Process:
         self.stored = StoredBudgets(stored, lambda error: None, remembers=True)
         self.counters = RedisCounters(URL, self.stored, clock, 20.0)
         self.live: list[Reservation] = []
-        self.counters.watch(lambda: self.live)
+        self.counters.watch(lambda: self.live, lambda: 1)
 
     async def reserve(self, budget: Counter, amount: int) -> None:
         decision = await self.counters.reserve([budget], 0, amount)
@@ -373,7 +373,8 @@ class Interrupted(NothingSpent):
         self._other = other
 
     async def written(self, counters: Sequence[Counter]) -> Mapping[tuple[str, int], int]:
-        await self._other._try_to_join({counter: self._other._first_entry(counter) for counter in counters})
+        entries = {counter: self._other._generations.first_entry(counter) for counter in counters}
+        await self._other._try_to_join(entries)
         return {}
 
 

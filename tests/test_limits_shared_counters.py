@@ -81,7 +81,7 @@ class Shared:
     async def adopt(self, reservations: Sequence[Any], past: Sequence[Any]) -> None:
         pass
 
-    def watch(self, live: Callable[[], Iterable[Reservation]]) -> None:
+    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
         self.live = live
 
     def miss(self, counters: Sequence[Counter], money: int) -> None:
@@ -90,8 +90,8 @@ class Shared:
     async def tell(self) -> None:
         pass
 
-    async def confirm(self) -> None:
-        pass
+    async def confirm(self) -> bool:
+        return False
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
         pass

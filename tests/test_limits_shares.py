@@ -336,7 +336,7 @@ def test_a_reservation_that_is_renewed_in_an_emptied_redis_is_freed_once() -> No
         limits = [Counter(f"key:{id(object())}:budget:total", "money", 900)]
         decision = await counters.reserve(limits, 0, 300)
         reservation = Reservation(limits, 0, 300, decision.lease)
-        counters.watch(lambda: [reservation])
+        counters.watch(lambda: [reservation], lambda: 1)
         await counters._redis.delete(counters._key(limits[0]))
         await counters.renew([reservation], 20)
         assert (await counters.reserve(limits, 0, 0)).states[0].reserved == 300

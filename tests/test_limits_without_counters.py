@@ -93,7 +93,7 @@ class Away:
     def __init__(self, spent: Mapping[str, int] | None = None) -> None:
         self.spent = spent
 
-    def watch(self, live: object) -> None:
+    def watch(self, live: object, processes: object) -> None:
         pass
 
     def lacks(self, counters: Sequence[Counter]) -> bool:

@@ -20,9 +20,11 @@ from msgspec.structs import replace
 from gateway.limits.local_shares import LocalShares
 from gateway.limits.stored_budgets import StoredBudgets
 from gateway.store.counters import (
+    CONFIRM_SECONDS,
     LEASE,
     Counter,
     Counters,
+    CountersIncomplete,
     CountersUnavailable,
     Decision,
     Reservation,
@@ -35,8 +37,8 @@ Result = TypeVar("Result")
 MAX_FAILURES = 3
 """Failures in a row after which the shared counters are left alone."""
 
-PROBE_SECONDS = 0.5
-"""Between two looks at counters that were left alone."""
+PROBE_SECONDS = CONFIRM_SECONDS
+"""Between two looks at counters that were left alone, and between two at budgets that are not used."""
 
 RETURN_SECONDS = 2 * PROBE_SECONDS
 """After the shared counters were found well. By then each process has found them, and handed over what it admitted."""
@@ -97,7 +99,7 @@ class SharedCounters:
         self._group: Sequence[Settlement] = ()
         # What is to be free although its settlement did not arrive.
         self._unsettled: list[Settlement] = []
-        shared.watch(self._watched)
+        shared.watch(self._watched, lambda: self.processes)
         # What is being handed over, and the settlements of what has to be handed over first.
         self._adopting: set[Reservation] = set()
         self._deferred: list[Settlement] = []
@@ -116,7 +118,8 @@ class SharedCounters:
     ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._run_timer())
-        if not self.degraded:
+        reason = self.degraded
+        if not reason:
             if self._shared.lacks(counters) and asyncio.get_running_loop().time() >= self._prepare_at:
                 await self._prepare(counters)
             # A task that outlives the wait: what it reserves after that has to be freed, so its answer is wanted in any
@@ -129,13 +132,15 @@ class SharedCounters:
                 call.add_done_callback(partial(self._release, counters, tokens, money))
                 if not isinstance(error, CountersUnavailable):
                     raise
-                self._fail(error)
+                if not isinstance(error, CountersIncomplete):
+                    self._fail(error)
+                reason = str(error)
             else:
                 self._failures = 0
                 return counters, decision, self._begin(counters, decision, tokens, money)
         # Also after a single late answer, which is no outage yet: nothing may pass unchecked.
         if self._refuses:
-            raise CountersUnavailable(self.degraded or "the shared counters did not answer")
+            raise CountersUnavailable(reason)
         if not self._processes_at:
             await self._remember_processes()
         shares, decision, reservation = await self._shares.reserve(counters, tokens, money)
@@ -220,6 +225,8 @@ class SharedCounters:
         try:
             return await self._wait(task, seconds)
         finally:
+            # It may fail where it is cancelled, and nobody is there to hear of it.
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             task.cancel()
 
     async def _wait(self, task: "asyncio.Task[Result]", seconds: float) -> Result:
@@ -354,17 +361,17 @@ class SharedCounters:
                 if self._reachable and loop.time() >= renew_at:
                     await self._renew(loop.time())
                     renew_at = loop.time() + RENEW_SECONDS / 2
-                if self._reachable:
-                    await self._in_order(self._shared.confirm)
+                while self._reachable and await self._in_order(self._shared.confirm):
+                    pass
                 if self._reachable and self._behind:
                     self._send_soon()
             except CountersUnavailable as error:
                 self._fail(error)
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def _in_order(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _in_order(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         async with self._stored.order:
-            await self._within(PATIENT_SECONDS, call())
+            return await self._within(PATIENT_SECONDS, call())
 
     async def _beat(self, seconds: float) -> int:
         return await self._within(seconds, self._shared.beat(self._id, ALIVE_SECONDS))

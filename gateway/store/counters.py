@@ -28,6 +28,9 @@ WINDOW = 60
 LEASE = 60
 """Seconds after which a reservation lapses that nobody has renewed."""
 
+CONFIRM_SECONDS = 0.5
+"""Between two calls of `Counters.confirm`."""
+
 NO_LIMIT = 2**62
 """The limit of a counter that only counts, as for a budget that is soft."""
 
@@ -153,7 +156,7 @@ class Counters(Protocol):
         """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars.
 
         seconds: that the caller waits, 0 for as long as it takes. After them nothing is reserved, if the counters can
-        tell.
+        tell. May raise CountersIncomplete.
         """
         ...
 
@@ -176,8 +179,8 @@ class Counters(Protocol):
         """Says that a process is alive for so many seconds. Returns how many are: 1 where there is but one."""
         ...
 
-    def watch(self, live: Callable[[], Iterable[Reservation]]) -> None:
-        """Is told how to learn which reservations have not been settled."""
+    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
+        """Is told how to learn which reservations have not been settled, and how many processes there are."""
         ...
 
     def doubt(self, counters: Sequence[Counter]) -> None:
@@ -192,8 +195,11 @@ class Counters(Protocol):
         """Adds what was missed."""
         ...
 
-    async def confirm(self) -> None:
-        """Makes sure that what was spent is still known, of budgets that have not been used since."""
+    async def confirm(self) -> bool:
+        """Makes sure that what was spent is still known, of budgets that have not been used since.
+
+        Returns whether there are more of them.
+        """
         ...
 
     async def reconnect(self) -> None:
@@ -240,3 +246,7 @@ class SpentBudgets(Protocol):
 
 class CountersUnavailable(Exception):
     """The counters cannot be reached, or did not answer in time; the text says why."""
+
+
+class CountersIncomplete(CountersUnavailable):
+    """The counters have lost something, and have still to be told what was spent. That takes a second at most."""

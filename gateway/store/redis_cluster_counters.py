@@ -15,7 +15,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from gateway.store.counters import (
     Counter,
@@ -29,16 +28,15 @@ from gateway.store.counters import (
 from gateway.store.redis_cluster import RedisCluster
 from gateway.store.redis_counters import (
     PREFIX,
-    Entry,
     Finished,
     Mode,
     RedisCounters,
     Reply,
     Row,
-    Server,
     adopted,
     moment_after,
 )
+from gateway.store.redis_generations import Entry, Replies, Server
 from gateway.store.redis_scripts import Execute
 
 REFUSING_SECONDS = 1.0
@@ -176,7 +174,7 @@ class RedisClusterCounters(RedisCounters):
         async with self._scripts:
             return await super()._finish(rows)
 
-    async def _try_to_join(self, entries: Mapping[Counter, Entry]) -> Sequence[tuple[int, bytes, Any]]:
+    async def _try_to_join(self, entries: Mapping[Counter, Entry]) -> Replies:
         groups: dict[str, dict[Counter, Entry]] = {}
         for counter, entry in entries.items():
             groups.setdefault(counter.subject, {})[counter] = entry
@@ -188,7 +186,7 @@ class RedisClusterCounters(RedisCounters):
         }
         return [by_counter[counter] for counter in entries]
 
-    async def _join_one(self, entries: Mapping[Counter, Entry]) -> Sequence[tuple[int, bytes, Any]]:
+    async def _join_one(self, entries: Mapping[Counter, Entry]) -> Replies:
         async with self._scripts:
             return await super()._try_to_join(entries)
 

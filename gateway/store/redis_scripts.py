@@ -5,6 +5,8 @@ second the field `r` with its number; `t` and `l` are their sums, `f`, `n`, `i` 
 numbers, `w` is the window of a budget, and `o` what was spent in windows before it. `g` is the generation of a budget:
 a new one begins each time that what was spent of it is read from the database, `b` says how much that was, and `p` with
 the number of a process says which one that has joined. `m` is the name of a generation that somebody is about to begin.
+After Redis has lost a budget, nothing is decided of it until the second `y`, or until as many processes have joined it
+(`q`) as there are (`u`).
 Time is Redis' own, so that gateways whose clocks differ agree. A key of another type is not ours and is replaced; keys
 that are not used for a while go by themselves.
 """
@@ -51,13 +53,13 @@ local function advance(key, prefix, total, first, last, bound, latest)
 end
 
 local function load(key, slot, window_slots, lease_seconds)
-  local values = redis.pcall('HMGET', key, 't', 'f', 'n', 'l', 'i', 'j', 'w', 'g', 'm')
+  local values = redis.pcall('HMGET', key, 't', 'f', 'n', 'l', 'i', 'j', 'w', 'g', 'm', 'y')
   if values.err then
     redis.call('DEL', key)
     values = {}
   end
   local state = {key = key, spent = number(values[1]), window = tonumber(values[7] or nil)}
-  state.generation, state.mark = values[8] or nil, values[9] or nil
+  state.generation, state.mark, state.incomplete_until = values[8] or nil, values[9] or nil, number(values[10])
   state.first, state.last = tonumber(values[2] or nil) or 1, number(values[3])
   state.leased_first, state.leased_last = tonumber(values[5] or nil) or 1, number(values[6])
   if state.last > 0 then
@@ -147,7 +149,7 @@ local now, lease_seconds, window_slots = moment(ARGV[1]), tonumber(ARGV[2]), ton
 local slot, latest = math.floor(now), tonumber(ARGV[5])
 -- Nobody waits for this any more: it lay here while Redis was stopped.
 if latest and now > latest then return {3, string.format('%.6f', now)} end
-local admitted, states, missing, reserves = true, {}, {}, ARGV[4] ~= 'look'
+local admitted, states, missing, reserves, incomplete = true, {}, {}, ARGV[4] ~= 'look', false
 for index, key in ipairs(KEYS) do
   local base = 5 + (index - 1) * 7
   local state = load(key, slot, window_slots, lease_seconds)
@@ -156,7 +158,10 @@ for index, key in ipairs(KEYS) do
   if state.unit == 'money' then
     local window, before = tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5])
     local generation = ARGV[base + 7]
-    if not state.window or not state.generation or (generation ~= '' and generation ~= state.generation) then
+    local awaits = state.incomplete_until > now
+    incomplete = incomplete or awaits
+    if not state.window or not state.generation
+        or (generation ~= state.generation and (generation ~= '' or awaits)) then
       missing[#missing + 1] = index
     elseif before and state.window == window and before > state.spent then
       missing[#missing + 1] = -index
@@ -179,11 +184,12 @@ for index, key in ipairs(KEYS) do
   end
   states[index] = state
 end
-if #missing > 0 then
+if #missing > 0 or incomplete then
   for _, state in ipairs(states) do
     if state.unit ~= 'money' or state.window then save(state, state.ttl) end
   end
-  return {2, missing}
+  if #missing > 0 then return {2, missing} end
+  return {4}
 end
 local reply = {admitted and 1 or 0, slot + lease_seconds, real_time()}
 for index, state in ipairs(states) do
@@ -270,6 +276,7 @@ JOIN = (
     _FUNCTIONS
     + """
 local now, lease_seconds, window_slots, process = moment(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local processes, joining_seconds = tonumber(ARGV[5]), tonumber(ARGV[6])
 local slot, replies = math.floor(now), {}
 
 -- Adds what is under way in the process, which an empty Redis does not know.
@@ -280,12 +287,26 @@ local function hold(state, leases)
   end
 end
 
+-- Takes note that the process has joined. Where it knew the budget before Redis lost it, others may have to join it,
+-- too; they are waited for once.
+local function join(state, window, known)
+  local counts = redis.call('HMGET', state.key, 'p' .. process, 'q', 'u')
+  local joined, awaited = number(counts[2]), math.max(number(counts[3]), processes)
+  if string.match(counts[1] or '', '^[^/]*') ~= state.generation then joined = joined + 1 end
+  if state.incomplete_until == 0 and known ~= 'none' and life(known) ~= life(state.generation) then
+    state.incomplete_until = now + joining_seconds
+  end
+  if state.incomplete_until > 0 and joined >= awaited then state.incomplete_until = 1 end
+  redis.call('HSET', state.key, 'p' .. process, state.generation .. '/' .. write(window), 'q', joined, 'u', awaited,
+    'y', string.format('%.6f', state.incomplete_until))
+end
+
 for index, key in ipairs(KEYS) do
-  local base = 4 + (index - 1) * 8
+  local base = 6 + (index - 1) * 9
   local mode, generation = ARGV[base + 1], ARGV[base + 4]
   local window, ttl = tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
   local before, unwritten, leases = ARGV[base + 5], tonumber(ARGV[base + 6]), ARGV[base + 7]
-  local lived = life(ARGV[base + 8])
+  local lived, known = life(ARGV[base + 8]), ARGV[base + 9]
   local state = load(key, slot, window_slots, lease_seconds)
   local joined = state.window and state.generation == generation and mode == 'look'
   if mode == 'begin' and state.mark == generation and is_marked(state) then
@@ -301,9 +322,10 @@ for index, key in ipairs(KEYS) do
       redis.call('HSET', key, 'b', before)
       if lived ~= life(name) then hold(state, leases) end
     end
-    redis.call('HDEL', key, 'm')
+    redis.call('HDEL', key, 'm', 'q')
     state.mark = nil
-    redis.call('HSET', key, 'g', state.generation, 'p' .. process, state.generation .. '/' .. write(window))
+    redis.call('HSET', key, 'g', state.generation)
+    join(state, window, known)
     save(state, ttl)
     joined = true
   elseif mode == 'join' and state.generation == generation and state.window == window
@@ -312,7 +334,7 @@ for index, key in ipairs(KEYS) do
     if redis.call('HGET', key, 'p' .. process) ~= mine then
       state.spent = state.spent + unwritten
       if lived ~= life(generation) then hold(state, leases) end
-      redis.call('HSET', key, 'p' .. process, mine)
+      join(state, window, known)
       save(state, ttl)
     end
     joined = true

@@ -156,7 +156,7 @@ class SqlCounters:
         slot = None if self._database.is_postgresql else math.floor(self._clock())
         return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
 
-    def watch(self, live: Callable[[], Iterable[Reservation]]) -> None:
+    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
         """Does nothing: what was committed is not lost."""
 
     def doubt(self, counters: Sequence[Counter]) -> None:
@@ -168,8 +168,9 @@ class SqlCounters:
     async def tell(self) -> None:
         """Does nothing, for the same reason."""
 
-    async def confirm(self) -> None:
+    async def confirm(self) -> bool:
         """Does nothing, for the same reason."""
+        return False
 
     async def reconnect(self) -> None:
         """Does nothing: what was committed is there."""
