@@ -226,6 +226,11 @@ def test_filters_refused(demo: Gateway) -> None:
     assert (response.status, response.error["param"]) == (400, "default_only")
     response = demo.ask("GET", "/v1/models?endpoint=cats")
     assert (response.status, response.error["param"]) == (400, "endpoint")
+    # A query has texts only, so the error is about the number in it.
+    error = demo.ask("GET", "/v1/models?page_size=0").error
+    assert (error["param"], error["code"]) == ("page_size", "invalid_value")
+    assert error["message"] == "Invalid 'page_size': expected `int` >= 1"
+    assert demo.ask("GET", "/v1/models?page_size=x").error["code"] == "invalid_type"
     assert demo.ask("GET", "/v1/models", b"{").error["code"] == "invalid_json"
     assert demo.ask("GET", "/v1/models", b"endpoint", {"content-type": "text/plain"}).status == 415
     strict = {"x-gateway-strict": "true"}

@@ -311,20 +311,23 @@ def decode_field(
         notes.ignored(general, "not known to Cohere", param=exact)
     try:
         # A value that is wrong besides is still refused: pruning forgives unknown keys, nothing else.
-        return _convert(value, kind)
+        return _convert(value, kind, decoder.strict)
     except ValidationError as error:
         raise invalid(name, error, _accepted(value, _type_info(kind), str(error))) from error
 
 
-def _convert(value: Any, kind: Any) -> Any:
-    """Converts plain JSON. A number such as 100.0 is taken as the whole number that it is. Raises ValidationError."""
+def _convert(value: Any, kind: Any, strict: bool) -> Any:
+    """Converts plain JSON. A number such as 100.0 is taken as the whole number that it is. Raises ValidationError.
+
+    strict: False where a text may be a number, as in a table of texts.
+    """
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=strict)
     except ValidationError as error:
         # msgspec has no error class of its own for this, only the message.
         if "got `float`" not in str(error):
             raise
-        return msgspec.convert(_whole_numbers(value), kind)
+        return msgspec.convert(_whole_numbers(value), kind, strict=strict)
 
 
 EXACT_FLOATS = 2**53
