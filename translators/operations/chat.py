@@ -169,6 +169,8 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
     choice = tools.ANY_CHOICE
     if not fields.keys().isdisjoint(_CHOICE_FIELDS):
         choice = tools.read_choice(fields.get("tool_choice"), fields.get("function_call"), names)
+        if choice.mode == "required" and not functions:
+            choice = tools.without_hosted_tools(choice, fields.get("tools") or (), notes)
     messages = _with_functions(required(reading, "messages"), names)
     response_format = fields.get("response_format")
     if "guided_json" in fields:

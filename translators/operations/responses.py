@@ -63,6 +63,7 @@ from translators.request.parameters import (
 )
 from translators.request.reasoning import Reasoning, apply_context
 from translators.request.response_format import guided_json
+from translators.request.tools import without_hosted_tools
 from translators.request.truncation import MOST_HALVINGS, next_halving, shortened
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -235,12 +236,15 @@ def request(
     if halvings:
         messages, total = shortened(messages, halvings), len(messages)
         notes.inform("truncation", f"truncation auto: the oldest {total - len(messages)} messages left out")
+    functions, choice = tools.complete(), tool_choice(fields.get("tool_choice"), tools.names, notes)
+    if choice.mode == "required" and not functions:
+        choice = without_hosted_tools(choice, fields.get("tools") or (), notes)
     options = ChatOptions(
         model=model,
         messages=messages,
-        functions=tools.complete(),
+        functions=functions,
         function_paths=tools.paths,
-        choice=tool_choice(fields.get("tool_choice"), tools.names, notes),
+        choice=choice,
         upstream_fields=reading.upstream_fields,
         streamed=fields.get("stream", False),
         response_format=guided_json(_chat_format(text.format), fields.get("guided_json"), notes),

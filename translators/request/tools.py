@@ -183,6 +183,18 @@ def _allowed(allowed: openai.AllowedTools, names: ClientTools) -> Choice:
     return Choice(allowed.mode, tuple(chosen)) if chosen else Choice("none")
 
 
+def without_hosted_tools(choice: Choice, tools: Sequence[Any], notes: Notes) -> Choice:
+    """Returns what becomes of a required call in a request without functions.
+
+    tools: of the request, all of which OpenAI hosts. None of them can be called, so no call can be required either: the
+    model decides, as it does where a hosted tool is named.
+    """
+    if choice.only is not None or not tools:
+        return choice
+    notes.ignored("tool_choice", "Cohere has none of these tools")
+    return ANY_CHOICE
+
+
 MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 """Modes of a choice. `any` is what several frameworks and Mistral call `required`."""
 
