@@ -164,14 +164,38 @@ def period(name: str, now: str) -> tuple[int, str, str | None, str, str, str, st
     )
 
 
+def test_numbers_and_times_as_people_read_them() -> None:
+    """Money that is not known is no 0; a time is of the reader's zone, with UTC beside it."""
+    calls = {
+        "costText(null)": "unknown",
+        "costText(0)": "$0",
+        "costText(225000)": "$0.000225",
+        "costText(1234500000000)": "$1,234.50",
+        "dollarText(0.25)": "$0.25",
+        "countText(12345)": "12,345",
+        "shortCount(12345)": "12.3k",
+        "durationText(0.4)": "<1 ms",
+        "durationText(1240)": "1.24 s",
+        "durationText(125000)": "2 min 5 s",
+        "shareText(1, 8)": "13 %",
+        'timeText("2028-01-02T03:04:05Z", new Date("2028-01-02T20:00:00Z"))': "1 Jan 22:04:05",
+        'timeText("2028-01-02T03:04:05Z", new Date("2028-01-02T04:00:00Z"))': "22:04:05",
+        'timeText("2028-01-02T03:04:05Z", new Date("2029-01-02T20:00:00Z"))': "1 Jan 2028 22:04:05",
+        'utcText("2028-01-02T03:04:05.678Z")': "2028-01-02 03:04:05.678 UTC",
+        'utcOf(localTime("2028-01-02T03:04:00Z"))': "2028-01-02T03:04:00Z",
+        'agoText("2028-01-02T03:00:00Z", Date.parse("2028-01-02T03:10:00Z"))': "10 min ago",
+    }
+    expression = f"[{', '.join(f'module.{call}' for call in calls)}]".replace("utcOf(local", "utcOf(module.local")
+    assert dict(zip(calls, run_module("format.mjs", expression), strict=True)) == calls
+
+
 def run_module(name: str, expression: str) -> Any:
-    """What an expression over one of our modules is, in Node."""
+    """What an expression over one of our modules is, in Node, for a reader in New York."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs Node")
     uri = (CONSOLE / "scripts" / name).as_uri()
     script = f"const module = await import({json.dumps(uri)}); console.log(JSON.stringify({expression}))"
-    done = subprocess.run(
-        [node, "--input-type=module", "-e", script], capture_output=True, encoding="utf-8", timeout=60, check=True
-    )
+    command, zone = [node, "--input-type=module", "-e", script], {**os.environ, "TZ": "America/New_York"}
+    done = subprocess.run(command, env=zone, capture_output=True, encoding="utf-8", timeout=60, check=True)
     return json.loads(done.stdout)

@@ -427,6 +427,7 @@ def test_secrets_are_no_settings_to_be_shown() -> None:
     assert rows["upstreams"]["value"]["eu"]["base_url"] == "https://...@eu.example/x"
     assert rows["master_key"]["value"] == "(set)" and not rows["master_key"]["is_default"]
     assert rows["redis_url"]["value"] == "redis://...@127.0.0.1:1/0"
+    assert rows["database_url"]["value"] == harness.gateway.database_url, "all of its slashes: the path is absolute"
     assert rows["workers"]["is_default"] and rows["retries.count"]["value"] == 0
 
 

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ SCREENS = (
 )
 DARK = ("", "start", "calls/{call}", "keys/{key}")
 """Among them they have all colours that there are."""
+NODE_MODULES = Path(__file__).resolve().parent / "node" / "node_modules"
 HOSTILE = "<img src=x onerror=alert(1)>"
 LONG = "name" * 50
 HOSTILE_USER = "</script><script>alert(2)</script>"
@@ -142,16 +144,18 @@ def test_from_signing_in_to_the_first_call(chromium: Browser, gateway: Gateway) 
         expect(page.get_by_role("status").filter(has_text="a moment after")).to_be_visible()
         page.get_by_role("button", name="Make a key").click()
         secret = page.locator(".steps li:nth-child(2) code").filter(has_text=re.compile(r"^sk-")).inner_text()
+        snippets = {}
         for language in ("Python", "Node", "Cohere SDK", "curl"):
             page.get_by_role("tab", name=language).click()
             expect(page.locator(".code-tabs code")).to_contain_text(secret)
-        curl = page.locator(".code-tabs code").inner_text()
-        body = re.search(r"-d '(.*)'", curl)
-        assert body is not None
-        headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
-        assert gateway.ask("POST", "/v1/chat/completions", json.loads(body[1]), headers).status == 200
+            snippets[language] = page.locator(".code-tabs code").inner_text()
+        assert '"object":"chat.completion"' in output_of_curl(snippets["curl"])
         expect(page.get_by_role("heading", name="It came")).to_be_visible()
         expect(page.locator(".first-call")).to_have_text(re.compile(r"200, .*s, \$0\.0"))
+        answers = {output_of_python(snippets["Python"]), output_of_python(snippets["Cohere SDK"])}
+        if (NODE_MODULES / "openai").exists():
+            answers.add(output_of_node(snippets["Node"]))
+        assert answers == {"hello\n"}, "each of them runs as it stands"
         page.get_by_role("link", name="Show the call").click()
         expect(page.locator(".drawer .sentence")).to_contain_text("generated a chat reply")
         # The session is over on this page too, once it is anywhere.
@@ -495,7 +499,7 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         # What a model's cost is made of, and its calls; how much more it costs than before; of many groups the dearest.
         page.get_by_role("row").filter(has_text="command-a-03-2025").get_by_role("link").first.click()
         expect(page).to_have_url(re.compile(r"/console/usage\?by=key&range=24h&model=command-a-03-2025"))
-        page.get_by_role("row").filter(has_text="agent").get_by_role("link").last.click()
+        page.get_by_role("row").filter(has_text="agent").get_by_role("link").nth(1).click()
         expect(page).to_have_url(re.compile(r"/console/calls\?model=command-a-03-2025&key=key_\w+&since=2"))
         expect(page.locator("tr[data-row]").first).to_be_visible()
         write_calls(gateway, 1, "dear", time.time() - 10 * 86_400, 3_000_000_000)
@@ -535,7 +539,7 @@ def test_usage_of_calendar_months(chromium: Browser, gateway: Gateway) -> None:
             assert int(saved["cost_nanodollars"]) == float(cost.strip("$")) * 1e9, saved
         # Its calls are those of the month, and no later ones.
         window.visit("usage?model=of-october&range=last-month")
-        page.get_by_role("row").filter(has_text="of-october").get_by_role("link").last.click()
+        page.get_by_role("row").filter(has_text="of-october").get_by_role("link").nth(1).click()
         expect(page.locator("tr[data-row]")).to_have_count(2)
         expect(page).to_have_url(re.compile(rf"&since={last:%Y-%m-%d}T.*&until={this:%Y-%m-%d}T"))
 
@@ -546,9 +550,12 @@ def test_charts_and_tables_are_read_by_keyboard(chromium: Browser, gateway: Gate
         page = window.sign_in(MASTER_KEY, "usage?by=key&range=7d")
         page.mouse.move(0, 0)  # what is below the mouse is read as well
         day = time.strftime("%Y-%m-%d", time.gmtime())
+        faults = gateway.ask("GET", f"/usage?by=fault&since={day}").body["data"]
+        failures = sum(one["failures"] for one in faults if (one["fault"] or "").startswith("policy_"))
+        assert failures, faults
         for name, words in (
             ("Cost over time", rf"^{day}: .*agent \$0\.\S+, .*In all \$"),
-            ("Calls over time", rf"^{day}: .*served \d+, In all \d+$"),
+            ("Calls over time", rf"^{day}: .*Refused by policy {failures}, .*served \d+, In all \d+$"),
             ("Tokens over time", rf"^{day}: .*input [\d.,k]+, .*output "),
             ("Latency over time", rf"^{day}: p95 \S+ m?s, p50 "),
         ):
@@ -609,6 +616,83 @@ def about(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
 
+# --- how the gateway is doing, and what it is set to --------------------------------------------------------
+
+
+def test_the_overview_says_what_is_wrong(chromium: Browser, gateway: Gateway) -> None:
+    """Pool, breakers, stores and limits, out of a status that is ill here; models in use that Cohere deprecates."""
+
+    def ill(route: Any) -> None:
+        status = route.fetch().json()
+        route.fulfill(
+            json={
+                **status,
+                "state": "degraded",
+                "reasons": ["Redis does not answer: limits are counted in each process"],
+                "cohere_keys": [
+                    {"number": 1, "state": "ready", "seconds": 0, "used": 3, "trial": False},
+                    {"number": 2, "state": "resting", "seconds": 12.4, "used": 40, "trial": True},
+                ],
+                "breakers": [{"model": A, "seconds": 7.2}],
+                "database": "postgresql",
+            }
+        )
+
+    def deprecating(route: Any) -> None:
+        route.fulfill(json={**route.fetch().json(), "deprecated": [A]})
+
+    with console(chromium, gateway) as window:
+        page = window.open()
+        page.route("**/gateway/status", ill)
+        page.route("**/gateway/models", deprecating)
+        window.sign_in(MASTER_KEY)
+        main = page.locator("main")
+        for text in (
+            *("degraded", "Redis does not answer: limits are counted in each process", "1 ready", "2 resting for 13 s"),
+            *(f"{A} open, 8 s", "PostgreSQL"),
+        ):
+            expect(main.get_by_text(text, exact=True)).to_be_visible()
+        expect(main.get_by_role("listitem").filter(has_text="deprecated")).to_contain_text(A)
+        today = gateway.ask("GET", f"/usage?by=total&since={time.strftime('%Y-%m-%d', time.gmtime())}").body["data"]
+        expect(main.locator(".tile").filter(has_text="Spent today")).to_contain_text(
+            re.compile(rf"\${today[0]['cost_nanodollars'] / 1e9:.2f}".rstrip("0"))
+        )
+        assert window.violations() == []
+        page.unroute("**/gateway/status")
+        page.unroute("**/gateway/models")
+
+
+def test_audit_models_and_settings(chromium: Browser, gateway: Gateway) -> None:
+    """The record before and after a change; a price and where it comes from; where a setting comes from."""
+    answer = gateway.ask("POST", "/key/generate", {"key_alias": "audited", "max_budget": 1}).body
+    assert gateway.ask("POST", "/key/update", {"key": answer["key_id"], "max_budget": 7}).status == 200
+    with console(chromium, gateway) as window:
+        page = window.sign_in(MASTER_KEY, "audit")
+        page.get_by_role("row").filter(has_text="updated key audited").click()
+        drawer = page.locator(".drawer")
+        expect(drawer.locator(".changes li")).to_have_text(re.compile(r"max_budget.*1.*→.*7"))
+        assert answer["key"] not in page.content()
+        moment = drawer.locator("time").first
+        at = moment.get_attribute("datetime") or ""
+        assert (moment.get_attribute("title") or "").startswith(f"{at[:10]} {at[11:19]}"), "UTC on hover"
+        assert (moment.get_attribute("title") or "").endswith(" UTC")
+
+        window.visit(f"models/{A}")
+        expect(drawer).to_contain_text(re.compile(r"input, per million tokens\s*\$2\.50"))
+        expect(drawer.get_by_role("link", name="https://docs.cohere.com/docs/command-a")).to_be_visible()
+        expect(page.get_by_role("row").filter(has_text="command-a-plus-05-2026")).to_contain_text("unknown")
+        drawer.get_by_role("button", name="Close").click()
+        page.get_by_placeholder("Search by any name").fill("command-r-plus-04-2024")
+        expect(page.locator("tbody tr")).to_have_count(1)
+
+        window.visit("settings?search=flush_seconds")
+        row = page.get_by_role("row").filter(has_text="ledger.flush_seconds")
+        expect(row).to_contain_text("0.05")
+        expect(row).to_contain_text("GATEWAY_LEDGER_FLUSH_SECONDS")
+        expect(row.locator(".chip")).to_be_visible()
+        expect(page.get_by_role("textbox")).to_have_count(0)
+
+
 # --- the playground -----------------------------------------------------------------------------------------
 
 
@@ -626,6 +710,9 @@ def test_the_playground(chromium: Browser, gateway: Gateway, monkeypatch: pytest
         upstream_body = page.locator(".beside .code code")
         expect(upstream_body).to_contain_text('"temperature": 1\n')
         expect(upstream_body).to_contain_text("Paris is the capital of France.")
+        page.get_by_role("button", name="an example").last.click()
+        expect(upstream_body).to_contain_text("must satisfy this JSON Schema")
+        page.get_by_label("Schema of the answer").fill("")
         page.get_by_role("tab", name="Notes").click()
         expect(page.locator(".beside .notes")).to_contain_text("temperature adjusted 1.4 -> 1.0")
         page.get_by_role("button", name="Send").click()
@@ -705,6 +792,13 @@ def test_the_playground(chromium: Browser, gateway: Gateway, monkeypatch: pytest
 
 def output_of_curl(code: str) -> str:
     done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def output_of_node(code: str) -> str:
+    """What a snippet prints, where OpenAI's SDK for Node is installed."""
+    command = ["node", "--input-type=module", "-e", code]
+    done = subprocess.run(command, cwd=NODE_MODULES.parent, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout
 
 

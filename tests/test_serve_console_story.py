@@ -176,6 +176,12 @@ def test_the_story_of_a_key(chromium: Browser, gateway: Gateway, hand_of: Callab
             expect(drawer.get_by_role("heading", name=ALIAS)).to_be_visible()
             return row
 
+        # From a key one goes to its usage.
+        find_key()
+        hand.press(drawer.get_by_role("link", name="Usage"))
+        expect(page).to_have_url(re.compile(r"/console/usage\?key=key_\w+$"))
+        expect(page.get_by_text("Nothing in this time")).to_be_visible()
+
         # Its first call arrives while somebody looks, and is opened.
         find_key()
         hand.press(drawer.get_by_role("link", name="Calls"))

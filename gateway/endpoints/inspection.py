@@ -8,10 +8,11 @@
 The first two are for whoever may call; the others for whoever sees all reports.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -202,10 +203,10 @@ def _redact(path: str, value: Any) -> Any:
 
 def without_secrets(address: str) -> str:
     """Returns an address without the name and password in it, and without its query, which may hold others."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    hidden = "...@" if "@" in parts.netloc else ""
-    return urlunsplit((parts.scheme, hidden + host, parts.path, "", ""))
+    scheme, _, rest = address.partition("://")
+    authority, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    hidden = "...@" if "@" in authority else ""
+    return f"{scheme}://{hidden}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 INSPECTIONS: tuple[InspectionOperation, ...] = (

@@ -1,5 +1,6 @@
 /** Overview: what is spent, how much is called, what fails and through whose fault, and how the gateway is doing. */
 import { useData } from "../scripts/api.mjs";
+import { OWNERS, partsOf } from "../scripts/faults.mjs";
 import { aboutText, agoText, costText, countOf, countText, shareText, shortCount } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Card, Chip, Facts, PageHead, Tile, Time } from "../scripts/parts.mjs";
@@ -9,9 +10,6 @@ import { CallBars } from "../scripts/stacked.mjs";
 import { Empty, Failure, Loading, Show, valueOf } from "../scripts/states.mjs";
 
 const RECENT = 200;
-
-/** Who a fault belongs to, in words. @type {Record<string, [string, string]>} */
-const FAULTS = { caller: ["Callers", ""], policy: ["Refused by policy", "warn"], provider: ["Cohere", "bad"], gateway: ["This gateway", "bad"] };
 
 /** @type {Record<string, string>} */
 const DATABASES = { sqlite: "SQLite", postgresql: "PostgreSQL" };
@@ -84,8 +82,9 @@ function Faults({ rows, calls }) {
   const failed = rows.filter((row) => row.fault);
   if (!failed.length) return html`<p class="muted">Nothing failed in the last 24 hours.</p>`;
   return html`<table class="units"><tbody>${failed.sort((a, b) => b.calls - a.calls).map((row) => {
-    const [who, tone] = FAULTS[row.fault.split("_")[0]] ?? [row.fault, ""];
-    return html`<tr key=${row.fault}><td><${Chip} tone=${tone}>${who}<//></td><td><${Link} to=${href("calls", { fault: row.fault })}>${row.fault.split("_").slice(1).join(" ")}<//></td><td class="number">${countText(row.calls)}</td><td class="number muted">${shareText(row.calls, calls)}</td></tr>`;
+    const [owner, what] = partsOf(row.fault);
+    const [who, tone] = OWNERS[owner] ?? [owner, ""];
+    return html`<tr key=${row.fault}><td><${Chip} tone=${tone}>${who}<//></td><td><${Link} to=${href("calls", { fault: row.fault })}>${what}<//></td><td class="number">${countText(row.calls)}</td><td class="number muted">${shareText(row.calls, calls)}</td></tr>`;
   })}</tbody></table>`;
 }
 

@@ -1,5 +1,6 @@
 /** Usage: cost, calls, tokens and latency, by key, team, end user, model or method, from a day to a year. */
 import { get, useData } from "../scripts/api.mjs";
+import { OWNERS, partsOf } from "../scripts/faults.mjs";
 import { aboutText, costText, countOf, countText, dollarText, durationText, shareText, shortCount } from "../scripts/format.mjs";
 import { html, useEffect, useState } from "../scripts/html.mjs";
 import { Segments } from "../scripts/form.mjs";
@@ -35,6 +36,8 @@ export default function Usage() {
   const span = { ...asked, ...filters };
   const groups = useData("/usage", { ...span, by }, 60, (answer) => groupsOf(answer.data, by));
   const times = useData("/usage", { ...span, by: step }, 60, (answer) => answer.data);
+  // End users are counted by nothing else: of one it is known that calls failed, and not whose fault it was.
+  const faults = useData(filters.end_user ? null : "/usage", { ...span, by: `fault,${step}` }, 60, (answer) => answer.data);
   // Five hundred end users over a year are too many sums to draw: those that cost most are asked for one by one.
   const drawn = (groups.data ?? []).filter((group) => group.id && group.cost).slice(0, SERIES);
   const series = useSeries(drawn.map((group) => group.id), by, step, span);
@@ -60,7 +63,7 @@ export default function Usage() {
       ${Object.entries(filters).map(([name, value]) => html`<span class="chip accent" key=${name}><span class="truncate" title=${value}>${name.replace("_", " ")}: ${value}</span> <button class="chip-button" aria-label=${`Remove the filter ${name}`} onClick=${() => setQuery({ [name]: null })}>×</button></span>`)}
     </div>
     <${Show} of=${groups} lines=${8}>${(/** @type {Group[]} */ found) => found.length
-      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} by=${by} period=${period} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} filters=${filters} />`}<//>`
+      ? html`<${Show} of=${times} lines=${8}>${(/** @type {any[]} */ rows) => html`<${Charts} groups=${found} drawn=${drawn} series=${series} rows=${rows} faults=${faults.data} by=${by} period=${period} overTime=${overTime.data} byGroup=${byGroup.data} inAll=${inAll.data} before=${before.data} filters=${filters} />`}<//>`
       : html`<${Empty} title="Nothing in this time" icon="usage">${Object.keys(filters).length ? html`<${Link} to=${href("usage", { range: period.name, by })}>Remove the filters<//>` : html`Calls are counted here a moment after they were answered.`}<//>`}<//>`;
 }
 
@@ -97,8 +100,8 @@ function readLatency(answer) {
   return new Map(answer.data.map((row) => [row.hour ? new Date(row.hour).getTime() : row.day ? new Date(row.day).getTime() : Object.values(row)[0] ?? "", row.latency]));
 }
 
-/** @param {{groups: Group[], drawn: Group[], series?: Map<string, any[]>, rows: any[], by: string, period: import("../scripts/periods.mjs").Period, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any, before?: Map<any, number>, filters: Record<string, string>}} props rows: sums over time; series: of those that are drawn by themselves; latencies: where they are counted; before: what groups cost in the time before */
-function Charts({ groups: sorted, drawn, series, rows, by, period, overTime, byGroup, inAll, before, filters }) {
+/** @param {{groups: Group[], drawn: Group[], series?: Map<string, any[]>, rows: any[], faults?: any[], by: string, period: import("../scripts/periods.mjs").Period, overTime?: Map<any, any>, byGroup?: Map<any, any>, inAll?: any, before?: Map<any, number>, filters: Record<string, string>}} props rows: sums over time; faults: the same of each fault; series: of those that are drawn by themselves; latencies: where they are counted; before: what groups cost in the time before */
+function Charts({ groups: sorted, drawn, series, rows, faults, by, period, overTime, byGroup, inAll, before, filters }) {
   const [whole, setWhole] = useState(false);
   const { step, times } = period;
   const column = new Map(times.map((time, index) => [time, index]));
@@ -117,12 +120,15 @@ function Charts({ groups: sorted, drawn, series, rows, by, period, overTime, byG
   const others = sorted.filter((group) => !drawn.includes(group) && group.cost);
   const restName = !series ? "all" : by === "end_user" || !others.length ? "all others" : others.length === 1 ? others[0].name : `${countText(others.length)} more`;
   if (rest.some(Boolean)) costs.push({ name: restName, colour: COLOURS[SERIES], values: rest });
-  /** @param {string} name @param {string} colour @param {(row: any) => number} read */
-  const summed = (name, colour, read) => {
+  /** @param {string} name @param {string} colour @param {(row: any) => number} read @param {any[]} some */
+  const summed = (name, colour, read, some = rows) => {
     const values = times.map(() => 0);
-    for (const row of rows) if (columnOf(row) >= 0) values[columnOf(row)] += read(row);
+    for (const row of some) if (columnOf(row) >= 0) values[columnOf(row)] += read(row);
     return { name, colour, values };
   };
+  const failed = faults
+    ? Object.entries(OWNERS).map(([owner, [name, , colour]]) => summed(name, colour, (row) => row.failures, faults.filter((row) => row.fault && partsOf(row.fault)[0] === owner))).filter((one) => one.values.some(Boolean))
+    : [summed("failed", "var(--bad)", (row) => row.failures)];
   const callCounts = summed("", "", (row) => row.calls).values;
   const milliseconds = summed("", "", (row) => row.total_ms).values;
   const labels = times.map((time) => (step === "hour" ? `${String(new Date(time).getHours()).padStart(2, "0")}:00` : new Date(time).toISOString().slice(5, 10)));
@@ -131,8 +137,8 @@ function Charts({ groups: sorted, drawn, series, rows, by, period, overTime, byG
   const costBefore = [...(before?.values() ?? [])].reduce((sum, cost) => sum + cost, 0);
   /** What a group's calls are, and what it is made of. @param {string} id */
   const within = (id) => ({ ...filters, [by]: id });
-  /** @param {string} id */
-  const callsOf = (id) => href("calls", { ...within(id), ...period.asked });
+  /** @param {string} id @param {Record<string, string>} more */
+  const callsOf = (id, more = {}) => href("calls", { ...more, ...within(id), ...period.asked });
   /** @param {string} id */
   const detailsOf = (id) => (by === "end_user" ? callsOf(id) : href("usage", { ...route.value.query, ...within(id), by: next }));
   const next = by === "key" ? "model" : seesAll.value ? "key" : by === "model" ? "method" : "model";
@@ -147,7 +153,7 @@ function Charts({ groups: sorted, drawn, series, rows, by, period, overTime, byG
     </div>
     <div class="columns charts">
       <${Card} title="Cost"><${StackedBars} ...${common} label="Cost over time" format=${dollarText} series=${costs} /><//>
-      <${Card} title="Calls"><${StackedBars} ...${common} label="Calls over time, with those that failed" format=${shortCount} series=${[summed("failed", "var(--bad)", (row) => row.failures), summed("served", "var(--series-1)", (row) => row.calls - row.failures)]} /><//>
+      <${Card} title="Calls"><${StackedBars} ...${common} label="Calls over time, with those that failed" format=${shortCount} series=${[...failed, summed("served", "var(--series-1)", (row) => row.calls - row.failures)]} /><//>
       <${Card} title="Tokens"><${StackedBars} ...${common} label="Tokens over time" format=${shortCount} series=${[
         summed("input", COLOURS[0], (row) => row.tokens.input - row.tokens.cached), summed("cached input", COLOURS[5], (row) => row.tokens.cached),
         summed("output", COLOURS[1], (row) => row.tokens.output - row.tokens.thinking), summed("thinking", COLOURS[3], (row) => row.tokens.thinking)].filter((one) => one.values.some(Boolean))} /><//>
@@ -160,7 +166,7 @@ function Charts({ groups: sorted, drawn, series, rows, by, period, overTime, byG
       { title: "Share", number: true, hide: true, cell: (/** @type {any} */ group) => shareText(group.cost, total.cost) },
       ...(costBefore ? [{ title: "Change", number: true, hide: true, cell: (/** @type {any} */ group) => html`<span title=${`${costText(before?.get(group.id) ?? 0)} in ${period.before.text}`}>${changeText(group.cost, before?.get(group.id) ?? 0)}</span>` }] : []),
       { title: "Calls", number: true, cell: (/** @type {any} */ group) => (group.id ? html`<${Link} title="Show them" to=${callsOf(group.id)}>${countText(group.calls)}<//>` : countText(group.calls)) },
-      { title: "Failed", number: true, tiny: true, cell: (/** @type {any} */ group) => amount(group.failures) },
+      { title: "Failed", number: true, tiny: true, cell: (/** @type {any} */ group) => (group.failures && group.id ? html`<${Link} title="Show them" to=${callsOf(group.id, { fault: "any" })}>${countText(group.failures)}<//>` : amount(group.failures)) },
       { title: "Input", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.input) },
       ...(total.cached ? [{ title: "Cached", number: true, hide: true, minor: true, cell: (/** @type {any} */ group) => amount(group.cached) }] : []),
       { title: "Output", number: true, hide: true, cell: (/** @type {any} */ group) => amount(group.output) },
