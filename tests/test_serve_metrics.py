@@ -6,6 +6,7 @@ its answer's last byte: a test waits for the line and reads the counts after it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -20,10 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from gateway.observability import metrics
 from gateway.observability.access_log import Log
 from gateway.observability.metrics import Metrics, _read_all_workers
+from gateway.observability.record import RequestRecord
+from gateway.server import worker
+from gateway.server.worker_link import SettingsSource, WorkerStart
+from gateway.settings.schema import Settings
 from support.app import (
     CHAT,
     SERVER_KEY,
@@ -522,3 +528,55 @@ def test_the_file_of_a_worker_that_begins_is_empty_for_a_moment(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr(metrics, "_read_all_workers", read_and_begin)
     assert (metrics._of_all_workers({}), reads) == (b"", 2)
+
+
+def test_what_is_counted_until_a_sample_is_what_prometheus_would_have_counted() -> None:
+    """Values at, below and above each bound; two samples, of which the second has nothing new."""
+    own = Metrics(lambda model: True, ())
+    bounds = own.duration.labels("chat")._upper_bounds
+    values = [value for bound in bounds[:-1] for value in (bound * 0.999, bound, bound * 1.001)]
+    registry = CollectorRegistry()
+    plain = Histogram(
+        "gateway_request_duration_seconds",
+        own.duration._documentation,
+        ["operation"],
+        buckets=bounds,
+        registry=registry,
+    )
+    requests = [
+        RequestRecord("req", "POST", "/", 100.0, operation="chat", status=200, outcome="ok", prompt_tokens=7)
+        for _ in values
+    ]
+    for record, value in zip(requests, values, strict=True):
+        own.served(record, 100.0 + value)
+        plain.labels("chat").observe(100.0 + value - 100.0)
+    own.in_flight.add(2)
+    own.in_flight.add(-1)
+    texts = [own.exposition()[0].decode() for _ in range(2)]
+    for text in texts:
+        ours, theirs = (
+            [line for line in one.splitlines() if "duration_seconds_" in line]
+            for one in (text, generate_latest(registry).decode())
+        )
+        assert [line for line in ours if line.startswith("gateway_request_")] == theirs
+        assert f'direction="input",model="",operation="chat"}} {7.0 * len(values)}' in text
+        assert f'gateway_requests_total{{model="",operation="chat",outcome="ok",status="200"}} {len(values)}.0' in text
+        assert "gateway_requests_in_flight 1.0" in text
+
+
+def test_a_worker_that_ends_passes_on_its_last_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collectors = []
+
+    async def serve(applications: Any, grace: float, gateway: Any, *arguments: Any) -> None:
+        collectors.append(gateway.metrics)
+        request = RequestRecord("last", "POST", "/", 1.0, operation="chat", status=200, outcome="ok")
+        gateway.metrics.served(request, 2.0)
+
+    monkeypatch.setattr(worker, "serve", serve)
+    monkeypatch.setattr(worker, "configure_interpreter", lambda: None)
+    settings = Settings(cohere_api_key=["key"], database_url=f"sqlite:///{tmp_path}/gateway.db")
+    start = WorkerStart(settings, SettingsSource(settings, lambda: settings))
+    arguments: Any = None, start, None, None
+    asyncio.run(worker._serve_gateway(*arguments))
+    (family,) = (one for one in collectors[0].numbers() if one.name == "gateway_requests_total")
+    assert [one.value for one in family.read() if one.labels.get("operation") == "chat"] == [1.0]

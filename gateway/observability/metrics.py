@@ -3,12 +3,16 @@
 Labels have closed sets of values: operations and outcomes are ours, models are those that Cohere lists or
 the capability table knows, everything else is `other`. With several workers prometheus_client adds up the
 processes through files in PROMETHEUS_MULTIPROC_DIR, which `process.py` sets before the workers start.
+
+What every request counts is counted in plain numbers, and goes to prometheus_client with the next `sample`: each of its
+values has a lock, and of several workers a place in a file.
 """
 
 import os
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -78,6 +82,64 @@ class Family(Struct, frozen=True):
     read: Callable[[], list[Sample]]
 
 
+class Count:
+    """A number that requests add to. `sample` passes on what was added since the last one."""
+
+    __slots__ = ("_pass_on", "added")
+
+    def __init__(self, pass_on: Callable[[float], None]) -> None:
+        """pass_on: adds to the value of a counter or a gauge."""
+        self._pass_on, self.added = pass_on, 0.0
+
+    def add(self, amount: float = 1.0) -> None:
+        """Adds to it."""
+        self.added += amount
+
+    def flush(self) -> None:
+        """Passes on what was added."""
+        if self.added:
+            added, self.added = self.added, 0.0
+            self._pass_on(added)
+
+
+class _Histogram(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def observe_all(self, counts: Sequence[int], total: float) -> None:
+        """Observes as many values as there are for each bucket. total: their sum."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+class Observations:
+    """What a histogram has not been told yet."""
+
+    __slots__ = ("_bounds", "_counts", "_histogram", "_total")
+
+    def __init__(self, histogram: Any) -> None:
+        """histogram: a series of a `_Histogram`."""
+        self._histogram = histogram
+        self._bounds: Sequence[float] = histogram._upper_bounds
+        self._counts, self._total = [0] * len(self._bounds), 0.0
+
+    def observe(self, value: float, exemplar: Mapping[str, str] | None = None) -> None:
+        """Takes a value. exemplar: labels of a request that has it."""
+        if exemplar is not None:
+            self._histogram.observe(value, exemplar)
+            return
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def flush(self) -> None:
+        """Passes on what was observed."""
+        if any(self._counts):
+            counts, total = self._counts, self._total
+            self._counts, self._total = [0] * len(counts), 0.0
+            self._histogram.observe_all(counts, total)
+
+
 class Metrics:
     """One process's collectors."""
 
@@ -90,6 +152,7 @@ class Metrics:
         self.collectors: list[Counter | Gauge | Histogram] = []
         self._families: list[Family] = []
         self._probes: list[Callable[[], None]] = []
+        self._pending: list[Count | Observations] = []
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             self._texts[name.removesuffix("_total")] = text
@@ -100,7 +163,7 @@ class Metrics:
 
         def histogram(name: str, text: str, *labels: str, buckets: Collection[float] = _SECONDS) -> Histogram:
             self._texts[name] = text
-            collector = Histogram(name, text, labels, buckets=tuple(buckets), registry=registry)
+            collector = _Histogram(name, text, labels, buckets=tuple(buckets), registry=registry)
             self.collectors.append(collector)
             return collector
 
@@ -158,7 +221,8 @@ class Metrics:
             "operation",
             "result",
         )
-        self.in_flight = gauge("livesum", "gateway_requests_in_flight", "Requests being served")
+        in_flight = gauge("livesum", "gateway_requests_in_flight", "Requests being served")
+        self.in_flight = self.count(in_flight.inc)
         self.runs = gauge(
             "livesum", "gateway_background_responses_in_flight", "Background responses that have not ended"
         )
@@ -279,6 +343,19 @@ class Metrics:
         self._changed_budgets: dict[tuple[str, str, str, str], tuple[int, int]] = {}
         self._keys: set[str] = set()
         self._series: dict[tuple[str, str, int, str], _Series] = {}
+        self._costs: dict[tuple[str, str], Count] = {}
+
+    def count(self, pass_on: Callable[[float], None]) -> Count:
+        """Returns a number that is passed on with each `sample`, to a counter's or a gauge's series."""
+        count = Count(pass_on)
+        self._pending.append(count)
+        return count
+
+    def observations(self, histogram: Histogram) -> Observations:
+        """Returns what collects observations for a histogram's series until the next `sample`."""
+        observations = Observations(histogram)
+        self._pending.append(observations)
+        return observations
 
     def served(self, record: RequestRecord, now: float) -> None:
         """Counts a finished request."""
@@ -289,7 +366,7 @@ class Metrics:
             series = self._series[key] = _Series(self, *key)
         exemplar = {"trace_id": record.trace} if record.span is not None and record.trace else None
         duration = now - record.started
-        series.requests.inc()
+        series.requests.add()
         series.duration.observe(duration, exemplar)
         if record.upstream_ended:
             upstream = record.upstream_ended - record.upstream_began
@@ -302,9 +379,9 @@ class Metrics:
         if record.cache:
             self.cache.labels(record.operation, record.cache).inc()
         if record.prompt_tokens and record.cache != CACHE_HIT:
-            series.input_tokens.inc(record.prompt_tokens)
+            series.input_tokens.add(record.prompt_tokens)
         if record.completion_tokens and record.cache != CACHE_HIT:
-            series.output_tokens.inc(record.completion_tokens)
+            series.output_tokens.add(record.completion_tokens)
         self._count_cost(record, model)
         if record.fault is not None:
             self.failures.labels(record.operation, record.fault.value).inc()
@@ -326,7 +403,10 @@ class Metrics:
                     self._keys.add(key)
                 else:
                     key = OTHER
-            self.cost.labels(model, key).inc(cost / NANO)
+            series = self._costs.get((model, key))
+            if series is None:
+                series = self._costs[model, key] = self.count(self.cost.labels(model, key).inc)
+            series.add(cost / NANO)
         if record.saved_nanodollars:
             self.saved.labels(model).inc(record.saved_nanodollars / NANO)
 
@@ -366,7 +446,10 @@ class Metrics:
         self._probes.append(probe)
 
     def sample(self) -> None:
-        """Sets what changes by itself. Called once a second in each worker, and before values are read."""
+        """Sets what changes by itself, and passes on what was counted.
+
+        Called once a second in each worker, before values are read, and when a worker ends.
+        """
         usage = process_usage.read()
         self._cpu.inc(max(usage.cpu_seconds - self._cpu_seconds, 0.0))
         self._cpu_seconds = usage.cpu_seconds
@@ -374,6 +457,8 @@ class Metrics:
         self._open_files.set(usage.open_files)
         self._max_files.set(usage.max_files)
         self._show_budgets()
+        for pending in self._pending:
+            pending.flush()
         for probe in self._probes:
             probe()
 
@@ -397,17 +482,17 @@ def _samples(collector: Counter | Gauge) -> list[Sample]:
 
 
 class _Series:
-    """The series that requests of one kind count in: `labels()` takes a lock and builds strings each time."""
+    """The series that requests of one kind count in."""
 
     def __init__(self, metrics: Metrics, operation: str, model: str, status: int, outcome: str) -> None:
-        self.requests = metrics.requests.labels(operation, model, str(status), outcome)
-        self.duration = metrics.duration.labels(operation)
-        self.first_byte = metrics.first_byte.labels(operation)
-        self.upstream = metrics.upstream.labels(operation)
-        self.overhead = metrics.overhead.labels(operation)
-        self.per_token = metrics.per_token.labels(operation)
-        self.input_tokens = metrics.tokens.labels(operation, model, "input")
-        self.output_tokens = metrics.tokens.labels(operation, model, "output")
+        self.requests = metrics.count(metrics.requests.labels(operation, model, str(status), outcome).inc)
+        self.duration = metrics.observations(metrics.duration.labels(operation))
+        self.first_byte = metrics.observations(metrics.first_byte.labels(operation))
+        self.upstream = metrics.observations(metrics.upstream.labels(operation))
+        self.overhead = metrics.observations(metrics.overhead.labels(operation))
+        self.per_token = metrics.observations(metrics.per_token.labels(operation))
+        self.input_tokens = metrics.count(metrics.tokens.labels(operation, model, "input").inc)
+        self.output_tokens = metrics.count(metrics.tokens.labels(operation, model, "output").inc)
 
 
 _READS = 5

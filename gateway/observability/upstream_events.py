@@ -1,10 +1,8 @@
 """What happens in calls to Cohere, as metrics and as sentences for the operator."""
 
-from typing import Any
-
 from gateway.observability.access_log import Log
 from gateway.observability.alerts import Alerts
-from gateway.observability.metrics import Metrics
+from gateway.observability.metrics import Count, Metrics
 
 
 class UpstreamEvents:
@@ -21,7 +19,7 @@ class UpstreamEvents:
         """upstream: its name where there are several. disabled_keys: the number of them by upstream, shared by all."""
         self._metrics, self._log, self._alerts, self._upstream = metrics, log, alerts, upstream
         self._disabled_keys: dict[str, int] = {} if disabled_keys is None else disabled_keys
-        self._attempts: dict[tuple[str, str], Any] = {}
+        self._attempts: dict[tuple[str, str], Count] = {}
         self._subject = f"Cohere (upstream {upstream})" if upstream else "Cohere"
 
     def named(self, upstream: str) -> "UpstreamEvents":
@@ -32,9 +30,10 @@ class UpstreamEvents:
         """Counts a call by what became of it."""
         result = "ok" if 200 <= status < 300 else "refused" if 400 <= status < 500 else "failed"
         counter = self._attempts.get((upstream, result))
-        if counter is None:  # `labels()` takes a lock and builds strings each time
-            counter = self._attempts[upstream, result] = self._metrics.upstream_attempts.labels(upstream, result)
-        counter.inc()
+        if counter is None:
+            series = self._metrics.upstream_attempts.labels(upstream, result)
+            counter = self._attempts[upstream, result] = self._metrics.count(series.inc)
+        counter.add()
 
     def on_another_upstream(self, upstream: str) -> None:
         """Counts a request that goes on to another upstream."""

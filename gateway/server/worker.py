@@ -109,7 +109,10 @@ async def _serve_gateway(
     if start.reloaded:
         reload()
     turns = AcceptTurns(start.accepting) if start.accepting is not None else None
-    await serve(applications, settings.timeouts.shutdown, gateway, reload, link, tls, turns)
+    try:
+        await serve(applications, settings.timeouts.shutdown, gateway, reload, link, tls, turns)
+    finally:
+        gateway.metrics.sample()  # what the last requests have counted
 
 
 def configure_interpreter() -> None:
