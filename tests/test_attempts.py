@@ -40,6 +40,7 @@ class StubResponse:
     interrupted: bool = False
     on_close: Callable[[Any], None] | None = None
     retry_reasons: Any = ()
+    trace_id: str = ""
 
     def header(self, name: str) -> str:
         return self.headers.get(name, "")

@@ -67,6 +67,7 @@ def remove_credentials(headers: list[tuple[bytes, bytes]], by_name: dict[bytes, 
     """Removes the headers that carry keys or a session, in place: nobody needs them after the caller is known."""
     names = _SECRET.intersection(by_name)
     if names:
-        headers[:] = [header for header in headers if header[0] not in names]
+        repeated = len(headers) > len(by_name)
         for name in names:
             del by_name[name]
+        headers[:] = [header for header in headers if header[0] not in names] if repeated else by_name.items()

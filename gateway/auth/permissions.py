@@ -213,6 +213,8 @@ def is_pattern(name: str) -> bool:
 
 def require_method(access: Access, method: Method) -> None:
     """Raises CallerError (403) unless a method may be called."""
+    if access is UNLIMITED:
+        return
     needed = READ if method.reads else FULL
     if method is OTHER and access.safety_mode:
         sentence = f"This path is no method that the gateway knows, and {access.subject} has a weakest safety mode"

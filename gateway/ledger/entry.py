@@ -160,8 +160,9 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         team_id=team.team_id if team is not None else key.team_id if key is not None else None,
         user_id=(principal.user_id if refused is None else refused.key.user_id) or None,
         end_user=clean(record.end_user) or None,
-        tags=tuple([clean(tag) for tag in tags[:MAX_TAGS]]),
-        metadata={clean(name): clean(value, len(value)) for name, value in record.metadata.items()},
+        # Most calls have none: a comprehension is a call, even of nothing.
+        tags=tuple([clean(tag) for tag in tags[:MAX_TAGS]]) if tags else (),
+        metadata=_cleaned(record.metadata) if record.metadata else {},
         address=record.address or None,
         door=record.door,
         operation=record.operation,
@@ -196,7 +197,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         ),
         cache=record.cache or None,
         saved_nanodollars=record.saved_nanodollars if record.cache else None,
-        notes=tuple([clean(note, len(note)) for note in record.notes]),
+        notes=tuple([clean(note, len(note)) for note in record.notes]) if record.notes else (),
         ttft_ms=milliseconds(record.first_byte - record.started) if record.first_byte else None,
         total_ms=milliseconds(total),
         upstream_ms=milliseconds(upstream) if upstream is not None else None,
@@ -241,6 +242,10 @@ def _units(billed: Mapping[str, int | float]) -> Mapping[str, int | float]:
         if len(billed) <= MAX_UNITS:
             return billed
     return {clean(name): min(max(amount, 0), MAX_COUNT) for name, amount in [*billed.items()][:MAX_UNITS]}
+
+
+def _cleaned(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    return {clean(name): clean(value, len(value)) for name, value in metadata.items()}
 
 
 def _decision(fault: str | None, principal: Principal) -> Decision:

@@ -105,7 +105,7 @@ class Lifecycle:
     def begin(self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
         """Opens the record of a request, which counts as being served from now on."""
         # Paired with `finish`, and with nothing else; a begin without a finish would count for ever.
-        self._metrics.in_flight.add()
+        self._metrics.in_flight.added += 1
         # Monotonic, since the wall clock may be set back while a request runs.
         began, memory = time.monotonic(), self._memory.request()
         record = RequestRecord(request_id, method, _loggable(path), began, headers, memory=memory, id=new_row_id())
@@ -249,7 +249,7 @@ class Lifecycle:
         if record.background:
             self._metrics.runs.dec()
         elif not record.connection:
-            self._metrics.in_flight.add(-1.0)
+            self._metrics.in_flight.added -= 1
         now = time.monotonic()
         self._metrics.served(record, now)
         # One moment for all three: the durations in the line, the metrics and the row are equal.

@@ -83,17 +83,16 @@ class Family(Struct, frozen=True):
 
 
 class Count:
-    """A number that requests add to. `sample` passes on what was added since the last one."""
+    """A number that requests add to.
+
+    added: since the last `sample`, which passes it on.
+    """
 
     __slots__ = ("_pass_on", "added")
 
     def __init__(self, pass_on: Callable[[float], None]) -> None:
         """pass_on: adds to the value of a counter or a gauge."""
         self._pass_on, self.added = pass_on, 0.0
-
-    def add(self, amount: float = 1.0) -> None:
-        """Adds to it."""
-        self.added += amount
 
     def flush(self) -> None:
         """Passes on what was added."""
@@ -221,8 +220,7 @@ class Metrics:
             "operation",
             "result",
         )
-        in_flight = gauge("livesum", "gateway_requests_in_flight", "Requests being served")
-        self.in_flight = self.count(in_flight.inc)
+        self.in_flight = self.count(gauge("livesum", "gateway_requests_in_flight", "Requests being served").inc)
         self.runs = gauge(
             "livesum", "gateway_background_responses_in_flight", "Background responses that have not ended"
         )
@@ -366,7 +364,7 @@ class Metrics:
             series = self._series[key] = _Series(self, *key)
         exemplar = {"trace_id": record.trace} if record.span is not None and record.trace else None
         duration = now - record.started
-        series.requests.add()
+        series.requests.added += 1
         series.duration.observe(duration, exemplar)
         if record.upstream_ended:
             upstream = record.upstream_ended - record.upstream_began
@@ -379,9 +377,9 @@ class Metrics:
         if record.cache:
             self.cache.labels(record.operation, record.cache).inc()
         if record.prompt_tokens and record.cache != CACHE_HIT:
-            series.input_tokens.add(record.prompt_tokens)
+            series.input_tokens.added += record.prompt_tokens
         if record.completion_tokens and record.cache != CACHE_HIT:
-            series.output_tokens.add(record.completion_tokens)
+            series.output_tokens.added += record.completion_tokens
         self._count_cost(record, model)
         if record.fault is not None:
             self.failures.labels(record.operation, record.fault.value).inc()
@@ -406,7 +404,7 @@ class Metrics:
             series = self._costs.get((model, key))
             if series is None:
                 series = self._costs[model, key] = self.count(self.cost.labels(model, key).inc)
-            series.add(cost / NANO)
+            series.added += cost / NANO
         if record.saved_nanodollars:
             self.saved.labels(model).inc(record.saved_nanodollars / NANO)
 

@@ -209,8 +209,10 @@ class RequestRecord(Struct):
         self._add_tokens(usage)
         if usage.billed:
             before, now = self.billed, usage.billed
-            # A new mapping: the old one may be Cohere's usage itself, of which others hold a reference.
-            self.billed = {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+            # A new mapping for several: the old one may be Cohere's usage itself, of which others hold a reference.
+            self.billed = (
+                {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}} if before else now
+            )
         self._add_cost(cost, price_version)
 
     def add_estimate(self, prompt_tokens: int, completion_tokens: int, cost: int | None, price_version: str) -> None:

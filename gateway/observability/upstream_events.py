@@ -33,7 +33,7 @@ class UpstreamEvents:
         if counter is None:
             series = self._metrics.upstream_attempts.labels(upstream, result)
             counter = self._attempts[upstream, result] = self._metrics.count(series.inc)
-        counter.add()
+        counter.added += 1
 
     def on_another_upstream(self, upstream: str) -> None:
         """Counts a request that goes on to another upstream."""

@@ -22,7 +22,7 @@ from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.pipeline.accepted_keys import AcceptedKeys
 from gateway.pipeline.deprecated_models import DeprecatedModels
 from gateway.settings.schema import Settings
-from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
+from gateway.upstream.response import UpstreamResponse
 from translators.answer.job_usage import JobUsage, ended_jobs
 from translators.answer.raw_usage import usage_of
 from translators.core.contracts import UsageBase, UsageTotals, Workload
@@ -227,7 +227,7 @@ class Admission:
             self.retried(response.retry_reasons)
         if self.record.uncounted_calls and self.billed:
             self._add_uncounted()
-        self.record.trace_id = self.record.trace_id or response.header(TRACE_HEADER)
+        self.record.trace_id = self.record.trace_id or response.trace_id
         self.record.upstream_ended = time.monotonic()
 
     async def accept(self, response: UpstreamResponse) -> UpstreamResponse:

@@ -11,8 +11,7 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
     A line end that is not ours would make headers of somebody's bytes.
     """
-    lines = [b": ".join(header) for header in headers]
-    lines.append(b"")
+    lines = [*map(b": ".join, headers), b""]
     text = b"\r\n".join(lines)
     if len(text.translate(None, _NOT_IN_A_HEAD)) != len(text) - 2 * (len(lines) - 1):
         raise RuntimeError("a header has a control character")

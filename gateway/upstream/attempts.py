@@ -27,7 +27,7 @@ from gateway.upstream.concurrency import ConcurrencyLimiter, Wakeup
 from gateway.upstream.in_flight import InFlight
 from gateway.upstream.key_pool import TRIAL_LIMIT_HEADER, TRIAL_REMAINING_HEADER, KeyPool, Lease, PoolKey
 from gateway.upstream.observer import UpstreamObserver
-from gateway.upstream.response import TRACE_HEADER, UpstreamResponse
+from gateway.upstream.response import UpstreamResponse
 from gateway.upstream.retry import FINAL, RULES, KeyAction, RetryBudget, Rule, cause_of, parse_retry_after, rule_for
 from translators.core.errors import Failure
 
@@ -239,7 +239,7 @@ class Attempts:
                 response.key_mask = lease.key.mask if lease is not None else None
                 # As soon as the head is there. If the body breaks, Cohere's id of the call is what its support asks
                 # for.
-                attempt.status, attempt.trace_id = response.status, response.header(TRACE_HEADER)
+                attempt.status, attempt.trace_id = response.status, response.trace_id
                 try:
                     if 200 <= response.status < 300:
                         # Inside of the attempt, so that what breaks before can still be tried again

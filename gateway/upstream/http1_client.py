@@ -73,11 +73,12 @@ def encode_head(headers: Iterable[tuple[str, str]], request_line: str = "") -> b
     lines = [f"{name}: {value}" for name, value in headers]
     if request_line:
         lines.insert(0, request_line)
-    for line in lines:
-        if "\n" in line or "\r" in line:
-            raise ValueError("a line end in a line of the head")
-    lines += "", ""
-    return "\r\n".join(lines).encode() if len(lines) > 2 else b"\r\n"
+    if not lines:
+        return b"\r\n"
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        raise ValueError("a line end in a line of the head")
+    return f"{text}\r\n\r\n".encode()
 
 
 class Headers:

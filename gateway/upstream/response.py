@@ -126,7 +126,8 @@ class UpstreamResponse:
     Deadlines are times of the loop's clock. first_deadline: of the first chunk; between: seconds from chunk to chunk;
     last_deadline: of the whole. forwarded: what it answers, where that was forwarded. retry_reasons: why Cohere was
     called more than once. memory: where a body that is read whole is counted. key_mask: hides the server's key, if that
-    was used. repeats_key: the body is a compressed error that contains it. on_close: called once, with the response.
+    was used. repeats_key: the body is a compressed error that contains it. trace_id: Cohere's of the call, empty where
+    there is none. on_close: called once, with the response.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class UpstreamResponse:
         self._failure: Failure | None = None
         self.on_close: Callable[[UpstreamResponse], None] | None = None
         self.status = response.status
+        self.trace_id = self.header(TRACE_HEADER)
         self.key_mask: KeyMask | None = None
         self.memory = UNLIMITED
         self.repeats_key = False
