@@ -340,6 +340,21 @@ def test_a_deadline_discards_what_waits() -> None:
         body.read_nowait()
 
 
+@pytest.mark.asyncio
+async def test_a_body_that_has_failed_does_not_go_on() -> None:
+    """What comes later would follow a gap, and its end would look like that of a whole body."""
+    body = body_of(b"ab")
+    body.set_exception(TimeoutError())
+    body.feed([b"cd"])
+    with pytest.raises(TimeoutError):
+        body.read_nowait(9)
+    body.feed_eof()
+    assert not (body.complete or body.is_eof() or body.at_eof())
+    for read in (body.read(9), body.read(), body.readany()):
+        with pytest.raises(TimeoutError):
+            await read
+
+
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 @pytest.mark.parametrize(
     ("headers", "line"),

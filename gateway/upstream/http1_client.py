@@ -118,6 +118,8 @@ class Body:
 
     def feed(self, pieces: Sequence[bytes]) -> None:
         """Takes what has come in one read: each of Cohere's events is a piece of its own."""
+        if self._error is not None:
+            return  # what waited was discarded, so that this would follow a gap
         data = b"".join(pieces)
         self._chunks.append(data)
         self._size += len(data)
@@ -127,8 +129,9 @@ class Body:
 
     def feed_eof(self) -> None:
         """Takes note that all has come."""
-        self._eof = True
-        self.wake()
+        if self._error is None:
+            self._eof = True
+            self.wake()
 
     def wake(self) -> None:
         """Wakes who reads."""
