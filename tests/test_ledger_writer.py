@@ -30,6 +30,7 @@ from gateway.store import ledger_pages
 from gateway.store.ledger_pages import Filter
 from gateway.store.ledger_sums import DAY
 from support.ledger import sums_are_of_rows
+from support.waiting import WAIT_SECONDS
 from test_ledger_store import entry
 
 PATH = "/v1/chat/completions"
@@ -107,7 +108,7 @@ async def write(ledger: Ledger, id: str, now: float = 0.1) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         await asyncio.sleep(0.005)

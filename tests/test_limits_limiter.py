@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal, cast
+from unittest.mock import Mock
 
 import pytest
 
+from gateway.auth.credentials import Credential
+from gateway.auth.principal import Principal
 from gateway.cohere_methods import named
 from gateway.errors import CallerError
 from gateway.ledger.prices import Prices
@@ -17,7 +20,17 @@ from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import CACHE_HIT, RequestRecord
 from gateway.settings.schema import BudgetSettings, GlobalLimits, ModelPrice, SettingError, Settings
-from gateway.store.counters import Counter, CounterState, Decision, Reservation, Settlement, Unit
+from gateway.store.counters import (
+    Counter,
+    CounterState,
+    CountersUnavailable,
+    Decision,
+    Reservation,
+    Settlement,
+    Unit,
+)
+from gateway.virtual_keys import ModelBudget
+from support.keys import key_of
 from translators.core.contracts import Workload
 
 A, B = "command-a-03-2025", "command-r7b-12-2024"
@@ -38,10 +51,17 @@ class Settled:
         self.settlements: list[Settlement] = []
         self.refusing: CounterState | None = None
         """The state of all counters, where they refuse."""
+        self.are_shares = False
+        """What decides is a share of this process's own, and not the counters that it was asked for."""
+        self.unavailable = False
 
     async def reserve(
         self, counters: Sequence[Counter], tokens: int, money: int
     ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
+        if self.unavailable:
+            raise CountersUnavailable("away")
+        if self.are_shares:
+            counters = list(counters)
         if self.refusing is not None:
             return counters, Decision(False, [self.refusing for _ in counters]), None
         self.reservations.append(Reservation(counters, tokens, money))
@@ -304,7 +324,61 @@ async def test_a_request_does_not_stand_in_its_own_way() -> None:
     assert await limits.extend(limited, record_of(), CHAT, OTHER_WORK) is limited
     further = limited.further[-1].reservation
     assert (further.tokens, further.money, further.local) == (0, 0, False)
+    counters.are_shares = True
+    assert await limits.extend(limited, record_of(), CHAT, WORK) is limited
+    assert limited.further[-1].reservation.local, "it is settled where it was decided"
+    counters.are_shares = False
     counters.refusing = CounterState(50, 160, 30.0)
     with pytest.raises(CallerError) as refused:
         await limits.extend(limited, record_of(), CHAT, OTHER_WORK)
-    assert refused.value.failure.status == 429 and len(limited.further) == 1
+    assert refused.value.failure.status == 429 and len(limited.further) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_further_call_that_nothing_limits() -> None:
+    """Requests are counted once. What another model took is no matter of the first one's limits all the same."""
+    counters = Settled()
+    limits = limiter(counters, GlobalLimits(rpm_limit=5))
+    limited = await limits.reserve(record_of(**NO_TOKENS, cost_nanodollars=0), CHAT, WORK)
+    assert limited is not None
+    assert await limits.extend(limited, record_of(), CHAT, WORK) is limited and not list(limited.further)
+    assert await limits.extend(limited, record_of(), CHAT, OTHER_WORK) is limited
+    (further,) = limited.further
+    reservation = further.reservation
+    assert (further.model, reservation.counters, reservation.tokens, reservation.money) == (B, (), 0, 0)
+    limited.add(B, 5, 200)
+    replacing = await limits.extend(limited, record_of(), CHAT, OTHER_WORK, replaces=True)
+    assert replacing is not None and (replacing.model, replacing.reservation.counters) == (B, ())
+    assert replacing.further[-1].reservation is limited.reservation
+    limits.settle(limited, record_of(), False)
+    assert [(one.tokens, one.money) for one in counters.settlements] == [(10, 500)]
+    assert len(counters.reservations) == 1
+
+
+@pytest.mark.asyncio
+async def test_each_budget_of_a_model_shows_what_its_own_calls_took() -> None:
+    counters = Settled()
+    limits = limiter(counters, BUDGET)
+    metrics = Mock(spec=Metrics)
+    limits._metrics = metrics
+    key = key_of("k", model_max_budget={A: ModelBudget(10**12, "1d"), B: ModelBudget(10**12, "1d")})
+    fields: dict[str, Any] = {"principal": Principal("k", "k", False, Credential(), key)}
+    limited = await limits.reserve(record_of(**NO_TOKENS, cost_nanodollars=0, **fields), CHAT, WORK)
+    assert limited is not None
+    await limits.extend(limited, record_of(**NO_TOKENS, cost_nanodollars=0, **fields), CHAT, OTHER_WORK)
+    limited.add(B, 5, 200)
+    limits.settle(limited, record_of(**fields), False)
+    spent = {tuple(call.args[0][:3]): call.args[1] for call in metrics.count_budget.call_args_list}
+    assert spent == {("key", "k", A): 500, ("key", "k", B): 200, ("gateway", "", ""): 700}
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_let_in_where_the_limits_cannot_be_checked() -> None:
+    counters = Settled()
+    limits = limiter(counters, TOKENS)
+    limited = await limits.reserve(record_of(), CHAT, WORK)
+    counters.unavailable = True
+    for call in (limits.reserve(record_of(), CHAT, WORK), limits.extend(limited, record_of(), CHAT, WORK)):
+        with pytest.raises(CallerError) as refused:
+            await call
+        assert (refused.value.failure.status, refused.value.failure.code) == (503, "limits_unavailable")

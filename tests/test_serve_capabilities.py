@@ -107,7 +107,7 @@ class Cohere:
 
     def wait_for_readings(self, count: int) -> None:
         """The list is read beside a request, which does not wait for it."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while self.readings < count:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -152,7 +152,7 @@ def test_a_model_of_coheres_list_has_the_features_of_the_list_and_learns(cohere:
     )
     assert cohere.status("new-1") == 400, "nobody knows it yet"
     cohere.wait_for_readings(1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while cohere.status("new-1") != 200:
         assert time.monotonic() < deadline
     before = len(cohere.with_tool_choice)

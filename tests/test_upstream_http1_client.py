@@ -33,6 +33,7 @@ from support.scripted_upstream import (
     Write,
     json_answer,
 )
+from support.waiting import WAIT_SECONDS
 
 OK = json_answer(200, {"fine": True})
 LIMIT = 1_000
@@ -415,7 +416,7 @@ def test_each_call_has_its_own_time_for_the_head_on_one_connection(monkeypatch: 
 
 async def let_go(client: Http1Client, upstream: ScriptedUpstream) -> None:
     """Waits until no connection is left, on either side."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         while upstream.open_connections or client._all:
             await asyncio.sleep(0.005)
 

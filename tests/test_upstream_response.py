@@ -245,8 +245,9 @@ async def test_the_first_chunk_is_read_once_more_and_the_end_is_behind_it() -> N
 
 
 @pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("arrived", [False, True])
 @pytest.mark.asyncio
-async def test_a_body_is_read_as_often_as_wanted(first: bool) -> None:
+async def test_a_body_is_read_as_often_as_wanted(first: bool, arrived: bool) -> None:
     raw = Raw()
     raw.send(b"be")
     response = UpstreamResponse(raw, math.inf, 5)
@@ -254,6 +255,8 @@ async def test_a_body_is_read_as_often_as_wanted(first: bool) -> None:
         await response.read_first_chunk()
     asyncio.get_running_loop().call_soon(raw.send, b"hind")
     asyncio.get_running_loop().call_soon(raw.content.feed_eof)
+    if arrived:
+        await turns()
     assert [await response.read_body(), await response.read_body()] == [b"behind", b"behind"]
     assert not response.at_eof
     assert [await response.read_chunk(), await response.read_chunk()] == [b"behind", b""]
