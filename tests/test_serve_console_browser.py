@@ -555,7 +555,7 @@ def test_charts_and_tables_are_read_by_keyboard(chromium: Browser, gateway: Gate
         assert failures, faults
         for name, words in (
             ("Cost over time", rf"^{day}: .*agent \$0\.\S+, .*In all \$"),
-            ("Calls over time", rf"^{day}: .*Refused by policy {failures}, .*served \d+, In all \d+$"),
+            ("Calls over time", rf"^{day}: .*refused by policy {failures}, .*served \d+, In all \d+$"),
             ("Tokens over time", rf"^{day}: .*input [\d.,k]+, .*output "),
             ("Latency over time", rf"^{day}: p95 \S+ m?s, p50 "),
         ):

@@ -127,7 +127,7 @@ function Charts({ groups: sorted, drawn, series, rows, faults, by, period, overT
     return { name, colour, values };
   };
   const failed = faults
-    ? Object.entries(OWNERS).map(([owner, [name, , colour]]) => summed(name, colour, (row) => row.failures, faults.filter((row) => row.fault && partsOf(row.fault)[0] === owner))).filter((one) => one.values.some(Boolean))
+    ? Object.entries(OWNERS).map(([owner, [, , name, colour]]) => summed(name, colour, (row) => row.failures, faults.filter((row) => row.fault && partsOf(row.fault)[0] === owner))).filter((one) => one.values.some(Boolean))
     : [summed("failed", "var(--bad)", (row) => row.failures)];
   const callCounts = summed("", "", (row) => row.calls).values;
   const milliseconds = summed("", "", (row) => row.total_ms).values;

@@ -1,11 +1,11 @@
 /** Whose fault a failure was, in words and colours. */
 
-/** By the first word of a fault: how it is called, the tone of a chip, its colour in charts. @type {Record<string, [string, string, string]>} */
+/** By the first word of a fault: how it is called, the tone of a chip, its name and colour in charts. @type {Record<string, [string, string, string, string]>} */
 export const OWNERS = {
-  caller: ["Callers", "", "var(--series-5)"],
-  policy: ["Refused by policy", "warn", "var(--series-2)"],
-  provider: ["Cohere", "bad", "var(--bad)"],
-  gateway: ["This gateway", "bad", "var(--series-4)"],
+  caller: ["Callers", "", "callers' fault", "var(--series-6)"],
+  policy: ["Refused by policy", "warn", "refused by policy", "var(--series-5)"],
+  provider: ["Cohere", "bad", "Cohere's fault", "var(--bad)"],
+  gateway: ["This gateway", "bad", "this gateway's fault", "var(--series-4)"],
 };
 
 /** Of a fault such as `provider_timeout`: whose it is, and what it was. @param {string} fault @returns {[string, string]} */
