@@ -143,8 +143,10 @@ class ShellCallItem(Struct, forbid_unknown_fields=True):
 
 
 class ShellOutputItem(Struct, forbid_unknown_fields=True):
+    """output: of each command; some clients send a text."""
+
     call_id: str
-    output: list[Any]
+    output: list[Any] | str
     type: str | None = None
     id: str | None = None
     status: str | None = None

@@ -236,7 +236,7 @@ class InputReader:
         self._add_output(item.call_id, content, where)
 
     def _shell_output(self, item: openai.ShellOutputItem, where: str) -> None:
-        self._add_output(item.call_id, _json(item.output), where)
+        self._add_output(item.call_id, item.output if isinstance(item.output, str) else _json(item.output), where)
 
     def _local_shell_output(self, item: openai.LocalShellOutputItem, where: str) -> None:
         call_id = item.call_id or item.id or ""

@@ -28,6 +28,11 @@ _MAY_BE_MISSING: Mapping[str, str] = {
 }
 """Items that may lack a key, which means that it is empty."""
 
+_WITH_TEXT_OUTPUT = frozenset(
+    {"function_call_output", "custom_tool_call_output", "local_shell_call_output", "apply_patch_call_output"}
+)
+"""Items whose `output` is a text or parts. That of others, such as a shell's, is data by OpenAI's own definition."""
+
 _RESULT_PARTS = frozenset(
     "text input_text output_text image image_url input_image file input_file document resource".split()
 )
@@ -56,7 +61,7 @@ def input_item(value: Any, name: str, notes: Notes) -> Any:
     kind = value.get("type") or ("message" if value.get("role") else "")
     if isinstance(kind, str) and kind in _MAY_BE_MISSING:
         value = {_MAY_BE_MISSING[kind]: "", **value}
-    if "output" in value:
+    if "output" in value and kind in _WITH_TEXT_OUTPUT:
         output = _result(value["output"], f"{name}.output", "input[].output", notes)
         return {**value, "output": _in_responses(output)}
     if "content" in value and value.get("role"):
