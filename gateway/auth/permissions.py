@@ -155,9 +155,11 @@ def _levels(preset: str, named: tuple[tuple[str, str], ...]) -> Levels:
     base, own = PRESETS[preset], dict(named)
     by_method = {}
     for method in METHODS:
+        # What the record itself says goes before its preset, and in both a method before its group.
         levels = (own.get(method.name), own.get(method.group), base.get(method.name), base.get(method.group), "off")
         level = next(level for level in levels if level is not None)
         by_method[method.name] = LEVELS.index(level) if level in LEVELS else OFF
+    # An unknown path may be anything, also what a map of levels has taken away: only `all` without a map has it.
     return Levels(by_method, preset == "all" and not named)
 
 
@@ -178,6 +180,7 @@ def access_of(key: Rights, team: Rights | None, default: str, policy: Policy) ->
         patterns_of(key.models, with_aliases(policy, team, key)),
         patterns_of(team.models, with_aliases(policy, team)) if team is not None else (),
     )
+    # Of both the stricter one holds: a key cannot lessen what binds its team.
     minimums = [one.safety_mode for one in (key, team) if one is not None and one.safety_mode is not None]
     minimum: MinimumSafetyMode = max(minimums, key=safety_rank) if minimums else ""
     aliases = aliases_of(team, key)
@@ -216,6 +219,7 @@ def require_method(access: Access, method: Method) -> None:
     if access is UNLIMITED:
         return
     needed = READ if method.reads else FULL
+    # Nobody knows where the body of such a path has its safety mode, so a weakest one could not be held.
     if method is OTHER and access.safety_mode:
         sentence = f"This path is no method that the gateway knows, and {access.subject} has a weakest safety mode"
         raise CallerError(failure("method_not_permitted", sentence))
@@ -239,6 +243,7 @@ def _refusal(access: Access, method: Method, needed: int) -> str:
 
 def require_model(access: Access, method: Method, model: str) -> None:
     """Raises CallerError (403) unless a model may be used. model: Cohere's name, as it goes there; empty for none."""
+    # An unknown path may name its model where nobody looks, so a request there without a name is refused.
     if not access.models or (not model and not method.names_model and method is not OTHER):
         return
     if not model:
@@ -259,6 +264,7 @@ def _allowed(access: Access) -> str:
 
 
 def _matches(patterns: tuple[str, ...], model: str) -> bool:
+    # Before the cache, which keeps its arguments: callers choose these names.
     return len(model) <= MAX_MODEL_NAME and _matches_short(patterns, model)
 
 

@@ -154,6 +154,7 @@ class Socket:
                 async with asyncio.timeout(timeout):
                     return await self._receive()
             except TimeoutError:
+                # A socket whose answers are under way is not idle, however long its caller has had nothing to say.
                 if not self._queues and time.monotonic() - self._idle_since >= timeout:
                     return None
 
@@ -181,6 +182,7 @@ class Socket:
         services, parse = self._services, responses_websocket.parse_message
         encoded, is_large = text.encode(), len(text) > services.offload.min_bytes
         try:
+            # Before anything parses it: a few bytes of JSON can become many times as much memory.
             if is_large:
                 await refuse_large((encoded,), services.settings)
             whole = await replace_halves(encoded)
@@ -200,6 +202,7 @@ class Socket:
             return failure("body_too_large", f"The message is larger than {limit} bytes")
         if message.stream_id not in self._queues and len(self._queues) >= MAX_STREAMS:
             return TOO_MANY_STREAMS.at("stream_id")
+        # Together they may be as large as one body: a caller who does not read cannot fill the memory with messages.
         waiting = [len(one.message.body) for queue in self._queues.values() for one in queue.waiting]
         if len(waiting) >= MAX_WAITING or sum(waiting) + len(message.body) > limit:
             return TOO_MANY_WAITING
@@ -214,6 +217,7 @@ class Socket:
                 finally:
                     self._record.memory.release(queued.held)
         finally:
+            # A stream exists as long as its requests, so that the names which callers choose are not collected.
             del self._queues[stream_id]
             self._idle_since = time.monotonic()
 
@@ -248,6 +252,7 @@ class Socket:
             if request.error:
                 turn.fail()
             recorded = lifecycle.finish(request)
+        # The caller must not have the last byte before the row is stored, or a crash could lose what was delivered.
         if recorded is not None:
             await recorded
         for text in held or ():
@@ -306,6 +311,7 @@ class Socket:
         headers["x-request-id"] = request.request_id
         if request.trace_id:
             headers["x-cohere-trace-id"] = request.trace_id
+        # The error is part of a message here, and has no body of its own.
         del headers["content-type"]
         await self._send_text(responses_websocket.error_message(failed, message.stream_id, headers))
 

@@ -190,6 +190,7 @@ def _change_sentence(change: Change, before: Mapping[str, Any], after: Mapping[s
     record = after or before
     name = record.get(f"{change.kind}_alias") or record.get("alias") or change.object_id
     sentence = f"{change.author or 'Somebody'} {change.action} {change.kind.replace('_', ' ')} {name}"
+    # What every change touches would hide what somebody has changed.
     names = [one for one in {**before, **after} if one not in _UNINTERESTING and before.get(one) != after.get(one)]
     if change.action == "updated" and names:
         changes = [f"{one} {_short(before.get(one))} -> {_short(after.get(one))}" for one in names[:MAX_FIELDS]]
@@ -242,6 +243,7 @@ def _where(report: Report) -> dict[str, str]:
     if query.get("team"):
         where["team_id"] = names.team_id(query["team"])
     if report.own_key_id is not None:
+        # Refused rather than replaced: sums under another key's name would look like that key's.
         if where.get("key_id", report.own_key_id) != report.own_key_id:
             raise InvalidField("key", "This key sees its own usage only")
         where["key_id"] = report.own_key_id
@@ -273,9 +275,11 @@ async def usage_rows(
                 f"End users are counted by day and hour, not by {other[0].removesuffix('_id')}; see /audit?end_user="
             )
             raise InvalidField("by", message)
+    # One more than is shown tells whether there are more.
     sums = await reader.read(
         lambda connection: ledger_sums.usage(connection, columns, since, until, where, MAX_GROUPS + 1, latency)
     )
+    # The dearest of many hours would be a curve with holes, which nobody could tell from hours without calls.
     if len(sums) > MAX_GROUPS and not {"hour", "day"}.isdisjoint(by):
         raise InvalidField("since", f"This is more than {MAX_GROUPS} sums: ask for less time, or by fewer things")
     return sums

@@ -101,6 +101,7 @@ class OtlpTelemetry:
             {
                 "service.name": os.environ.get("OTEL_SERVICE_NAME") or SCOPE,
                 "service.version": __version__,
+                # Each worker exports for itself: under one id they would overwrite each other's counters.
                 "service.instance.id": str(uuid.uuid4()),
                 **({"cohere_gateway.upstream": upstream} if upstream else {}),
             }
@@ -135,6 +136,7 @@ class OtlpTelemetry:
             for name in ("traceparent", "tracestate")
             if (value := record.headers.get(name.encode())) is not None
         }
+        # Not the current context: a request is a trace of its own unless its caller says otherwise.
         parent = self._propagator.extract(carrier, Context()) if carrier else Context()
         span = OtlpSpan(self._tracer.start_span(record.method, parent, SpanKind.SERVER))
         record.span = span
@@ -160,6 +162,7 @@ class OtlpTelemetry:
             at = began + int(attempt.began * 1e9) if isinstance(attempt, TimedAttempt) else None
             span.add_event("cohere_gateway.attempt", _attempt_attributes(number, attempt), at)
         if record.fault is not None and record.fault.startswith(("provider_", "gateway_")):
+            # A caller's mistake is no error of a server's span: the conventions leave its status unset.
             span.set_status(StatusCode.ERROR, record.error or record.fault.value)
         span.end(began + int(now * 1e9))
 
@@ -193,6 +196,7 @@ class OtlpTelemetry:
             if isinstance(provider, MeterProvider):
                 provider.shutdown(STOP_MILLISECONDS)
             else:
+                # Its `shutdown` takes no time-out, so what is left is exported within one before.
                 provider.force_flush(STOP_MILLISECONDS)
                 provider.shutdown()
 

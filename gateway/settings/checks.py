@@ -103,6 +103,7 @@ def _check_body_key(ledger: LedgerSettings) -> None:
 def _check_networks(networks: list[str]) -> None:
     for network in networks:
         try:
+            # Bits behind the mask are let pass: 10.1.2.3/8 can mean one network only.
             if network != "unix":
                 ip_network(network, strict=False)
         except ValueError:
@@ -131,6 +132,7 @@ def _check_origin(origin: str) -> None:
     if "/" in host or "?" in host or "#" in host:
         bare = f"{scheme}://{re.split('[/?#]', host)[0]}"
         raise SettingError(f"cors_origins: '{origin}' must end after the host, as browsers send it: write '{bare}'")
+    # It is compared as text: a spelling that no browser sends would allow nobody, and nothing would say so.
     if origin != origin.lower() or _UNPRINTABLE.search(origin) or "@" in host:
         raise SettingError(f"cors_origins: '{origin}' is not an origin as browsers send it: write '{origin.lower()}'")
 
@@ -153,6 +155,7 @@ def _check_upstreams(settings: Settings) -> None:
         if not upstream.api_key:
             variable = upstream_key_variable(name)
             raise SettingError(f"{where}.api_key: it is missing; keys of others are not sent there. Or set {variable}")
+        # It would go to that upstream with every call, and whoever runs it could manage this gateway.
         if settings.master_key in upstream.api_key:
             raise SettingError(f"{where}.api_key: it is also the master key")
         if not upstream.models and not upstream.stored_resources:
@@ -187,6 +190,7 @@ def base_url(url: str, setting: str = "cohere_base_url", keys: str = "COHERE_API
 
     Raises SettingError. Its sentence shows the URL only where it can have no credentials in it.
     """
+    # First, as the sentences that follow show the URL, and a password in it would be in the log.
     if "@" in url:
         raise SettingError(f"{setting}: it must not contain credentials; the key belongs in {keys}")
     if _UNPRINTABLE.search(url):

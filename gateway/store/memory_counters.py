@@ -118,14 +118,18 @@ class MemoryCounters:
         oldest, admitted = slot - WINDOW, True
         rows = self._rows(counters, slot)
         for unit, limit, state, window in rows:
+            # Asked here and not in `advance`: mostly nothing is too old, and a call costs more than the comparison.
             if state.first < oldest:
                 state.advance(slot)
             amount = money if unit == "money" else 1 if unit != "tokens" else tokens if tokens <= limit else limit or 1
             spent, reserved = state.spent, state.reserved
+            # The present window is newer than this request's: it has just begun, or the clock was put back.
             if window != state.window:
                 spent = state.spent_since(window)
+            # An estimate is not what will be spent: while something is left and nothing else is under way, it may go.
             if spent + reserved + amount > limit and (reserved or spent >= limit):
                 admitted = False
+        # Only after all have been asked: where one refuses, nothing has to be taken back from the others.
         result = []
         for unit, limit, state, window in rows:
             if admitted:
@@ -172,6 +176,7 @@ class MemoryCounters:
         reservation, slot = settlement.reservation, math.floor(self._clock())
         tokens, money = reservation.tokens, reservation.money
         for unit, limit, state, window in self._rows(reservation.counters, slot):
+            # A request counts from its beginning, whatever becomes of it: of this nothing was reserved.
             if unit == "requests":
                 continue
             amount = (
@@ -182,6 +187,7 @@ class MemoryCounters:
             if unit == "money":
                 if state.window == window:
                     state.spent += settlement.money
+                # The window is over. What was spent in it still counts there, and nothing in the present one.
                 elif settlement.money:
                     state.add_earlier(window, settlement.money)
             elif unit == "tokens" and settlement.tokens:
@@ -208,6 +214,7 @@ class MemoryCounters:
         if type(counters) is tuple:  # others are made for one request
             if len(self._bound) >= MAX_BOUND:
                 self._bound.clear()
+            # The tuple is kept with its rows: else another one could get its id once it is gone.
             self._bound[id(counters)] = (counters, rows)
         return rows
 
@@ -230,5 +237,6 @@ class MemoryCounters:
         for state in self._rolling.values():
             state.advance(slot)
         self._rolling = {id: state for id, state in self._rolling.items() if state.slots or state.reserved}
+        # Twice, so that looking through all of them costs each request little, however many there are.
         self._most_idle = max(MAX_IDLE_COUNTERS, 2 * len(self._rolling))
         self._bound.clear()

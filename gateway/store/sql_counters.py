@@ -204,6 +204,7 @@ class SqlCounters:
                     if not result.done():
                         result.set_exception(error)
             else:
+                # Who gave up meanwhile has cancelled the result; what was reserved for it lapses with its lease.
                 for (_, result), value in zip(group, results, strict=True):
                     if not result.done():
                         result.set_result(value)
@@ -256,6 +257,7 @@ def _reserve(connection: Connection, counters: Sequence[Counter], tokens: int, m
     for counter, (spent, reserved) in zip(counters, sums, strict=True):
         if admitted:
             amount = counter.amount(tokens, money)
+            # A request counts from its beginning, whatever becomes of it, so nothing of it is settled later.
             at_once = counter.unit == "requests"
             kind, place_in_time = (ROLLING, slot) if at_once else (RESERVED, slot + LEASE)
             connection.exec_driver_sql(_ADD, (counter.id, kind, place_in_time, amount))
@@ -293,6 +295,7 @@ def add(connection: Connection, kind: int, amounts: Mapping[tuple[str, int], int
     greatest = func.greatest if connection.dialect.name == "postgresql" else func.max
     total = greatest(COUNTER_SLOTS.c.amount + statement.excluded.amount, 0)
     upsert = statement.on_conflict_do_update(index_elements=["counter", "kind", "slot"], set_={"amount": total})
+    # In one order everywhere: transactions that lock rows in different orders would wait for each other.
     for (id, slot), amount in sorted(amounts.items()):
         connection.execute(upsert, {"counter": id, "kind": kind, "slot": slot, "amount": amount})
 
@@ -329,6 +332,7 @@ def _beat(connection: Connection, process: str, slot: int | None, seconds: int) 
         slot = int(connection.execute(_CLOCK).scalar_one())
     delete_old(connection, slot, time.time())
     columns = COUNTER_SLOTS.c
+    # The slot is part of a row's key: the row of the beat before is replaced, not changed.
     own = (columns.kind == PROCESS) & (columns.counter == process)
     connection.execute(delete(COUNTER_SLOTS).where(own))
     add(connection, PROCESS, {(process, slot + seconds): 1})
@@ -379,6 +383,7 @@ def delete_old(connection: Connection, now: float, wall_clock: float) -> int:
     columns = COUNTER_SLOTS.c
     lasts = columns.kind.in_((MONEY, CLAIM, PROCESSES))
     old = or_(
+        # SQLite's clock begins anew with the machine, so that rows from before lie in its future.
         ~lasts & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
         lasts & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
     )

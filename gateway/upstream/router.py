@@ -174,6 +174,7 @@ class UpstreamRouter:
         """Returns the upstreams that serve a model, in the order in which they are asked. model: Cohere's name."""
         chosen = self._routes.get(model)
         if chosen is None:
+            # Callers choose the names of models: without a bound they could fill the memory with them.
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
             chosen = self._routes[model] = self._find_route(model)
@@ -182,6 +183,7 @@ class UpstreamRouter:
     def _find_route(self, model: str) -> Sequence[Upstream]:
         names = [name for name, settings in self._settings.items() if model and serves(settings, model)]
         named = [self._named[name] for name in names]
+        # A forgotten line should cost availability rather than confidentiality: a model may have to stay in its place.
         if not named or any(self._settings[name].fall_back_to_default for name in names):
             named.append(self._default)
         return named
@@ -202,6 +204,7 @@ class UpstreamRouter:
         further: list[bytes] = []
         for name, listed in zip(names, lists, strict=True):
             settings = self._settings[name]
+            # A model that several have is listed once: each list leaves out what stands in those before it.
             before = [*pages, *further]
             further.append(models.further_models(before, listed or (), settings.names, partial(serves, settings)))
             further.append(models.named_models([*pages, *further], filter(_is_name, settings.models)))
@@ -236,6 +239,7 @@ class UpstreamRouter:
             content = body if name == options.model else replace_model(body, name)
             return upstream.client.post(path, caller, content, streamed, options)
 
+        # No other upstream may see a caller's own Cohere key.
         route = [self._default] if caller.own_key else self.route(options.model)
         return RoutedCall(route, call, options, self._observer)
 
@@ -261,6 +265,8 @@ class UpstreamRouter:
             return upstream.client.forward(request_there, caller, path, repeatable, options)
 
         route = self._route_of_request(request, caller, path, options.model)
+        # Another upstream could get only the rest of a body that is read while it arrives, and a call that must not be
+        # repeated may have had its effect where it failed.
         if not repeatable or not isinstance(request.body, bytes | None):
             route = route[:1]
         return RoutedCall(route, call, options, self._observer)
@@ -268,6 +274,7 @@ class UpstreamRouter:
     def _route_of_request(self, request: ProxyRequest, caller: Principal, path: str, model: str) -> Sequence[Upstream]:
         if caller.own_key:
             return [self._default]
+        # An id does not say where it is from, so that all that is stored is at one upstream.
         if tuple(path.split("/")[1:3]) in STORED_PATHS:
             return [self._stored]
         return self.route(model) if request.body is not None else [self._default]
@@ -288,22 +295,26 @@ class RoutedCall:
     async def __aenter__(self) -> UpstreamResponse:
         """Asks one upstream after the other. Raises UpstreamError, that of the last one."""
         began, left = time.monotonic(), self._options.controls
+        # The last one is asked after the loop: whatever it answers is the caller's.
         for upstream in self._route[:-1]:
             failed: UpstreamError | None = None
             opened, response = None, None
             try:
                 opened, response = await self._ask(upstream, left, True)
             except UpstreamError as error:
+                # This process stops or has no descriptors left, so no upstream could do better.
                 if error.failure.code in FINAL_CODES:
                     raise
                 failed = error
             remaining = _left(self._options.controls, self._attempt_count, time.monotonic() - began)
+            # The attempts and the time that the caller has given are for all upstreams together.
             if failed is not None and remaining is None:
                 raise failed
             if opened is not None and response is not None:
                 if remaining is None or not is_elsewhere(response.status):
                     self._opened = opened
                     return response
+                # Its connection goes back before the next upstream is asked, which may take minutes.
                 await opened.__aexit__(None, None, None)
             assert remaining is not None
             left = remaining
