@@ -11,6 +11,7 @@ import gc
 import marshal
 import os
 import signal
+import sys
 import threading
 import zlib
 from collections.abc import Generator, Iterator
@@ -48,6 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
         settings.register_profile("the same every time", property_of())
         settings.load_profile("the same every time")
+    elif sys.platform == "linux" and not config.getoption("cov_source", None):
+        from support.forked_workers import Starter
+
+        config.pluginmanager.register(Starter())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import json
 import multiprocessing.util
@@ -27,6 +28,7 @@ import threading
 import time
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
@@ -47,6 +49,9 @@ GATEWAY_LIBRARIES = (
 
 _ORDERING = threading.Lock()
 """One order and its answer at a time: two threads would read each other's."""
+
+_shared: tuple[Path, int] | None = None
+"""Where the processes of several workers are found, and a pipe that closes when the last worker has ended."""
 
 CLIENT_LIBRARIES = ("openai", "openai.resources.chat", "openai.resources.responses", "openai.resources.embeddings")
 
@@ -123,26 +128,55 @@ def run(
     return subprocess.CompletedProcess(list(arguments), code, output.decode(), b"".join(errors).decode())
 
 
+def share(folder: Path) -> None:
+    """Let this process and those that are forked from it have one process that forks, for each set of libraries.
+
+    folder: an empty one that stays while they run. What it starts ends with the last of them.
+    """
+    global _shared
+    _shared = folder, os.pipe()[0]  # nobody writes into it: its other end stays open in each of them
+
+
 @cache
 def _forking_process(libraries: tuple[str, ...]) -> socket.socket:
+    if _shared is not None:
+        return _shared_process(libraries, *_shared)
     ours, theirs = socket.socketpair()
     with theirs:
-        subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), *libraries],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        ).returncode = 0  # it ends when its socket is closed, and nobody waits for it
+        _start_forking(libraries, theirs)
     return ours
+
+
+def _shared_process(libraries: tuple[str, ...], folder: Path, ending: int) -> socket.socket:
+    address = folder / f"libraries-{zlib.crc32(' '.join(libraries).encode()):08x}"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not address.exists():
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(address))
+                listener.listen()
+                _start_forking(libraries, listener, ending)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(address))
+    return connection
+
+
+def _start_forking(libraries: Sequence[str], control: socket.socket, ending: int | None = None) -> None:
+    descriptors = [control.fileno()] if ending is None else [control.fileno(), ending]
+    subprocess.Popen(
+        [sys.executable, __file__, ",".join(map(str, descriptors)), *libraries],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        start_new_session=True,
+    ).returncode = 0  # it ends when its socket, or the other end of `ending`, is closed, and nobody waits for it
 
 
 # --- in the process that forks ------------------------------------------------------------------------------
 
 
-def serve_forks(control: socket.socket, libraries: Sequence[str]) -> None:
-    """Start what is ordered, and pass on how it ended, until the test process is gone."""
+def import_libraries(libraries: Sequence[str]) -> None:
     gc.disable()
     sys.path.insert(0, str(ROOT))
     for name in libraries:
@@ -151,6 +185,25 @@ def serve_forks(control: socket.socket, libraries: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def serve_workers(listener: socket.socket, ending: int) -> None:
+    """Fork for every worker of the tests, which then has the fork as if it had started it, until all have ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    sources: list[Any] = [listener, ending]
+    while ending not in (ready := select.select(sources, [], [])[0]):
+        if listener in ready:
+            control, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                os.close(ending)
+                serve_forks(control)
+                return
+            control.close()
+
+
+def serve_forks(control: socket.socket) -> None:
+    """Start what is ordered, and pass on how it ended, until the test process is gone."""
     waking, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -279,5 +332,10 @@ def _close_all_but(descriptors: set[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve_forks(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    import_libraries(sys.argv[2:])
+    descriptor, *ending = map(int, sys.argv[1].split(","))
+    if ending:
+        serve_workers(socket.socket(fileno=descriptor), ending[0])
+    else:
+        serve_forks(socket.socket(fileno=descriptor))
     os._exit(0)  # nothing is left to do, and coverage would save once more after its data have been read
