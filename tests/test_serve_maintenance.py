@@ -26,9 +26,10 @@ from gateway.settings.schema import Timeouts
 from gateway.state import conversation_state, maintenance
 from gateway.store.store import Store
 from gateway.store.tables import RUNS
+from support import preloaded_process
 from support.app import A, Gateway, Response, answered, emulator, gateway_over, run_harness
 from support.databases import KINDS, throwaway
-from support.process import ROOT, Process, process
+from support.process import GATEWAY, ROOT, Process, process
 from support.scripted_upstream import Script, ScriptedUpstream, Signal
 from support.waiting import WAIT_SECONDS
 from test_serve_background import (
@@ -287,10 +288,14 @@ async def _count(database: str, id: str) -> int:
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))}
+    environment = {**clean, **environment}
+    if preloaded_process.AVAILABLE:
+        libraries = preloaded_process.GATEWAY_LIBRARIES
+        return preloaded_process.run([*GATEWAY, *words], environment, ROOT, WAIT_SECONDS, libraries)
     return subprocess.run(
-        [sys.executable, "-m", "gateway", *words],
+        [sys.executable, *GATEWAY, *words],
         cwd=ROOT,
-        env={**clean, **environment},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,

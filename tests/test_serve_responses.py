@@ -6,12 +6,8 @@ The upstream is the emulator; each gateway has a storage file of its own.
 from __future__ import annotations
 
 import json
-import os
 import re
-import select
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +16,9 @@ import openai
 import pydantic
 import pytest
 
+from support import process
 from support.app import REASONING, A, Gateway, Response, demonstration, emulator
-from support.waiting import WAIT_SECONDS
 
-ROOT = Path(__file__).resolve().parents[1]
 PATH = "/v1/responses"
 COUNTED = "1, 2, 3, 4, 5"
 TOOLS: list[Any] = [
@@ -333,48 +328,21 @@ def test_without_storage_only_what_needs_none_works(unwritable: Gateway, streame
 
 
 class Process:
-    """`cohere-gateway serve` over the emulator, to be killed without a word."""
+    """`cohere-gateway serve` over an upstream, to be killed without a word."""
 
     def __init__(self, upstream: str, file: Path) -> None:
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "CO", "PROMETHEUS"))
-        }
         settings = {
             "COHERE_API_KEY": "server-key-0002",
             "COHERE_BASE_URL": upstream,
             "GATEWAY_DATABASE_URL": f"sqlite:///{file}",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", "--port", "0"],
-            cwd=ROOT,
-            env={**clean, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.gateway = Gateway(self._announced(), upstream, log=None, key="anything")  # type: ignore[arg-type]
-
-    def _announced(self) -> str:
-        assert self._process.stdout is not None
-        text = b""
-        while not (match := re.search(rb"(http://127\.0\.0\.1:\d+)/v1", text)):
-            ready, _, _ = select.select([self._process.stdout], [], [], 20)
-            some = os.read(self._process.stdout.fileno(), 4096) if ready else b""
-            if not some:
-                self.kill()
-                raise AssertionError(f"not announced: {text!r}")
-            text += some
-        return match[1].decode()
+        self._server = process.Process(**settings)
+        self.gateway = Gateway(self._server.url, upstream, log=None, key="anything")  # type: ignore[arg-type]
 
     def kill(self) -> None:
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._process.wait(WAIT_SECONDS)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        if self._server.running:
+            self._server.signal(signal.SIGKILL, group=True)
+        self._server.close()
 
 
 @pytest.mark.parametrize("streamed", [False, True])

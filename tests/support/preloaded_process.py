@@ -109,10 +109,14 @@ def start(
 
 
 def run(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    timeout: float,
+    libraries: Sequence[str] = CLIENT_LIBRARIES,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a client's program to its end. TimeoutExpired when that does not come in time."""
-    process = start(arguments, environment, folder, CLIENT_LIBRARIES)
+    """Run a program to its end. TimeoutExpired when that does not come in time."""
+    process = start(arguments, environment, folder, libraries)
     errors: list[bytes] = []
     reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))
     reader.start()
