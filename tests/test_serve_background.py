@@ -636,7 +636,7 @@ def test_what_cannot_be_stored_is_left_to_be_ended(
     database: str, shaky: list[str], monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
     """Nobody is told of what is not stored; with its lease the response ends as one whose worker is gone."""
-    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1))
+    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=4))
     with run_harness(database_url=database, timeouts=Timeouts(shutdown=1)) as harness:
         go_on = Signal()
         harness.respond_with(halting(go_on) if streams else late(go_on))

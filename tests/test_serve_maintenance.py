@@ -201,7 +201,7 @@ def resumed_later(gateway: Gateway, id: str) -> tuple[threading.Thread, list[Res
 
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=1.0))
+    monkeypatch.setattr(conversation_state, "Store", partial(Store, lease=3.0))
     monkeypatch.setattr(background, "CHECK_SECONDS", 0.1)
 
 
@@ -213,7 +213,7 @@ def test_a_process_at_work_keeps_its_lease(database: str, short_lease: None) -> 
     ):
         harness.respond_with(late(go_on))
         id = begin(harness.gateway).body["id"]
-        time.sleep(2.5)  # more than twice its lease, and longer than the other one's look takes to come
+        time.sleep(7.0)  # more than twice its lease, and longer than the other one's look takes to come
         assert poll(harness.gateway, id, "in_progress")["status"] == "in_progress"
         go_on.set()
         assert poll(harness.gateway, id)["status"] == "completed"

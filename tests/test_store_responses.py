@@ -37,6 +37,10 @@ class Clock:
         return self.now
 
 
+LEASE = 1000.0
+"""Seconds by the database's own clock, which goes on while a busy machine works on a test."""
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -50,11 +54,11 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 
 @pytest_asyncio.fixture
 async def store(url: str, clock: Clock) -> AsyncIterator[Store]:
-    async with running(url, clock=clock, lease=10) as store:
+    async with running(url, clock=clock, lease=LEASE) as store:
         yield store
 
 
-async def pass_lease(store: Store, seconds: float = 11) -> None:
+async def pass_lease(store: Store, seconds: float = 1.1 * LEASE) -> None:
     """As if so much time had passed since the leases were written."""
     runs = update(RUNS).values(lease_until=RUNS.c.lease_until - seconds)
     rows = update(LEDGER_OUTBOX).values(due=LEDGER_OUTBOX.c.due - seconds)
@@ -486,11 +490,11 @@ async def test_interrupted_responses_fail(store: Store) -> None:
     await store.begin(live("resp_unread", body=b"no JSON"))
     await store.begin(live("resp_held"))
     assert await store.request_cancel(OWNER, "resp_unwanted")
-    await pass_lease(store, 9)
+    await pass_lease(store, 0.9 * LEASE)
     await store.renew(["resp_held"])
     await store.renew([])
     assert await store.fail_interrupted() == []
-    await pass_lease(store, 2)
+    await pass_lease(store, 0.2 * LEASE)
     assert sorted(await store.fail_interrupted()) == ["resp_lost", "resp_queued", "resp_unread", "resp_unwanted"]
     assert await store.fail_interrupted() == []
     assert sorted(interrupted, key=lambda run: run.id) == [
@@ -535,9 +539,9 @@ async def test_the_row_of_an_ended_response_is_kept_until_it_is_removed(store: S
     assert await store.take_due_ledger_rows() == {"resp_1": b"row 1", "resp_2": b"row 2"}
     assert await store.take_due_ledger_rows() == {}
     await store.remove_ledger_rows(["resp_1"])
-    await pass_lease(store, 9)  # who has taken it has not written it
+    await pass_lease(store, 0.9 * LEASE)  # who has taken it has not written it
     assert await store.take_due_ledger_rows() == {}
-    await pass_lease(store, 2)
+    await pass_lease(store, 0.2 * LEASE)
     assert await store.take_due_ledger_rows() == {"resp_2": b"row 2", "resp_3": b"row 3"}
 
 
