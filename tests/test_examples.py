@@ -26,7 +26,7 @@ BASE_URL = "http://127.0.0.1:8080/v1"
 ORIGIN = BASE_URL.removesuffix("/v1")
 """The address in the examples and documents. The tests put the real one in its place."""
 
-SECONDS = 60
+SECONDS = 120
 SNIPPET = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What each example must print, as patterns in their order.

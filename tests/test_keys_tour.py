@@ -21,7 +21,7 @@ from test_serve_management import MASTER, management
 TEXT = (ROOT / "docs/keys.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```console tour\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND, ORIGIN = ".venv/bin/cohere-gateway ", "http://127.0.0.1:8080"
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def steps() -> Iterator[tuple[str, str]]:

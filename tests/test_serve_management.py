@@ -692,7 +692,9 @@ update_bodies = st.dictionaries(st.sampled_from(sorted(VALUES)), st.integers(0, 
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(bodies=st.lists(update_bodies, min_size=1, max_size=4))
 def test_an_update_keeps_what_it_leaves_out(api: Management, bodies: list[dict[str, Any]]) -> None:
     new_key = api.new()
