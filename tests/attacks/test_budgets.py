@@ -25,7 +25,7 @@ from gateway.limits.stored_budgets import StoredBudgets
 from gateway.observability.alerts import Alerts
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import RequestRecord
-from gateway.settings.schema import CacheSettings, ModelPrice, Models, Settings
+from gateway.settings.schema import CacheSettings, LimitSettings, ModelPrice, Models, Settings
 from gateway.virtual_keys import VirtualKey
 from support.app import CHAT, R7B, REASONING, A, answered, opened, piece, start, streamed
 from support.keys import add, key_of, secret_of
@@ -229,6 +229,6 @@ def test_an_enormous_limit_is_none(kind: str, tmp_path: Path) -> None:
     keys = [key_of("k", max_budget=1e250, rpm_limit=2**62, tpm_limit=2**62)]
     with database(kind, tmp_path) as shared:
         add(shared.url, *keys)
-        with limited(database_url=shared.url, workers=2) as (scripted, caller):
+        with limited(database_url=shared.url, workers=2, limits=LimitSettings(timeout=20.0)) as (scripted, caller):
             assert caller("k").statuses(3, max_tokens=4000) == [200] * 3
             assert scripted.gateway.metrics()["gateway_limits_degraded"] == 0
