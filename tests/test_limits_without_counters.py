@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -169,6 +169,35 @@ async def test_what_a_budget_has_left_is_waited_for_longer_than_the_counters() -
     stored.may_answer.set()
     assert await request == 20
     await counters.stop()
+
+
+class Silent(Away):
+    """Shared counters that answer nobody, and take a moment to give a connection back. connections: in use."""
+
+    connections = at_the_end = 0
+
+    async def reserve(self, *_: Any) -> Any:
+        self.connections += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            self.connections -= 1
+
+    beat = reserve
+
+    async def stop(self) -> None:
+        self.at_the_end = self.connections
+
+
+@pytest.mark.asyncio
+async def test_the_end_waits_for_the_connections_of_calls_that_nobody_waits_for() -> None:
+    shared, stored = Silent(), Stored()
+    counters = SharedCounters(cast(Any, shared), cast(Any, stored), 0.001, False, lambda _: None, stores_all=True)
+    await counters.reserve([REQUESTS], 0, 0)
+    assert shared.connections
+    await counters.stop()
+    assert not shared.at_the_end
 
 
 @pytest.mark.asyncio

@@ -59,6 +59,9 @@ RENEW_SECONDS = LEASE // 3
 LOOP_TURNS = 6
 """Turns of the event loop in which an answer that has arrived in time may still be read."""
 
+END_SECONDS = 1.0
+"""How long the end waits for calls that were cancelled."""
+
 PATIENT_SECONDS = 5.0
 """For what nobody waits for."""
 
@@ -107,6 +110,8 @@ class SharedCounters:
         self._return_at: float | None = None
         self._settling: asyncio.Task[None] | None = None
         self._timer: asyncio.Task[None] | None = None
+        # Calls that nobody waits for any more. Each still has a connection.
+        self._abandoned: set[asyncio.Task[Any]] = set()
 
     @property
     def processes(self) -> int:
@@ -130,6 +135,7 @@ class SharedCounters:
             except BaseException as error:
                 # It is too late, or the caller has left: what it reserves is nobody's.
                 call.add_done_callback(partial(self._release, counters, tokens, money))
+                self._abandon(call)
                 if not isinstance(error, CountersUnavailable):
                     raise
                 if not isinstance(error, CountersIncomplete):
@@ -206,6 +212,7 @@ class SharedCounters:
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
+        await self._end_abandoned()
         if (settling := self._settling) is not None:  # which forgets itself when it is done
             await asyncio.wait({settling}, timeout=PATIENT_SECONDS)
             settling.cancel()
@@ -213,6 +220,7 @@ class SharedCounters:
             self._store(self._settlements, arrived=False)
         for settlement in self._deferred:
             self._store_alone(settlement)
+        await self._end_abandoned()
         with contextlib.suppress(Exception):
             await self._shared.stop()
         await self._stored.stop()
@@ -228,6 +236,20 @@ class SharedCounters:
             # It may fail where it is cancelled, and nobody is there to hear of it.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             task.cancel()
+            self._abandon(task)
+
+    def _abandon(self, call: "asyncio.Task[Any]") -> None:
+        """Remembers a call that nobody waits for any more, until it has ended."""
+        if not call.done():
+            self._abandoned.add(call)
+            call.add_done_callback(self._abandoned.discard)
+
+    async def _end_abandoned(self) -> None:
+        """Ends the calls that nobody waits for, so that their connections are given back and can be closed."""
+        if calls := {*self._abandoned}:
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls, timeout=END_SECONDS)
 
     async def _wait(self, task: "asyncio.Task[Result]", seconds: float) -> Result:
         await asyncio.wait({task}, timeout=seconds)
