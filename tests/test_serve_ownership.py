@@ -29,6 +29,7 @@ RECORDS = (
     key_of("second", team_id="t", shared="team"),
     key_of("elsewhere", team_id="u", shared="team"),
     key_of("teamless", shared="team"),
+    key_of("rotated"),
 )
 GROUPS = ({"alone"}, {"other"}, {"member"}, {"first", "second"}, {"elsewhere"}, {"teamless"})
 """Those who see the same."""
@@ -102,11 +103,11 @@ def test_cached_answers_are_not_shared_with_others(served: tuple[Harness, str]) 
 def test_a_rotation_keeps_everything(served: tuple[Harness, str]) -> None:
     harness, url = served
     harness.respond_with(answered())
-    response = ask(harness, secret_of("alone"), "POST", "/v1/responses", {"model": A, "input": "Hi"}).body["id"]
-    now, new = time.time(), "sk-a-new-secret-of-the-key-alone"
-    write(url, lambda c: keys.rotate(c, "alone", digest_of(new), "lone", BY, now, now + 3600))
-    for secret in (new, secret_of("alone")):
+    response = ask(harness, secret_of("rotated"), "POST", "/v1/responses", {"model": A, "input": "Hi"}).body["id"]
+    now, new = time.time(), "sk-a-new-secret-of-the-key-rotated"
+    write(url, lambda c: keys.rotate(c, "rotated", digest_of(new), "lone", BY, now, now + 3600))
+    for secret in (new, secret_of("rotated")):
         assert ask(harness, secret, "GET", f"/v1/responses/{response}").status == 200
-    write(url, lambda c: keys.update(c, VirtualKey, "alone", {"previous": ()}, BY, now))
-    awaited(lambda: ask(harness, secret_of("alone"), "GET", "/v1/responses/x").status == 401)
+    write(url, lambda c: keys.update(c, VirtualKey, "rotated", {"previous": ()}, BY, now))
+    awaited(lambda: ask(harness, secret_of("rotated"), "GET", "/v1/responses/x").status == 401)
     assert ask(harness, new, "GET", f"/v1/responses/{response}").status == 200
