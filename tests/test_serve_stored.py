@@ -408,6 +408,21 @@ def test_an_image_is_stored_for_models_that_see(gateway: Gateway) -> None:
     assert response["data"][0]["content"] == [{**image, "detail": "auto"}]
 
 
+def test_items_of_a_shell_have_what_the_request_left_out(gateway: Gateway) -> None:
+    output = {"stdout": "moss.txt", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}
+    items = [
+        {"type": "shell_call", "call_id": "s1", "action": {"commands": ["ls"]}},
+        {"type": "shell_call_output", "call_id": "s1", "output": [output], "max_output_length": 100},
+        {"type": "shell_call_output", "call_id": "s1", "output": [output]},
+    ]
+    conversation = gateway.ask("POST", "/v1/conversations", {"items": items}).body["id"]
+    listed = gateway.ask("GET", f"/v1/conversations/{conversation}/items?order=asc").body
+    check(listed, "ConversationItemList")
+    call, first, second = listed["data"]
+    assert call["action"] == {"commands": ["ls"], "timeout_ms": None, "max_output_length": None}
+    assert (first["output"], first["max_output_length"], second["max_output_length"]) == ([output], 100, None)
+
+
 def test_an_item_that_a_request_may_have_is_taken_and_noted(gateway: Gateway) -> None:
     """A type that nobody knows, and a call that was cut: a request may have them, so a conversation may."""
     cut = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"}

@@ -115,7 +115,9 @@ def _complete(item: dict[str, Any]) -> dict[str, Any]:
         return {**item, "summary": item.get("summary") or []}
     if kind not in WITH_STATUS:
         return item
-    item = {**item, "status": item.get("status") or "completed"}
+    item = {**_ITEM_DEFAULTS.get(kind, {}), **item, "status": item.get("status") or "completed"}
+    if kind == "shell_call" and isinstance(item.get("action"), dict):
+        item["action"] = {**_ACTION_DEFAULTS, **item["action"]}
     if kind == "message":
         content = item.get("content")
         if isinstance(content, str):
@@ -125,6 +127,13 @@ def _complete(item: dict[str, Any]) -> dict[str, Any]:
             item["content"] = [_complete_part(part) for part in content]
     return item
 
+
+_ITEM_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "shell_call": {"environment": None},
+    "shell_call_output": {"max_output_length": None},
+}
+
+_ACTION_DEFAULTS: Mapping[str, Any] = {"timeout_ms": None, "max_output_length": None}
 
 _PART_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "output_text": {"annotations": [], "logprobs": []},
