@@ -447,3 +447,31 @@ def test_a_usual_answer_goes_the_short_way() -> None:
     answer = decode_answer(json.dumps({"id": "m", "message": message, "finish_reason": "COMPLETE"}).encode())
     events = Turn().whole_text(answer)
     assert events is not None and short(events[1:3]) == ["open 0 text", "+0 Lisbon"]
+
+
+_TEXT = {"type": "text", "text": "Lisbon"}
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ({"content": None}, {}),
+        ({"content": []}, {}),
+        ({"content": [_TEXT, _TEXT]}, {}),
+        ({"content": [{**_TEXT, "text": ""}]}, {}),
+        ({"content": [{**_TEXT, "thinking": "Hm"}]}, {}),
+        ({"content": [{**_TEXT, "type": "thinking"}]}, {}),
+        ({"tool_plan": "a"}, {}),
+        ({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}, {}),
+        ({"citations": [{"start": 0, "end": 1, "text": "L", "sources": []}]}, {}),
+        ({}, {"logprobs": [{"text": "a", "logprobs": [-0.5]}]}),
+        ({}, {"error": "a"}),
+        *(({}, {"finish_reason": reason}) for reason in FAILED_REASONS),
+    ],
+)
+def test_an_answer_with_anything_else_goes_the_long_way(message: dict[str, Any], answer: dict[str, Any]) -> None:
+    """One by one: among the answers that the law above generates few have a text and nothing else but one of these."""
+    document = {"id": "m", "message": {"content": [_TEXT], **message}, "finish_reason": "COMPLETE", **answer}
+    turn = Turn()
+    assert turn.whole_text(decode_answer(json.dumps(document).encode())) is None
+    assert turn.state is State.IDLE
