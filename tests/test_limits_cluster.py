@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,13 @@ from gateway.store.counters import Counter, CountersUnavailable, Reservation, Se
 from gateway.store.redis_cache import RedisCache
 from gateway.store.redis_cluster import RedisCluster
 from gateway.store.redis_cluster_counters import RedisClusterCounters
+from gateway.store.redis_counters import PROCESSES
 from support.keys import key_of
 from support.redis_server import RedisProcess, redis_cluster
 from support.spent_budgets import NothingSpent
 from support.waiting import WAIT_SECONDS
 from test_limits_counters import Clock, compare_with_redis
-from test_limits_shared import until
+from test_limits_shared import gateways, until
 from test_serve_limits import limited
 
 Nodes = list[RedisProcess]
@@ -145,6 +147,47 @@ def test_a_node_that_is_gone_is_an_unavailable_cluster(tmp_path: Path) -> None:
             await shared.stop()
 
     asyncio.run(main())
+
+
+def test_a_node_that_dies_takes_no_budget_with_it(tmp_path: Path) -> None:
+    """What it counted is held to the share meanwhile, what has ended holds nothing, and the database has it after."""
+
+    async def main(nodes: Nodes) -> None:
+        async with gateways(nodes[0].url, tmp_path, timeout=2.0, kind=RedisClusterCounters) as (gateway,):
+            shared: Any = gateway.counters
+            cluster = shared._shared._cluster
+            budgets = [Counter(f"key:k{number}:budget:total", "money", 1_000) for number in range(30)]
+
+            async def spend(budget: Counter, money: int) -> Reservation | None:
+                if (reservation := await gateway.reserve(budget, money=money)) is not None:
+                    shared.settle(Settlement(reservation, 0, money))
+                    await gateway.settled()
+                return reservation
+
+            assert await spend(budgets[0], 600)
+            dying = next(node for node in nodes if node.port != cluster.address_of(PROCESSES)[1])
+            there = [one for one in budgets if cluster.address_of(shared._shared._key(one))[1] == dying.port]
+            lost, elsewhere = there[0], next(one for one in budgets[1:] if one not in there)
+            assert await spend(lost, 600) and await spend(elsewhere, 600)
+            dying.kill()
+            meanwhile = await spend(lost, 300)
+            assert meanwhile is not None and meanwhile.local
+            assert await spend(lost, 101) is not None, "the call before holds nothing any more"
+            assert await spend(lost, 1) is None
+            assert await spend(elsewhere, 400) is not None and await spend(elsewhere, 1) is None
+            dying.start()
+
+            async def knows() -> bool:
+                states = (await shared.reserve((lost,), 0, 1))[1].states
+                return bool(not shared._behind and states[0].spent == 1_001)
+
+            await until(knows)
+            assert await spend(lost, 1) is None and await spend(elsewhere, 1) is None
+
+    with redis_cluster() as nodes:
+        for node in nodes:
+            node.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        asyncio.run(main(nodes))
 
 
 def test_what_a_node_begins_too_late_does_nothing(nodes: Nodes) -> None:

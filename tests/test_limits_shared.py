@@ -61,11 +61,17 @@ class Gateway:
     """The counters of one process, and what they reported."""
 
     def __init__(
-        self, url: str, folder: Path, refuses: bool = False, timeout: float = TIMEOUT, workers: int = 1
+        self,
+        url: str,
+        folder: Path,
+        refuses: bool = False,
+        timeout: float = TIMEOUT,
+        workers: int = 1,
+        kind: type[RedisCounters] = RedisCounters,
     ) -> None:
         self.reasons: list[str] = []
         stored = StoredBudgets(Database(f"sqlite:///{folder}/budgets.db", 20.0, 2), lambda error: None, remembers=True)
-        redis = RedisCounters(url, stored)
+        redis = kind(url, stored)
         self.stored = stored
         self.counters = SharedCounters(
             redis, stored, timeout, refuses, self.reasons.append, stores_all=True, workers=workers

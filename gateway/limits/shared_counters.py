@@ -192,10 +192,10 @@ class SharedCounters:
             self._deferred.append(settlement)
             self._send_soon()
             return
-        self._shares.settle(settlement)
         if reservation.local:
-            self._store_alone(settlement)
+            self._settle_alone(settlement)
             return
+        self._shares.settle(settlement)
         self._live.pop(reservation, None)
         # A list and not a call for each: those that end together are one message to the counters.
         self._settlements.append(settlement)
@@ -335,6 +335,10 @@ class SharedCounters:
         except BaseException:
             self._unsettled += unsettled
             self._shares.take_back(reservations, past)
+            # What they reserved is free, though nobody can be told: one node of several may be away for long.
+            deferred, self._deferred = self._deferred, []
+            for settlement in deferred:
+                self._settle_alone(settlement)
             raise
         finally:
             self._adopting = set()
@@ -344,6 +348,11 @@ class SharedCounters:
         deferred, self._deferred = self._deferred, []
         for settlement in deferred:
             self.settle(settlement)
+
+    def _settle_alone(self, settlement: Settlement) -> None:
+        """Ends a reservation of which the shared counters do not know."""
+        self._shares.settle(settlement)
+        self._store_alone(settlement)
 
     def _store(self, group: Sequence[Settlement], arrived: bool) -> None:
         """Stores what was spent, once the shared counters have it, or once they could not be told.
@@ -383,6 +392,8 @@ class SharedCounters:
                 if self._reachable and loop.time() >= renew_at:
                     await self._renew(loop.time())
                     renew_at = loop.time() + RENEW_SECONDS / 2
+                if self._reachable:
+                    await self._in_order(self._shared.tell)
                 while self._reachable and await self._in_order(self._shared.confirm):
                     pass
                 if self._reachable and self._behind:
