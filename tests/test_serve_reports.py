@@ -393,6 +393,14 @@ def test_litellms_shapes(reported: Reported) -> None:
     assert activity["results"][0]["metrics"]["api_requests"] >= CALLS
     breakdown = activity["results"][0]["breakdown"]
     assert breakdown["api_keys"][reported.agent["token"]]["metadata"]["key_alias"] == "research-agent"
+    calls = reported.get(f"/global/activity?{dates}")
+    assert [day["date"] for day in calls["daily_data"]] == [time.strftime("%b %d", time.gmtime())]
+    assert calls["sum_api_requests"] == activity["metadata"]["total_api_requests"]
+    assert calls["sum_total_tokens"] == activity["metadata"]["total_tokens"] > 0
+    by_model = reported.get(f"/global/activity/model?{dates}")
+    counts = [row["sum_api_requests"] for row in by_model]
+    assert counts == sorted(counts, reverse=True) and len({row["model"] for row in by_model}) == len(by_model) > 1
+    assert sum(row["sum_total_tokens"] for row in by_model) == calls["sum_total_tokens"]
 
 
 @pytest.mark.parametrize("where", ["database", "url"])

@@ -91,6 +91,10 @@ REPORTS: tuple[ReportOperation, ...] = (
         (*DATES, "group_by", "api_key"),
         True,
     ),
+    ReportOperation("global_activity", "/global/activity", litellm.global_activity, (*DATES, "api_key"), True),
+    ReportOperation(
+        "global_activity_models", "/global/activity/model", litellm.global_activity_models, (*DATES, "api_key"), True
+    ),
     ReportOperation(
         "daily_activity", "/user/daily/activity", litellm.daily_activity, (*DATES, "model", "api_key", *PAGES)
     ),

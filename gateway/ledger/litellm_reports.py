@@ -27,6 +27,9 @@ MAX_ROWS = 10_000
 
 DATES = ("start_date", "end_date")
 
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""In any locale."""
+
 
 def _period(report: Report) -> tuple[int, int]:
     """Returns the period of `start_date` and `end_date`, of which the second is a whole day, in Unix seconds."""
@@ -309,6 +312,40 @@ async def _by_customer(report: Report) -> list[Row]:
             customer = {"customer": row["end_user"], "spend": _dollars(row["cost"])}
             days.setdefault(row["start"], []).append(customer)
     return [{"group-by-day": _date(start), "customers": days[start]} for start in sorted(days)]
+
+
+# --- calls and tokens by day ----------------------------------------------------------------------------------
+
+
+async def global_activity(report: Report) -> Row:
+    """Serves `/global/activity`: calls and tokens by day."""
+    return _daily_calls(await _sums(report, ("day",)))
+
+
+async def global_activity_models(report: Report) -> list[Row]:
+    """Serves `/global/activity/model`: the same by model, the one with most calls first."""
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for row in await _sums(report, ("model", "day")):
+        if row["model"]:
+            by_model.setdefault(row["model"], []).append(row)
+    rows = [{"model": model, **_daily_calls(sums)} for model, sums in by_model.items()]
+    return sorted(rows, key=operator.itemgetter("sum_api_requests"), reverse=True)
+
+
+def _daily_calls(sums: Iterable[Mapping[str, Any]]) -> Row:
+    days = [
+        {
+            "date": f"{MONTHS[int(_date(row['start'])[5:7]) - 1]} {_date(row['start'])[8:]}",
+            "api_requests": int(row["calls"]),
+            "total_tokens": int(row["input"]) + int(row["output"]),
+        }
+        for row in sorted(sums, key=operator.itemgetter("start"))
+    ]
+    return {
+        "daily_data": days,
+        "sum_api_requests": sum(day["api_requests"] for day in days),
+        "sum_total_tokens": sum(day["total_tokens"] for day in days),
+    }
 
 
 # --- /user/daily/activity -------------------------------------------------------------------------------------

@@ -319,6 +319,7 @@ QUESTIONS: tuple[tuple[str, Any, Mapping[str, str]], ...] = (
     ("/global/spend/keys", litellm_reports.global_spend_keys, {}),
     ("/global/spend/teams", litellm_reports.global_spend_teams, {}),
     ("/global/spend/report", litellm_reports.global_spend_report, {}),
+    ("/global/activity/model", litellm_reports.global_activity_models, {}),
     ("/user/daily/activity", litellm_reports.daily_activity, {}),
     ("/spend/logs/v2", litellm_reports.spend_logs_page, {"page": "20", "page_size": "50"}),
 )
