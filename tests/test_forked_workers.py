@@ -75,6 +75,16 @@ def test_workers_are_forks_of_the_process_that_collects(tmp_path):
     assert len(parents) >= 2 and len(set(parents)) == 1
 
 
+def test_a_long_path_of_the_folder_of_temporary_files_leaves_xdists_own_workers(tmp_path, monkeypatch):
+    """A path of a socket has at most 107 characters."""
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    result = run(tmp_path)
+    assert "3 failed, 8 passed, 1 skipped" in result.stdout
+    assert (tmp_path / "imported").read_text() != "once "
+
+
 def test_what_cannot_be_collected_ends_the_run(tmp_path):
     result = run(tmp_path, "absent.py")
     assert result.returncode == 4, result

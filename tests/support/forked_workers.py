@@ -8,7 +8,8 @@ The process that gives out the tests has `Starter` as a plugin. It starts the pr
 the place of each worker a small process (`pass_on`) that gives the worker its standard files and ends when it does.
 `Forks` is the plugin of the process that collects: it forks, and runs in the fork what xdist sends, which is this file.
 
-With coverage, and where Python is not forked safely, xdist's own workers are used.
+With coverage, where Python is not forked safely, and where paths of sockets would be too long, xdist's own workers are
+used.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
+
+
+MAX_FOLDER = 80
+"""Characters of the path of a folder for sockets, whose own paths may have 107."""
 
 
 class Starter:
@@ -41,6 +46,9 @@ class Starter:
         from xdist.plugin import _sys_path
 
         self._folder = tempfile.TemporaryDirectory()
+        if len(self._folder.name) > MAX_FOLDER:
+            self._folder.cleanup()
+            return
         address = str(Path(self._folder.name, "workers"))
         program = f"import sys; sys.path[:] = {_sys_path!r}; from support.forked_workers import collect; collect()"
         arguments = [str(argument) for argument in config.invocation_params.args]
@@ -56,7 +64,7 @@ class Starter:
             spec.python = shlex.join([sys.executable, "-I", "-S", __file__, address])
 
     def pytest_xdist_getremotemodule(self) -> Any:
-        return sys.modules[__name__]
+        return sys.modules[__name__] if self._collector is not None else None
 
     def pytest_unconfigure(self) -> None:
         if self._collector is not None:
