@@ -123,6 +123,18 @@ async def test_a_flood_of_unknown_keys_shares_its_looks(store: Store) -> None:
 
 
 @pytest.mark.asyncio
+async def test_calls_that_come_at_once_with_a_new_key_are_all_let_in(store: Store) -> None:
+    """As after a rotation, at a process that has not heard of it: one look serves all of them."""
+    counting = Counting(store)
+    directory = KeyDirectory(counting.open, print)
+    await directory._try_to_load()
+    before = counting.reads
+    await insert(store, key_of("a"))
+    results = await asyncio.gather(*(directory.look_up(digest_of("a")) for _ in range(5)))
+    assert all(results) and counting.reads == before + 1 and not directory._looking
+
+
+@pytest.mark.asyncio
 async def test_changes_arrive_and_nothing_comes_back(store: Store) -> None:
     await insert(store, Team(team_id="t"))
     await insert(store, key_of("a", team_id="t"))

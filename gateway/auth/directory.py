@@ -94,6 +94,8 @@ class KeyDirectory:
         self._news = asyncio.Event()
         self._refused: OrderedDict[str, float] = OrderedDict()
         self._looks, self._looks_since = 0, 0.0
+        # Looks under way, by the digest that they are for.
+        self._looking: dict[str, asyncio.Task[None]] = {}
         self.degraded = ""
 
     def __len__(self) -> int:
@@ -188,9 +190,13 @@ class KeyDirectory:
         A digest is looked for once in LOOK_SECONDS, and MAX_LOOKS of them in a second; beyond that there is none.
         Raises CallerError (503) if nothing could be loaded since the start.
         """
-        if not self._may_look(digest):
-            return None
-        await self._try_to_load()
+        if (look := self._looking.get(digest)) is None:
+            if not self._may_look(digest):
+                return None
+            look = self._looking[digest] = asyncio.get_running_loop().create_task(self._try_to_load())
+            look.add_done_callback(lambda _: self._looking.pop(digest, None))
+        # Calls that come at once with a new key all wait for the look that finds it.
+        await asyncio.shield(look)
         if self.revision < 0:
             raise CallerError(UNAVAILABLE)
         return self.find(digest)
