@@ -226,6 +226,38 @@ def test_a_process_that_did_not_know_the_budget_may_begin_it(redis: RedisProcess
     asyncio.run(main())
 
 
+def test_what_redis_had_decided_before_it_was_flushed_and_says_after_is_decided_again(
+    redis: RedisProcess, tmp_path: Path, no_timers: None
+) -> None:
+    """Its answer was on the way when the process joined the budget, so what it had reserved was not joined with."""
+
+    async def main() -> None:
+        async with gateways(redis.url, tmp_path, timeout=20.0) as (gateway,):
+            assert await call(gateway)
+            counters: Any = gateway.counters
+            send, answered, may_be_read = counters._shared._call_reserve, asyncio.Event(), asyncio.Event()
+
+            async def late(*arguments: Any) -> Any:
+                reply = await send(*arguments)
+                answered.set()
+                await may_be_read.wait()
+                return reply
+
+            counters._shared._call_reserve = late
+            early = asyncio.create_task(gateway.reserve(BUDGET, money=LIMIT // 2))
+            await answered.wait()
+            counters._shared._call_reserve = send
+            redis.command("FLUSHALL")
+            assert await gateway.reserve(BUDGET, money=PRICE) is not None
+            may_be_read.set()
+            assert await early is not None
+            await gateway.settled()
+            assert b"%d" % (LIMIT // 2 + PRICE) in redis.command("HGET", PREFIX + BUDGET.id, "l")
+            assert await gateway.reserve(BUDGET, money=LIMIT // 2) is None and not counters.degraded
+
+    asyncio.run(main())
+
+
 def test_a_window_that_begins_meanwhile_is_waited_for_as_well(redis: RedisProcess, no_timers: None) -> None:
     """What a process knew of the hour before is enough to know that Redis has lost the budget."""
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-from gateway.store.counters import CONFIRM_SECONDS, Counter, CountersUnavailable, SpentBudgets
+from gateway.store.counters import CONFIRM_SECONDS, Counter, CountersIncomplete, CountersUnavailable, SpentBudgets
 from gateway.store.errors import StoreUnavailable
 
 JOINED, OTHER, MARKED = 0, 1, 2
@@ -111,9 +111,15 @@ class Generations:
         return UNKNOWN if budget in self._doubted else self._joined.get(budget, "" if is_any else UNKNOWN)
 
     def see(self, counter: Counter, generation: str, server: Server, at: float) -> None:
-        """Takes note of the generation in which a server has decided of a budget. at: of the monotonic clock."""
-        if self._joined.setdefault((counter.id, counter.window), generation) == generation:
+        """Takes note of the generation in which a server has decided of a budget. at: of the monotonic clock.
+
+        Raises CountersIncomplete where the server has lost that since, and this process has joined without it.
+        """
+        joined = self._joined.setdefault((counter.id, counter.window), generation)
+        if joined == generation:
             self._newest[counter.id] = generation
+        elif _life(joined) != _life(generation):
+            raise CountersIncomplete("Redis has lost what it had just decided")
         self._last_used[server] = (counter, at)
 
     # --- what the database has --------------------------------------------------------------------------------
@@ -284,3 +290,8 @@ class Generations:
             return []
         now = time.monotonic()
         return [counter for counter, at in self._last_used.values() if now - at >= CONFIRM_SECONDS]
+
+
+def _life(generation: str) -> str:
+    """Returns the first generation after Redis had nothing, with which the names of those that follow begin."""
+    return generation.partition("-")[0]
