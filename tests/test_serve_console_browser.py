@@ -10,8 +10,10 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,6 +29,7 @@ from gateway.settings.schema import LedgerSettings, Retries
 from gateway.store.database import Database
 from gateway.store.ledger import MICROSECONDS
 from support import browser as browsers
+from support import preloaded_process
 from support.app import MASTER_KEY, R7B, A, Gateway, answered, demonstration, run_harness
 from support.browser import console, exactly
 from support.ledger import write_rows
@@ -803,11 +806,14 @@ def output_of_node(code: str) -> str:
 
 
 def output_of_python(code: str) -> str:
-    """What a snippet prints. It is run here, where OpenAI's SDK is loaded already."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(code, {})
-    return printed.getvalue()
+    """What a snippet prints. It runs in a process of its own, as it does not close its client."""
+    if preloaded_process.AVAILABLE:
+        done = preloaded_process.run(["-c", code], os.environ, preloaded_process.ROOT, WAIT_SECONDS)
+    else:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 # --- who sees what ------------------------------------------------------------------------------------------
