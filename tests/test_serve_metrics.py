@@ -563,6 +563,16 @@ def test_what_is_counted_until_a_sample_is_what_prometheus_would_have_counted() 
         assert "gateway_requests_in_flight 1.0" in text
 
 
+def test_kinds_of_requests_that_count_in_one_series_count_in_one_number() -> None:
+    """What is passed on each second grows with the series, and not with all statuses and outcomes."""
+    own = Metrics(lambda model: True, ())
+    assert len({id(own.observations(own.duration.labels("chat"))) for _ in range(2)}) == 1
+    assert len({id(own.count(own.tokens.labels("chat", "m", "input").inc)) for _ in range(2)}) == 1
+    assert own.count(own.tokens.labels("chat", "m", "input").inc) is not own.count(
+        own.tokens.labels("chat", "m", "output").inc
+    )
+
+
 def test_a_worker_that_ends_passes_on_its_last_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collectors = []
 

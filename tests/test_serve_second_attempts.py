@@ -216,6 +216,15 @@ def test_documents_and_tools_give_way_to_the_schema_the_second_time(on: Harness,
     assert "asked Cohere again: structured_output_invalid" in response.headers["x-gateway-notes"]
 
 
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_what_was_replaced_in_the_body_is_noted_the_second_time_too(on: Harness, path: str, streamed: bool) -> None:
+    case = {**requests()["a schema beside documents"], "messages": [{**USER, "content": "Where is it? \ud83d"}]}
+    response = ask(on, path, case, (BAD, GOOD), streamed)
+    assert len(cohere_requests(on)) == 2
+    assert "half of a surrogate pair" in response.headers["x-gateway-notes"]
+
+
 @pytest.mark.parametrize("model", [A, R])
 def test_tools_that_the_history_calls_stay_the_second_time_where_they_must(on: Harness, model: str) -> None:
     """Some models refuse a history that calls a tool which is not defined: there the instruction is repeated."""

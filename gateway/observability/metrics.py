@@ -151,7 +151,7 @@ class Metrics:
         self.collectors: list[Counter | Gauge | Histogram] = []
         self._families: list[Family] = []
         self._probes: list[Callable[[], None]] = []
-        self._pending: list[Count | Observations] = []
+        self._pending: dict[Any, Any] = {}  # by what takes it: several kinds of requests count in one series
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             self._texts[name.removesuffix("_total")] = text
@@ -344,15 +344,13 @@ class Metrics:
         self._costs: dict[tuple[str, str], Count] = {}
 
     def count(self, pass_on: Callable[[float], None]) -> Count:
-        """Returns a number that is passed on with each `sample`, to a counter's or a gauge's series."""
-        count = Count(pass_on)
-        self._pending.append(count)
+        """Returns the number that is passed on with each `sample`, to a counter's or a gauge's series."""
+        count: Count = self._pending.setdefault(pass_on, Count(pass_on))
         return count
 
     def observations(self, histogram: Histogram) -> Observations:
         """Returns what collects observations for a histogram's series until the next `sample`."""
-        observations = Observations(histogram)
-        self._pending.append(observations)
+        observations: Observations = self._pending.setdefault(histogram, Observations(histogram))
         return observations
 
     def served(self, record: RequestRecord, now: float) -> None:
@@ -455,7 +453,7 @@ class Metrics:
         self._open_files.set(usage.open_files)
         self._max_files.set(usage.max_files)
         self._show_budgets()
-        for pending in self._pending:
+        for pending in self._pending.values():
             pending.flush()
         for probe in self._probes:
             probe()

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.errors import AnswerRefused
+from gateway.http.body import note_changes
 from gateway.pipeline import cached_response
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.fan_out import gather_or_first_error
@@ -66,6 +67,7 @@ class Responder:
             second = await self.services.offload.run(caller, size, translation.second_attempt)
         if second is None or not await admission.repeat(second.workload):
             raise AnswerRefused(failure)
+        note_changes(admission.record, second.notes)
         second.notes.inform("answer", f"asked Cohere again: {failure.code}")
         return second
 
