@@ -70,12 +70,14 @@ def get(connection: Connection, owner: str, id: str, now: float) -> Conversation
 def set_metadata(connection: Connection, owner: str, id: str, metadata: bytes, now: float) -> Conversation | None:
     """Replaces the metadata as a whole. Returns None as `get`."""
     conversation = _of_owner(owner, id, now)
+    # Locked: the size changes by what this replaces, and not by what somebody else puts in its place meanwhile.
     old = connection.scalar(select(CONVERSATIONS.c.metadata).where(conversation).with_for_update())
     if old is None:
         return None
     change = len(metadata) - len(old)
     size = CONVERSATIONS.c.size + change
     connection.execute(update(CONVERSATIONS).where(conversation).values(metadata=metadata, size=size))
+    # Before the bytes are counted, which is the last statement of every transaction (`usage.py`).
     changed = get(connection, owner, id, now)
     usage.add_bytes(connection, {owner: change})
     return changed
@@ -119,6 +121,7 @@ def insert_items(
         .where(_of_owner(owner, id, now))
         .values(
             next_position=CONVERSATIONS.c.next_position + len(items),
+            # Only ever later. Nothing is less than NULL, so what never expires stays so.
             expires_at=case((CONVERSATIONS.c.expires_at < expires_at, expires_at), else_=CONVERSATIONS.c.expires_at)
             if expires_at is not None
             else CONVERSATIONS.c.expires_at,
@@ -127,6 +130,7 @@ def insert_items(
     if updated.rowcount == 0:
         raise ConversationMissing(id)
     end = connection.execute(select(CONVERSATIONS.c.next_position).where(CONVERSATIONS.c.id == id)).scalar_one()
+    # Items that are skipped leave their positions empty, which no page minds.
     _insert(connection, id, end - len(items), items, skip_existing)
     size = _items_size(items)
     if skip_existing:
@@ -174,6 +178,7 @@ def page(connection: Connection, owner: str, id: str, after: str | None, limit: 
     Raises ConversationMissing, ItemMissing.
     """
     cursor = and_(CONVERSATION_ITEMS.c.conversation_id == CONVERSATIONS.c.id, CONVERSATION_ITEMS.c.id == after)
+    # An outer join, to tell with one statement whether the conversation or the item is missing.
     start = connection.execute(
         select(CONVERSATION_ITEMS.c.position)
         .select_from(CONVERSATIONS.outerjoin(CONVERSATION_ITEMS, cursor))

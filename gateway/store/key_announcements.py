@@ -72,6 +72,7 @@ class PostgresAnnouncements:
             on_change()  # what was announced while nobody listened
             await closed.wait()
         finally:
+            # Not `close`, which would wait for a server that may be gone.
             connection.terminate()
 
 

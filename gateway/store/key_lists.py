@@ -49,6 +49,8 @@ def key_conditions(wanted: KeyFilter, now: float) -> Conditions:
     if wanted.status == "revoked":
         conditions.append(KEYS.c.blocked)
     if wanted.status in ("active", "expired"):
+        # With `is_not(None)`, although NULL is not less than anything: the negation of NULL is NULL, and keys that
+        # never expire would not be active.
         ended = expires.is_not(None) & (expires <= now)
         conditions += [KEYS.c.blocked.is_(False), ended if wanted.status == "expired" else ~ended]
     if wanted.user_id:
@@ -74,6 +76,7 @@ def ordered(column: ColumnElement[Any], descending: bool) -> ColumnElement[objec
 
 def keys_of_team(team_id: str) -> Conditions:
     """Returns the conditions of a team's keys."""
+    # The time matters for a status alone.
     return key_conditions(KeyFilter(team_id=team_id), 0.0)
 
 

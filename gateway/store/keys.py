@@ -107,6 +107,7 @@ def insert(connection: Connection, records: Sequence[Stored], by: ChangedBy, now
     if not records:
         return []
     kind = _KINDS[type(records[0])]
+    # Before anything is looked at: no other writer can take a name between the look and the insert.
     last = _next_revision(connection, len(records))
     numbers = range(last - len(records) + 1, last + 1)
     times = {"created_at": now, "updated_at": now, "created_by": by.name, "updated_by": by.name}
@@ -151,6 +152,7 @@ def rotate(
     """
 
     def changes(key: VirtualKey) -> Mapping[str, Any]:
+        # Those whose time is over go at each rotation, so that the list does not grow.
         previous = tuple(one for one in key.previous if one.valid_until > now)
         if valid_until is not None:
             previous = (*previous, PreviousDigest(key.digest, valid_until))
@@ -247,6 +249,7 @@ def _row(kind: _Kind, record: Any) -> dict[str, Any]:
     alive = record.deleted_at is None
     row = {
         "id": getattr(record, kind.id),
+        # NULL is not held to be unique: the alias of a deleted key may be given to another.
         "alias": getattr(record, kind.alias) if alive else None,
         "blocked": record.blocked,
         "created_at": record.created_at,
@@ -339,6 +342,7 @@ def find(connection: Connection, kind: type[Stored], reference: str) -> Stored |
         id = connection.scalar(by_digest)
         if id is not None:
             return get(connection, kind, id)
+    # Two are asked for, because aliases of teams and end users are not unique: one that several have means none.
     bodies = connection.scalars(select(table.c.body).where(meant, table.c.deleted_at.is_(None)).limit(2)).all()
     return _decode(kind, bodies[0]) if len(bodies) == 1 else None
 
@@ -376,6 +380,7 @@ def load_all(connection: Connection) -> Records:
 
 def changes_since(connection: Connection, revision: int) -> Records | None:
     """Returns all records with a higher revision, deleted ones included; None if nothing has changed."""
+    # Each process asks every second: nearly always this one row is all that is read.
     if current_revision(connection) == revision:
         return None
     return _load(connection, lambda table: table.c.revision > revision, revision)

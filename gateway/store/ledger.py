@@ -134,6 +134,7 @@ def _present(connection: Connection, rows: Sequence[StoredRow]) -> Collection[tu
     ids = [row.id for row in rows]
     present: set[tuple[int, str]] = set()
     for offset in range(0, len(ids), 500):
+        # The times let PostgreSQL look at these days alone, and SQLite at a part of its primary key.
         within = and_(LEDGER.c.at.between(first, last), LEDGER.c.id.in_(ids[offset : offset + 500]))
         present.update((at, id) for at, id in connection.execute(select(LEDGER.c.at, LEDGER.c.id).where(within)))
     return present
@@ -141,6 +142,7 @@ def _present(connection: Connection, rows: Sequence[StoredRow]) -> Collection[tu
 
 def _is_present(connection: Connection, row: StoredRow) -> bool:
     """Returns whether the row of this call is there, whenever it ended."""
+    # With the request id, of which there is an index.
     same = _at_of(LEDGER, row.id), LEDGER.c.request_id == row.request_id
     return connection.scalar(select(LEDGER.c.at).where(*same).limit(1)) is not None
 
@@ -192,6 +194,7 @@ def _prepare_days(connection: Connection, table: Table, days: Collection[int]) -
     missing = set(names) - set(_partitions(connection, table, names))
     if not missing:
         return
+    # IF NOT EXISTS is not enough: of two that create the same table at once, one would fail.
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PARTITION_LOCK})")
     for name in sorted(missing):
         start = names[name] * DAY * MICROSECONDS
@@ -220,6 +223,7 @@ def _drop_oldest(connection: Connection, table: Table, before: int) -> bool:
     """Drops the oldest partition if all of its day is before that second. Returns whether it did."""
     day = _partition(table, before // DAY)
     old = [name for name in _partitions(connection, table) if name < day]
+    # One in a transaction: until it is committed, dropping a partition keeps everybody else from the whole table.
     if old:
         connection.exec_driver_sql(f"DROP TABLE {old[0]}")
     return bool(old)
@@ -280,6 +284,7 @@ def delete_old_bodies(connection: Connection, before: int) -> bool:
 
 def _delete_batch(connection: Connection, table: Table, before: int, count: int) -> bool:
     """Deletes so many of the oldest rows from SQLite. Returns whether there may be more."""
+    # By row ids: SQLite knows no LIMIT in a DELETE unless it was built for it.
     statement = f"DELETE FROM {table.name} WHERE rowid IN (SELECT rowid FROM {table.name} WHERE at < ? LIMIT ?)"  # noqa: S608
     return connection.exec_driver_sql(statement, (before * MICROSECONDS, count)).rowcount == count
 

@@ -141,6 +141,7 @@ def page(connection: Connection, wanted: Filter, before: Position | None, limit:
         return _page_of_id(connection, wanted, wanted.id, before)
     indexed = _indexed(wanted)
     if not list(_conditions(wanted, indexed)):
+        # One more than the page has: it says whether there is another page.
         rows = connection.execute(_newest(connection, wanted, before, limit + 1)).all()
         more = rows[limit - 1] if len(rows) > limit else None
         return Page([row.entry for row in rows[:limit]], Position(more.at, more.id) if more is not None else None)
@@ -233,6 +234,7 @@ def _scan(connection: Connection, wanted: Filter, before: Position | None, limit
     if len(matches) > limit:
         last = matches[limit - 1]
         return Page([row.entry for row in matches[:limit]], Position(last.at, last.id))
+    # Nothing more was found among these. The last of them is where the next look begins, if there were so many.
     end = connection.execute(newest.with_only_columns(LEDGER.c.at, LEDGER.c.id).limit(1).offset(count - 1)).first()
     return Page([row.entry for row in matches], Position(end.at, end.id) if end is not None else None)
 
@@ -243,6 +245,7 @@ def _page_of_id(connection: Connection, wanted: Filter, id: str, before: Positio
         return Page([], None)
     columns, began = LEDGER.c, began_of(id)
     within = columns.at.between(began, began + MAX_CALL_SECONDS * MICROSECONDS)
+    # The bound is on the rows that are looked at, so it stands in a query of its own. It reads the primary key alone.
     positions = select(columns.at, columns.id).where(within).order_by(columns.at).limit(POSITIONS_OF_ID).subquery()
     at = connection.scalar(select(positions.c.at).where(positions.c.id == id).limit(1))
     if at is None:
@@ -307,6 +310,7 @@ def newer(connection: Connection, wanted: Filter, after: Position) -> int:
     rest = list(_conditions(wanted, indexed))
     count = SCANNED_ROWS if rest else NEWER_ROWS
     base = _met_by_index(connection, wanted, base, count)
+    # The oldest of them first: what is counted lies directly behind the position.
     inner = select(LEDGER).where(*base).order_by(columns.at).limit(count).subquery()
     matching = select(inner.c.at).where(*_conditions(wanted, indexed, inner)).limit(NEWER_ROWS).subquery()
     return connection.scalar(select(func.count()).select_from(matching)) or 0

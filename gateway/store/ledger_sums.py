@@ -91,6 +91,7 @@ def add(connection: Connection, sums: Mapping[SumKey, Sums]) -> None:
     """Adds to the sums that there are."""
     # In order, so that no two transactions wait for each other.
     ordered = sorted(((astuple(key), key) for key in sums), key=itemgetter(0))
+    # A statement each, since one has more columns.
     for latency in (False, True):
         some = [_sums_row(values, sums[key], latency) for values, key in ordered if counts_latency(key) is latency]
         if some:
@@ -206,10 +207,12 @@ def usage(
     if start is not None:
         query = query.order_by(groups[-1])
     else:
+        # By the key in the end, so that a limit cuts the same groups off each time.
         query = query.order_by(func.sum(all_parts.c.cost).desc(), func.sum(all_parts.c.calls).desc(), *groups)
     if limit is not None:
         query = query.limit(limit)
     rows = connection.execute(query).mappings().all()
+    # Where there are no groups, SQL answers with one row of NULLs for no rows.
     return [dict(row) for row in rows if row["calls"]]
 
 
@@ -219,6 +222,7 @@ def _start(by: Sequence[str]) -> int | None:
 
 def _periods(since: int, until: int, hourly: bool) -> list[tuple[int, int, int]]:
     """Returns which sums cover a time: their length in seconds, the first start, and the start that is too late."""
+    # Up for the first and down for the last: only whole days have a sum of days within.
     first_day, last_day = -(-since // DAY) * DAY, until // DAY * DAY
     if hourly or first_day >= last_day:
         return [(HOUR, since, until)]

@@ -57,6 +57,7 @@ class MemoryCache:
         for key, value in entries:
             if key in self._entries:
                 self._drop(key)
+            # It would drive out all others and then itself.
             if _size(key, value) > self._max_bytes:
                 continue
             self._entries[key] = expires_at, value

@@ -44,12 +44,14 @@ class RedisCache:
     async def put(self, entries: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
         if time.monotonic() < self._paused_until:
             return
+        # Redis refuses an expiry of 0.
         milliseconds = max(1, int(seconds * 1000))
         commands = [("SET", PREFIX + key, value, "PX", milliseconds) for key, value in entries]
         try:
             if isinstance(self._redis, RedisCluster):
                 await self._redis.execute_all([PREFIX + key for key, _ in entries], commands)
                 return
+            # No MULTI: the entries have nothing to do with each other.
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)

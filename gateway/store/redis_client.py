@@ -24,8 +24,10 @@ def connect(url: str, timeout: float) -> Redis:
         timeout=timeout,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
+        # A PING before a command would be a round trip more.
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
     )
+    # Only now, because options in the URL win over arguments.
     pool.connection_kwargs["decode_responses"] = False
     return Redis.from_pool(pool)

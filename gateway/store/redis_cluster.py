@@ -30,6 +30,7 @@ class RedisCluster:
             raise ValueError("a Redis Cluster has no numbered databases")
         self._url, self._timeout = url, timeout
         self._first: Any = connect(url, timeout)
+        # The other nodes take the same name and password: CLUSTER SLOTS tells addresses alone.
         self._user = parts.netloc.rpartition("@")[0]
         self._nodes: dict[Address, Any] = {}
         # The first slot of each range, in order, and the node that has it.
@@ -76,6 +77,7 @@ class RedisCluster:
 
         try:
             await asyncio.gather(*(ask(address, own) for address, own in positions.items()))
+        # One key that has moved fails all. Only a cache asks in this way, for which that is a miss.
         except (RedisError, OSError, TimeoutError):
             self._stale = True
             raise
@@ -99,6 +101,7 @@ class RedisCluster:
             if not self._stale:
                 return
             error: Exception = RedisError("no node of the cluster answers")
+            # The node that the URL names comes last: it may have left the cluster long ago.
             for redis in (*self._nodes.values(), self._first):
                 try:
                     rows = await redis.execute_command("CLUSTER SLOTS")

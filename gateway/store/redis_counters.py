@@ -106,6 +106,7 @@ class RedisCounters:
         # What the clock of each server has more than ours, at most, once it was asked.
         self._ahead: dict[Server, float] = {}
         self._reserve, self._settle, self._beat = Script(RESERVE), Script(SETTLE), Script(BEAT)
+        # A process that is started again is another one: it knows nothing of what the one before had joined.
         self._join_script, self._process = Script(JOIN), secrets.token_hex(4)
         self._connect(url, timeout)
         self._live: Callable[[], Iterable[Reservation]] = tuple
@@ -146,9 +147,12 @@ class RedisCounters:
             raise CountersUnavailable("Redis came to it too late")
         if reply[0] == INCOMPLETE:
             raise CountersIncomplete("Redis has lost budgets, and not all processes have told it what they spent")
+        # Redis read its clock after `began`. So this is too much by a part of the round trip, and the least is the
+        # nearest.
         ahead = float(reply[2]) - began
         if ahead < self._ahead.get(server, math.inf):
             self._ahead[server] = ahead
+        # The script has compared: where the database has more than Redis, it answers MISSING.
         self._generations.compare(counters)
         states = []
         for counter, at in zip(counters, range(3, len(reply), 3), strict=True):
@@ -249,6 +253,8 @@ class RedisCounters:
             began = asyncio.get_running_loop().time()
             finished = await self._finish(rows)
             if not finished.foreign:
+                # Whoever has marked a budget may have read the database before this was there, and will need it from
+                # here.
                 if not finished.is_marked:
                     self._spent.confirm(budgets, began)
                 return
@@ -285,6 +291,8 @@ class RedisCounters:
         if not rows:
             return Finished(0, (), False)
         keys: list[str] = []
+        # After so long this process takes a settlement for lost and tells it in another way, so it must not be counted
+        # later.
         until = self._at_redis(self._key(rows[0].counter), time.monotonic() + self._timeout)
         values: list[Any] = [self._now(), LEASE, WINDOW, until]
         for row in rows:
@@ -315,6 +323,7 @@ class RedisCounters:
         """Says that a process is alive for so many seconds. Returns how many are."""
         began = time.monotonic()
         alive, whole, micro = map(int, await self._call(self._beat, [PROCESSES], [process, seconds]))
+        # Not the least, as elsewhere: this is how a clock is followed that was set.
         self._ahead[self._server_of(PROCESSES)] = whole + micro / 1_000_000 - began
         return alive
 

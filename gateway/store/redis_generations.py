@@ -149,6 +149,8 @@ class Generations:
             return
         if len(self._compared) > MAX_COMPARED:
             self._compared.clear()
+            # Of these the generation stays known. What this process has spent may be missing in the next one, which it
+            # then has to join; of the others the database has all, and any generation will do.
             unconfirmed = set(self._spent.unconfirmed()) & self._joined.keys()
             self._joined = {budget: self._joined[budget] for budget in unconfirmed}
             self._newest = {id: self._newest[id] for id, _ in unconfirmed}
@@ -256,10 +258,12 @@ class Generations:
         """Takes note of a budget that this process has joined."""
         budget = (counter.id, counter.window)
         self._joined[budget] = self._newest[counter.id] = generation
+        # A look has told Redis nothing.
         if entry.mode in ("join", "begin"):
             self._doubted.discard(budget)
             if self._before.pop(counter.id, None) is not None:
                 self._compared.add(budget)
+            # More may have been missed while the script was under way.
             _, missed = self._missed.pop(budget, (counter, 0))
             if missed > entry.missed:
                 self._missed[budget] = (counter, missed - entry.missed)
@@ -279,6 +283,7 @@ class Generations:
             for at in range(0, len(live), MAX_JOINED):
                 await self.join(live[at : at + MAX_JOINED])
             self._is_emptied = False
+        # A full batch means that there are more. Where all of it is marked, the next one would be the same again.
         return len(budgets) >= MAX_JOINED > len(marked)
 
     def _long_unused(self) -> list[Counter]:

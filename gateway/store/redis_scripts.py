@@ -17,6 +17,8 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+# Redis runs a script as a whole, and nothing else meanwhile: what it has read holds until it writes. Only tests give
+# the time as an argument. `write` keeps Lua from writing more than fourteen digits as 1e+15.
 _FUNCTIONS = """
 local function number(value) return tonumber(value or nil) or 0 end
 local function write(value) return string.format('%.0f', value) end
@@ -142,6 +144,8 @@ local function save(state, ttl)
 end
 """
 
+# ARGV: the time or nothing, LEASE, WINDOW, the mode, the second after which nobody waits; then for each key its unit,
+# limit, amount, window, what the database has of it, the seconds that it lives, and the wanted generation.
 RESERVE = (
     _FUNCTIONS
     + """
@@ -218,6 +222,9 @@ return reply
 """
 )
 
+# ARGV: the time or nothing, LEASE, WINDOW, the second after which nobody waits; then for each key its unit, what was
+# reserved until which second, what was spent, its window, the seconds that it lives, until when the reservation is
+# renewed, the seconds since it was spent, and the generation that this process has joined.
 SETTLE = (
     _FUNCTIONS
     + """
@@ -272,6 +279,9 @@ return {slot + lease_seconds, marked, unpack(foreign)}
 """
 )
 
+# ARGV: the time or nothing, LEASE, WINDOW, the process, how many there are, JOINING_SECONDS; then for each key the
+# mode, the window, the seconds that it lives, the generation, what the database had, what this process has beside that,
+# what it has under way, the generation that it has joined, and the last one that it knew.
 JOIN = (
     _FUNCTIONS
     + """
@@ -357,6 +367,8 @@ return replies
 """
 )
 
+# A set sorted by the second until which a process counts as alive. It is a second of Redis' clock, so gateways whose
+# clocks differ agree on the number. The set itself goes an hour after the last sign of life.
 BEAT = """
 local time = redis.call('TIME')
 local now = tonumber(time[1])
@@ -380,5 +392,6 @@ class Script:
     async def __call__(self, execute: Execute, keys: Sequence[str], values: Sequence[Any]) -> Any:
         try:
             return await execute("EVALSHA", self._digest, len(keys), *keys, *values)
+        # A script that Redis does not know has not run, so sending it again counts nothing twice.
         except NoScriptError:
             return await execute("EVAL", self._text, len(keys), *keys, *values)

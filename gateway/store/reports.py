@@ -24,6 +24,7 @@ def changes(connection: Connection, wanted: Filter, before: Position | None, lim
     if before is not None:
         # A moment more than is wanted, because times are floats: `position_of` decides.
         conditions.append(KEY_CHANGES.c.time <= (before.at + 1) / MICROSECONDS)
+    # Some more, because those of the same moment that are not before the position fall out again.
     candidates = keys.list_changes(connection, None, limit + 10, *conditions)
     return [one for one in candidates if before is None or _is_before(position_of(one), before)][:limit]
 

@@ -90,6 +90,7 @@ def _links() -> Select[Any]:
     newest = select(*columns, literal(1).label("depth")).where(RESPONSES.c.id == bindparam("newest"), visible)
     walk = newest.cte("walk", recursive=True)
     older = select(*columns, walk.c.depth + 1).join_from(walk, RESPONSES, RESPONSES.c.id == walk.c.previous_id)
+    # The depth also ends a circle, in which UNION ALL would go on for ever.
     walk = walk.union_all(older.where(visible, walk.c.depth <= bindparam("max_links")))
     return select(walk.c.id, walk.c.previous_id, walk.c.size).order_by(walk.c.depth)
 
@@ -104,6 +105,7 @@ def save(
     size = _size(response)
     row = {**msgspec.structs.asdict(response), "size": size}
     if connection.execute(insert_new(connection, RESPONSES), row).rowcount == 0:
+        # It may be live, and then ends with this. One that has ended stays as it is.
         return update_live(connection, response, conversation_items, 0, (), now)
     added = _add_to_conversation(connection, response, conversation_items, now)
     usage.add_bytes(connection, {response.owner: size + added})
@@ -154,6 +156,8 @@ def chain(
     if size > max_bytes:
         raise ChainTooLong(f"the responses that are continued have {size} bytes, more than {max_bytes}")
     ids = [link.id for link in reversed(links)]
+    # Without the owner, which the walk has asked for. On PostgreSQL one may have been deleted since the walk: each
+    # statement sees what is committed when it begins.
     rows = {
         row.id: StoredResponse(*row) for row in connection.execute(select(*_COLUMNS).where(RESPONSES.c.id.in_(ids)))
     }
@@ -195,6 +199,7 @@ def remove(
     """
     own = _of_owner(owner, id)
     run_of_own = RUNS.c.response_id.in_(select(RESPONSES.c.id).where(own))
+    # The run before the response: the order of all who end one.
     ledger_row: bytes | None = connection.scalar(select(RUNS.c.ledger_row).where(run_of_own).with_for_update())
     visible = own, not_expired(RESPONSES.c.expires_at, now)
     row = connection.execute(select(RESPONSES.c.size, RESPONSES.c.status).where(*visible).with_for_update()).first()
@@ -203,6 +208,7 @@ def remove(
     connection.execute(delete(RUNS).where(run_of_own))
     connection.execute(delete(RESPONSES).where(own))
     usage.add_bytes(connection, {owner: -row.size})
+    # A worker that lives sees that its response is gone, and puts a better row in the place of this one.
     run = InterruptedRun(id, "cancelled", row.status != "queued", ledger_row)
     if (call := row_of_interrupted(run)) is not None:
         ledger_outbox.put(connection, id, call, lease)

@@ -50,6 +50,7 @@ _ADD = (
     "ON CONFLICT (counter, kind, slot) DO UPDATE SET amount = max(amount + excluded.amount, 0)"
 )
 _SUM = "SELECT coalesce(sum(amount), 0) FROM counter_slots WHERE counter = ? AND kind = ? AND slot BETWEEN ? AND ?"
+# Kinds stand as digits here and in PostgreSQL's functions: 0 is ROLLING, 1 is RESERVED.
 _SLOTS = "SELECT slot, amount FROM counter_slots WHERE counter = ? AND kind = 0 AND slot BETWEEN ? AND ? ORDER BY slot"
 _RELEASE = "UPDATE counter_slots SET amount = max(amount - ?, 0) WHERE counter = ? AND kind = 1 AND slot = ?"
 _RESERVE_ALL = text("SELECT CAST(reserve_each_request(CAST(:items AS jsonb), :clock, :lease, :window) AS text)")
@@ -121,6 +122,8 @@ class SqlCounters:
         """Returns PostgreSQL's replies to these requests, which are decided one after the other."""
         clock = self._database_clock() if self._database_clock is not None else None
         values = {"items": _encode(requests).decode(), "clock": clock, "lease": LEASE, "window": WINDOW}
+        # As a read, though it writes: one statement is a transaction by itself, and BEGIN and COMMIT are a round trip
+        # each.
         return _decode_replies(await self._run(lambda c: c.scalar(_RESERVE_ALL, values), False))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -139,6 +142,7 @@ class SqlCounters:
             for reservation in reservations
             for row in _settlement_rows(Settlement(reservation, 0, 0))
         ]
+        # Before the rows are written: a settlement from now on releases the later lease.
         for reservation in reservations:
             reservation.lease += seconds
         await self._settle(rows)
@@ -150,6 +154,7 @@ class SqlCounters:
             return
         clock = self._database_clock() if self._database_clock is not None else None
         values = {"items": _encode(rows).decode(), "clock": clock}
+        # As a read, for the same reason as in `_reserve_each`.
         await self._run(lambda c: c.execute(_SETTLE_ALL, values), False)
 
     async def beat(self, process: str, seconds: int) -> int:
@@ -245,6 +250,7 @@ def _reserve(connection: Connection, counters: Sequence[Counter], tokens: int, m
     admitted = True
     sums = []
     for counter in counters:
+        # What was spent in windows that begin later counts as well: this clock, or the one that began them, is wrong.
         first, last, kind = (
             (counter.window, _LAST_SLOT, MONEY) if counter.unit == "money" else (slot - WINDOW, slot + WINDOW, ROLLING)
         )
@@ -292,6 +298,7 @@ def _settle(connection: Connection, rows: Sequence[Mapping[str, Any]], slot: int
 def add(connection: Connection, kind: int, amounts: Mapping[tuple[str, int], int]) -> None:
     """Adds amounts by a counter's id and slot; an amount does not fall below 0."""
     statement = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(COUNTER_SLOTS)
+    # SQLite calls the greater of two values `max`.
     greatest = func.greatest if connection.dialect.name == "postgresql" else func.max
     total = greatest(COUNTER_SLOTS.c.amount + statement.excluded.amount, 0)
     upsert = statement.on_conflict_do_update(index_elements=["counter", "kind", "slot"], set_={"amount": total})
@@ -330,6 +337,7 @@ def _beat(connection: Connection, process: str, slot: int | None, seconds: int) 
     """Renews a process's row, and deletes what counts no more. slot: None for the database's clock."""
     if slot is None:
         slot = int(connection.execute(_CLOCK).scalar_one())
+    # Here, because every process comes by every few seconds, whatever else it does.
     delete_old(connection, slot, time.time())
     columns = COUNTER_SLOTS.c
     # The slot is part of a row's key: the row of the beat before is replaced, not changed.
@@ -385,6 +393,7 @@ def delete_old(connection: Connection, now: float, wall_clock: float) -> int:
     old = or_(
         # SQLite's clock begins anew with the machine, so that rows from before lie in its future.
         ~lasts & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
+        # Slot 0 stays: it has the budgets that never begin anew, and the number of processes.
         lasts & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
     )
     return connection.execute(delete(COUNTER_SLOTS).where(old)).rowcount

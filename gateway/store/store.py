@@ -97,8 +97,10 @@ class Store:
             if self._probing is None:
                 self._probing = asyncio.get_running_loop().create_task(self._probe())
                 self._probing.add_done_callback(self._end_probing)
+            # Others wait for it as well, whatever becomes of this caller.
             await asyncio.shield(self._probing)
         owner_bytes = await self._read(lambda c: usage.owner_bytes(c, owner))
+        # The sum is as old as the probe, and one owner may have stored more since.
         return Usage(owner_bytes, max(owner_bytes, self._total_bytes))
 
     async def total_bytes(self) -> int:
@@ -107,6 +109,7 @@ class Store:
 
     async def _probe(self) -> None:
         id = f"{self._probe_prefix}{next(self._probe_numbers)}"
+        # Of before the write, so that a slow probe is not believed for longer.
         began = time.monotonic()
         total = await self._write(lambda c: usage.write_probe(c, id, self._probe_id))
         self._probe_id, self._total_bytes, self._probed_at = id, total, began
@@ -131,6 +134,7 @@ class Store:
         try:
             return await self._database.write(work)
         except StoreUnavailable:
+            # The next `check` looks at the disk itself and does not go by a probe of before.
             self._probed_at = -math.inf
             raise
 
@@ -244,6 +248,7 @@ class Store:
 
     async def inactive(self, ids: Collection[str]) -> set[str]:
         """Returns those of these ids that need no more work: finished, asked to stop, deleted, or interrupted."""
+        # What is left over, since of a response that was deleted there is no row to find.
         return set(ids) - await self._read(lambda c: responses.active(c, ids))
 
     async def fail_interrupted(self) -> list[str]:

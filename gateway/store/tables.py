@@ -356,11 +356,13 @@ class database_time(FunctionElement[float]):
 
 @compiles(database_time, "sqlite")
 def _sqlite_time(element: database_time, compiler: Any, **options: Any) -> str:
+    # 2440587.5 is the Julian day on which 1970 began.
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(database_time, "postgresql")
 def _postgresql_time(element: database_time, compiler: Any, **options: Any) -> str:
+    # Not `now()`, which is the time at which the transaction began.
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 

@@ -38,6 +38,7 @@ def add_bytes(connection: Connection, changes: Mapping[str, int]) -> None:
         if change:
             connection.execute(_upsert(connection.dialect.name), {"owner": owner, "bytes": change})
         if change < 0:
+            # An owner who stores nothing has no row: callers come and go.
             connection.execute(delete(STORAGE_USAGE).where(STORAGE_USAGE.c.owner == owner, STORAGE_USAGE.c.bytes <= 0))
 
 
