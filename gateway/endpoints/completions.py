@@ -34,6 +34,7 @@ class CompletionsEndpoint:
         request_body = await body.read_json(record, receive, services.settings)
         handler = RequestHandler(operation, self._method, services, record)
         translation = await handler.prepare(request_body)
+        # Nobody watches for the caller's leaving here: a response in the background is made whether they stay or not.
         if handler.in_background:
             begun = await self._background.begin(handler, translation)
             if begun.events is None:

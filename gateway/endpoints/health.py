@@ -17,6 +17,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.record import record_of
 from gateway.settings.schema import Settings
 
+# Ours, Kubernetes' own, and LiteLLM's (docs/migrating-from-litellm.md): probes that are configured already find them.
 LIVE_PATHS = ("/health/live", "/healthz", "/livez", "/health/liveliness", "/health/liveness")
 READY_PATHS = ("/health/ready", "/readyz", "/health/readiness")
 DRAIN_PATH = "/health/drain"
@@ -92,6 +93,7 @@ class Readiness:
             raise CallerError(failure("not_ready", "The gateway is starting or stopping"))
         if self._availability.drained:
             raise CallerError(failure("not_ready", "The gateway is drained: POST /health/drain was called"))
+        # One after the other: most are a look into memory, and `Cached` bounds how long the others take.
         results = {name: await _result(check) for name, check in self._checks.items()}
         if reason := self._refusal():
             raise CallerError(failure("not_ready", f"The gateway refuses calls: {reason}"))
@@ -119,6 +121,7 @@ class Drain:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
         record.operation, record.has_row = "health", False
+        # Known here and not at the other paths: this one is in CLOSED_PATHS (`gateway/http/middleware.py`).
         if record.principal.role != "master":
             raise CallerError(failure("role_missing", "Only the master key drains a gateway"))
         drained = scope["method"] == "POST"
@@ -136,6 +139,7 @@ class MetricsPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_of(scope).operation = "metrics"
+        # `credential_in` takes the token from any header in which a key may come.
         if not self._open and not constant_time_equals(credential_in(scope["headers"]), self._token):
             raise CallerError(failure("wrong_key", "/metrics requires the token in the setting metrics.token"))
         accept = record_of(scope).headers.get(b"accept", b"").decode("latin-1")

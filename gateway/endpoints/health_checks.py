@@ -19,6 +19,7 @@ class Cached:
 
     def __init__(self, look: Callable[[], Awaitable[str]]) -> None:
         self._look = look
+        # So long ago that the first who asks gets a look, even where the clock has only just begun at 0.
         self._result, self._at = "", -AGE_SECONDS
         self._task: asyncio.Task[str] | None = None
 
@@ -27,6 +28,7 @@ class Cached:
             return self._result
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._look_now())
+        # Shielded: one who stops waiting must not end the look for all others who wait for it.
         return await asyncio.shield(self._task)
 
     async def _look_now(self) -> str:

@@ -82,11 +82,13 @@ def show_models(services: Services, principal: Principal, reasons: Callable[[], 
     """
     settings, catalog = services.settings, services.catalog
     prices = Prices(settings.prices, settings.policy)
+    # Beside this request and not awaited: the page shows what is known, and more when it is loaded again.
     catalog.refresh(principal, READ_SECONDS)
     names = [*CAPABILITIES, *EMBEDDERS, *sorted(RERANKERS), *sorted(TRANSCRIBERS)]
     names += [name for name in prices.rows if name not in names]
     models = []
     for name in names:
+        # Without a list of models a key may use every one, so the names need no look.
         if principal.access.models and not may_use(principal.access, name):
             continue
         price = prices.rows.get(name)
@@ -191,9 +193,11 @@ FIELDS: Mapping[str, str] = {"global": "global_limits"}
 def _redact(path: str, value: Any) -> Any:
     """Returns a value without what is secret in it, at any depth."""
     if path.rpartition(".")[2] in SECRET_FIELDS:
+        # An empty one is shown as it is. That nothing is set is no secret, and often what an operator is looking for.
         return HIDDEN if value else value
     if isinstance(value, dict):
         return {name: _redact(str(name), inner) for name, inner in value.items()}
+    # Without a name: what is secret in an element has a name of its own, or is in a URL.
     if isinstance(value, list):
         return [_redact("", inner) for inner in value]
     if isinstance(value, str) and "://" in value:
@@ -206,6 +210,7 @@ def without_secrets(address: str) -> str:
     scheme, _, rest = address.partition("://")
     authority, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
     hidden = "...@" if "@" in authority else ""
+    # After the last `@`, as a password that nobody has encoded may contain one.
     return f"{scheme}://{hidden}{authority.rpartition('@')[2]}{slash}{path}"
 
 
@@ -228,6 +233,7 @@ class InspectionEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, operation = self._services, record_of(scope), self._operation
         record.operation, record.door, record.has_row = operation.name, "management", False
+        # An id means that the caller sees this one key alone; None, that they see everything.
         if operation.about_all and own_key_id_of(record.principal, services.settings) is not None:
             raise CallerError(ALL_ONLY)
         answer = operation.respond(services, record.principal, self._reasons)

@@ -58,6 +58,7 @@ class ManagementEndpoint:
             scope["path_params"],
             self._is_reserved,
         )
+        # Checked before the database is opened: what is refused for its form or its sender costs no transaction.
         work = operation.plan(request)
         store = await services.state.open()
         try:
@@ -67,6 +68,7 @@ class ManagementEndpoint:
             raise CallerError(UNAVAILABLE) from error
         if operation.writes:
             await self._refresh()
+        # Not in the transaction above, since the ledger may have a database of its own.
         await self._fill_in_spend(answer)
         record.set_notes(notes)
         await send_json(send, answers.encode(answer), notes)
@@ -95,12 +97,14 @@ class ManagementEndpoint:
                 amounts = await self._reader.read(lambda connection: spending.read(connection, wanted))
             except StoreUnavailable as error:
                 self._services.state.log_failure(error)
+                # The change has been made. An amount that is unknown is no reason to say that it was not.
                 amounts = None
             spending.fill_in(answer, amounts, now)
 
     def _is_reserved(self, secret: str) -> bool:
         settings = self._services.settings
         own = (settings.master_key, *settings.upstream_keys)
+        # A list and not a generator. To stop at the first that is equal would show by the time which one it was.
         return any([hmac.compare_digest(secret.encode(), one.encode()) for one in own])
 
 
@@ -109,6 +113,7 @@ def _actor(record: RequestRecord, address: str) -> Actor:
     key_id = principal.key.key_id if principal.key is not None else ""
     team_id = principal.team.team_id if principal.team is not None else ""
     name, added = principal.name, record.headers.get(CHANGED_BY, b"").decode("utf-8", "replace")[:LONGEST_CHANGED_BY]
+    # Line ends and the like would break up the audit where it is shown line by line.
     if added and added.isprintable():
         name = f"{name} for {added}"
     return Actor(name, principal.role, address, key_id, team_id)
@@ -122,6 +127,7 @@ def _is_form(record: RequestRecord) -> bool:
 def _query(query: bytes) -> Mapping[str, Any]:
     """Returns the parameters. Raises InvalidField for what is no text, and for one that comes twice."""
     try:
+        # What is not ASCII comes percent-encoded, and `parse_qsl` decodes that as UTF-8.
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
     except ValueError as error:
         raise InvalidField(None, "The query of the URL is not text in UTF-8") from error

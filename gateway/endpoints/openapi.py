@@ -36,6 +36,7 @@ from schemas.openai.transcription import Transcription
 from translators.core.field_table import SYNONYM_OBJECT, Field, FieldTable, Verdict
 from translators.core.notes import Notes
 
+# The second is `PATH` of `gateway/console/sign_in.py` once more: the console is on this layer and not to be imported.
 PATH, SESSION = "/openapi.json", "/console/session"
 
 ANSWERS: Mapping[str, tuple[Any, ...]] = {
@@ -103,6 +104,7 @@ def document() -> bytes:
         component.pop("additionalProperties", None)
     paths: dict[str, dict[str, Any]] = {}
     for path, verb, operation in _operations(schemas_by_type):
+        # Starlette's `{path:path}` is `{path}` here. OpenAPI has no converters.
         paths.setdefault(_PLACEHOLDER.sub(r"{\1}", path), {})[verb.lower()] = operation
     return msgspec.json.encode(
         {
@@ -148,6 +150,7 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
     for managed in OPERATIONS:
         for number, path in enumerate(managed.paths):
             operation = _management(managed, path, failed, schemas_by_type)
+            # OpenAPI wants an `operationId` once. Further paths of a row get numbers.
             yield path, managed.verb, operation | ({"operationId": f"{managed.name}_{number + 1}"} if number else {})
     yield from _reports(failed)
     yield (
@@ -166,9 +169,11 @@ def _operations(schemas_by_type: Mapping[int, Any]) -> Iterator[tuple[str, str, 
 
 def _open_operations(failed: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yields what needs no API key: the table OPEN, and signing in to the console; and draining, which needs one."""
+    # Written by hand, since `Drain` is no row of any table.
     for verb, name in (("POST", "drain"), ("DELETE", "end_draining")):
         yield DRAIN_PATH, verb, _operation(name, DRAIN_PATH, failed, [{"type": "object", "required": ["status"]}])
     for path, (content_type, schema) in OPEN.items():
+        # They have no names in any table, so one is made of the path.
         operation = _operation(re.sub(r"\W+", "_", path).strip("_") or "root", path, failed, [{}])
         operation["responses"]["200"]["content"] = {content_type: {"schema": schema}}
         yield path, "GET", {**operation, "security": []}
@@ -211,15 +216,18 @@ def _operation(
 
     answers: schemas of the whole response and of one event of a stream. request_body_schema: content type and schema.
     """
+    # The second content type stays away where there is one schema: such an operation is not streamed.
     content = {kind: {"schema": schema} for kind, schema in zip(_STREAMABLE, answers, strict=False)}
     operation: dict[str, Any] = {
         "operationId": name,
         "responses": {
             "200": {"description": "The answer", "content": content},
+            # One for all other statuses: every error has the same shape.
             "default": {"description": "An error", "content": {"application/json": {"schema": failed}}},
         },
     }
     if names := _PLACEHOLDER.findall(path):
+        # OpenAPI demands `required` of every parameter in a path.
         operation["parameters"] = [
             {"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in names
         ]
@@ -239,6 +247,8 @@ def _management(
     if row.table is not None:
         fields = {name: _management_field(field, schemas_by_type) for name, field in row.table.rows.items()}
         synonyms = {synonym: fields[name] for synonym, name in row.table.synonyms.items()}
+        # Closed, unlike a call's: a name that the management does not know is a 400
+        # (`gateway/management/field_table.py`).
         schema = {"type": "object", "properties": fields | synonyms, "additionalProperties": False}
         body = ("application/json", schema)
     operation = _operation(row.name, path, failed, [{}], body)
@@ -252,6 +262,7 @@ def _management(
 
 def _management_field(row: field_table.Field, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
     description = f"{row.verdict.value.capitalize()}: {row.why}"
+    # Nothing is decoded of such a field, so any value is taken and no type may be claimed.
     if row.verdict is not field_table.Verdict.HONOURED:
         return {"description": description}
     return {"anyOf": [schemas_by_type[id(row.type)], {"type": "null"}], "description": description}
@@ -268,6 +279,7 @@ def _fields(name: str, table: FieldTable, schemas_by_type: Mapping[int, Any]) ->
 
 def _field(row: Field, schemas_by_type: Mapping[int, Any]) -> dict[str, Any]:
     description = ": ".join(part for part in (row.verdict.value.capitalize(), row.why) if part)
+    # Here, too, nobody looks at the value.
     if row.verdict in (Verdict.IGNORE, Verdict.REFUSE):
         return {"description": description}
     return {"anyOf": [schemas_by_type[id(row.type)], {"type": "null"}], "description": description}

@@ -60,6 +60,7 @@ from translators.core.surrogates import may_have_halves, replace_halves
 from translators.operations import passthrough
 from translators.operations.models import compatible_list, find_model, next_page, only_models, with_further
 
+# The last two are newline-delimited JSON, as `/v1/chat` streams it (docs/cohere-api.md#version-1).
 STREAMS = (b"text/event-stream", b"application/stream+json", b"application/x-ndjson")
 
 LIST, COMPATIBLE_LIST, GET = "models.list", "compatibility.models", "models.get"
@@ -76,6 +77,7 @@ class PassthroughEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, record, verb = self._services, record_of(scope), scope["method"]
+        # For what is refused before its method is known: it has a name in log and metrics all the same.
         record.operation = cohere_methods.OTHER.operation
         address = address_of(scope)
         if verb not in cohere_methods.VERBS:
@@ -91,6 +93,7 @@ class PassthroughEndpoint:
         json_body: bytes | None = None
         access = record.principal.access
         counted = services.admission.depends_on_body(record)
+        # A named upstream is found by the model, so the body is read for it although no limit depends on it.
         model_decides = counted or services.upstream.routes_by_model
         with_form = needs_form(access, method, model_decides) and not has_no_body(record.headers)
         uploading = not has_no_body(record.headers) and method.takes != "json" and not with_form
@@ -109,6 +112,7 @@ class PassthroughEndpoint:
             record.model = record.requested_model = await model_in_form(record.headers, json_body)
         elif method.acts_on == "model":
             record.model = model_in_path(address.path)
+        # An upload's reader takes the messages itself, and tells the watcher when the caller has gone.
         async with DisconnectWatcher(receive, listening=not uploading) as watcher:
             upload = body.Pieces(receive, limit, timeouts, watcher) if uploading else None
             headers = list(request_headers(scope["headers"], record.headers, record.streamed, uploading))
@@ -141,6 +145,7 @@ class PassthroughEndpoint:
     ) -> None:
         """Sends Cohere's response, or raises UpstreamError. edits: it is a list of models of which others are sent."""
         record = admission.record
+        # Also of a refusal: every answer of Cohere's has an id (docs/cohere-api.md#requests), which the caller gets.
         admission.see(response)
         # See docs/decisions.md#callers-learn-the-truth-about-their-own-key-only.
         about_key = response.status in OWN_KEY_REFUSED and not record.principal.own_key
@@ -193,6 +198,7 @@ class PassthroughEndpoint:
         rewritten, notes = self._rewrite(readable, method, address, record)
         rewritten = restrict(record.principal.access, method, rewritten, record, notes)
         workload = passthrough.workload(record.model, rewritten or b"")
+        # Where nothing was changed the caller's own bytes are sent, halves of surrogate pairs included.
         return json_body if rewritten is readable else rewritten, notes, workload
 
     def _rewrite(
@@ -200,6 +206,7 @@ class PassthroughEndpoint:
     ) -> tuple[bytes | None, Notes]:
         """Returns the body with the models and spellings of Cohere's, and notes on what was changed in it."""
         notes = Notes()
+        # Compressed, so nothing in it can be read. Whoever may not send such a body is refused by `restrict`.
         if json_body is None or b"content-encoding" in record.headers:
             return json_body, notes
         policy = policy_for(self._services.policy, record.principal)
@@ -209,6 +216,7 @@ class PassthroughEndpoint:
             json_body, notes = rewrite(json_body, policy)
         record.model, record.streamed = passthrough.requested_model(json_body)
         record.requested_model = record.requested_model or record.model
+        # Below the alias the model was resolved above. Elsewhere this is the one change that is made for everybody.
         if record.model in SUCCESSORS and not address.alias:
             json_body, notes = passthrough.replace_removed_model(json_body, record.model, policy)
             record.model, _ = passthrough.requested_model(json_body)
@@ -231,6 +239,7 @@ class PassthroughEndpoint:
                 headers = [pair for pair in headers if pair[0] not in (b"content-length", b"content-encoding")]
                 encoding = b""
         record.streamed = kind.startswith(STREAMS)
+        # Other codings are not asked for (`request_headers`), and could not be read.
         counted = kind.startswith((b"application/json", *STREAMS)) and encoding in (b"", b"gzip")
         usage_tail = UsageTail(encoding == b"gzip") if counted else None
         billed, block = False, b""
@@ -254,6 +263,7 @@ class PassthroughEndpoint:
             if not billed:
                 broken = record.streamed and not watcher.is_over
                 self._bill(admission, response.status, usage_tail, b"" if broken else block, broken)
+        # Only of a whole answer: the end of a long list is no JSON. Whoever asks for the job itself sees its units.
         if admission.sees_jobs and response.status == 200 and usage_tail is not None and usage_tail.share == 1.0:
             await self._bill_jobs(admission, usage_tail.tail())
 
@@ -306,6 +316,7 @@ class PassthroughEndpoint:
         if admission.record.cohere_method == COMPATIBLE_LIST:
             page = compatible_list(page, await self._further_models(admission.record, notes), permitted)
         else:
+            # The last page alone, so that no model is listed twice.
             if self._services.upstream.routes_by_model and not next_page(page):
                 criteria = dict(parse_qsl(target.partition("?")[2]))
                 page = with_further(page, await self._further_models(admission.record, notes), criteria)
@@ -322,6 +333,7 @@ class PassthroughEndpoint:
         watcher: DisconnectWatcher,
     ) -> None:
         record.first_byte = time.monotonic()
+        # Before the head: what is left to do needs no Cohere, and a caller who leaves now has been served.
         watcher.over()
         length = (b"content-length", b"%d" % len(document))
         await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
@@ -333,6 +345,7 @@ class PassthroughEndpoint:
             return []
         try:
             listed = await self._services.catalog.list_models(record.principal)
+        # Cohere's own list, which has come, is sent all the same.
         except (UpstreamError, TranslationError):
             return []
         if listed.stale_note:
@@ -349,6 +362,7 @@ class PassthroughEndpoint:
         if error_body is None:
             await self._relay(response, admission, send, watcher, notes)
             return
+        # The body is a new one, and is not compressed any more.
         headers = [
             pair
             for pair in response_headers(response.headers)
@@ -369,6 +383,7 @@ class PassthroughEndpoint:
         record = admission.record
         if usage_tail is not None:
             usage_tail.feed(block)
+        # Only a success is charged for.
         if not (admission.billed and 200 <= status < 300):
             return True
         tail = usage_tail.tail() if usage_tail is not None else b""
@@ -376,7 +391,9 @@ class PassthroughEndpoint:
         # A stream may also end in good order and too early: without the event that ends an answer, and its reason.
         broken = broken or (record.streamed and not usage.finish_reason)
         if broken and usage_tail is not None and not usage.billed:
+            # As many pieces as the whole stream would have at the density of its end, which is all that is kept.
             pieces = round(passthrough.count_pieces(tail) / usage_tail.share)
+            # Without a single piece nothing is estimated. `Admission` sees by the attempts that the cost is unknown.
             if pieces:
                 admission.bill_estimate(record.model, pieces)
         else:

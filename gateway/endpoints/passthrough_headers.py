@@ -56,6 +56,7 @@ def request_headers(
         if name in NOT_SENT or name in connection_names or name.startswith(NOT_SENT_PREFIXES):
             continue
         yield name.decode("latin-1"), _decoded(value)
+    # A body in memory has its length from the client. An upload's is known from nowhere but here.
     if uploading and b"content-length" in headers:
         yield "content-length", headers[b"content-length"].decode("ascii")
     if b"accept-encoding" in headers:
@@ -69,6 +70,7 @@ def response_headers(raw_headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[b
     returned: list[tuple[bytes, bytes]] = []
     connection_names: frozenset[bytes] = frozenset()
     for name, value in raw_headers:
+        # In lower case: a server may write its headers in any, and ASGI wants them so.
         name = name.lower()
         if name in NOT_RETURNED:
             if name == b"connection":

@@ -28,6 +28,7 @@ SPELLINGS: Mapping[str, re.Pattern[str]] = {
 # Nothing in an ordinary path needs a second look; `/.` begins a dot segment.
 _ORDINARY = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*)+/?\Z")
 _VISIBLE = re.compile(rb"[\x21-\x7e]*\Z")
+# Each server on the way may decode a path once. What changes after so many times was written to get past one of them.
 _DECODINGS = 3
 
 
@@ -64,6 +65,7 @@ def _read(raw: bytes, query: bytes) -> Address:
 
 
 # Nearly all calls go to a handful of addresses.
+# Long ones are not cached: a thousand of 8 KiB would be 8 MB, and few of them come twice.
 _often = lru_cache(1024)(_read)
 _SHORT = 200
 
@@ -85,6 +87,7 @@ def _judge(path: str) -> None:
         segments = [segment.partition(b";")[0] for segment in decoded.split(b"/")]
         if b"." in segments or b".." in segments:
             raise _refused("dot segments")
+        # Not the first, before the leading slash, and not the last: a path may end in a slash.
         if b"" in segments[1:-1]:
             raise _refused("empty segments")
         again = unquote_to_bytes(decoded)

@@ -77,6 +77,7 @@ async def model_in_form(headers: Mapping[bytes, bytes], content: bytes) -> str:
     async for _ in form.contents():  # to the end: a second `model` behind the file is refused
         pass
     model = form.fields.get("model", "")
+    # A list is `model[]`, a file is in `strange`, and `Model` may be what Cohere reads.
     if not isinstance(model, str) or "model" in form.strange or passthrough.is_ambiguous(form.fields, FIELDS):
         raise CallerError(UNCLEAR_FORM)
     return model
@@ -104,6 +105,8 @@ def restrict(
             )
             raise CallerError(failure("method_not_permitted", sentence))
         return json_body
+    # CONTEXTUAL is what Cohere uses where nothing is asked for (`raise_safety_mode`). A method that cannot ask for
+    # less needs to be refused only where STRICT is the least.
     if minimum == "STRICT":
         sentence = f"{method.name} is not permitted: it has no safety mode, and {access.subject} may only use STRICT"
         raise CallerError(failure("method_not_permitted", sentence))

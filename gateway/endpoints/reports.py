@@ -47,6 +47,7 @@ NO_BODIES = failure(
     "no_bodies", "No bodies of this call are stored: `ledger.bodies` says of which calls they are, and how long"
 )
 
+# As `new_row_id` makes them (`gateway/observability/lifecycle.py`).
 _ROW_ID = re.compile(r"[0-9a-f]{24}")
 
 CSV_TYPE = (b"content-type", b"text/csv; charset=utf-8")
@@ -125,6 +126,7 @@ class ReportEndpoint:
             raise InvalidField("format", "'format' must be 'json' or 'csv'")
         accepts_csv = b"text/csv" in record.headers.get(b"accept", b"")
         if operation.tabular and (wanted == "csv" or (accepts_csv and wanted != "json")):
+            # In a thread, since to write hundreds of rows as text would hold up the event loop.
             await _send_csv(send, answer, await asyncio.to_thread(reports.as_csv, answer["data"]))
             return
         async with DisconnectWatcher(receive) as watcher:
@@ -158,6 +160,7 @@ class ExportEndpoint:
         own_key_id = own_key_id_of(record.principal, self._services.settings)
         report = _report(self._services, self._reader, _query(scope["query_string"]), own_key_id)
         form = exports.format_of(report.query)
+        # Nothing is awaited between this look and the count, so two cannot take the last place.
         if self._running >= MAX_EXPORTS:
             raise CallerError(TOO_MANY_EXPORTS, RETRY_EXPORT_AFTER)
         self._running += 1
@@ -183,6 +186,7 @@ class ExportEndpoint:
             await send({"type": "http.response.body", "body": first, "more_body": True})
             async for page in pages:
                 await send({"type": "http.response.body", "body": page, "more_body": True})
+        # Before the empty end: a caller who has all pages has the whole file.
         watcher.over()
         await send({"type": "http.response.body", "body": b""})
 
@@ -238,6 +242,7 @@ class BodiesEndpoint:
         principal = record.principal
         if principal.role not in ("admin", "master") and not _is_only_caller(principal, self._services.settings):
             raise CallerError(ADMINS_ONLY)
+        # An id of another form is in no database, so none is asked.
         if not _ROW_ID.fullmatch(id):
             raise CallerError(NO_BODIES)
         try:
@@ -256,6 +261,7 @@ class BodiesEndpoint:
 
 async def _send_csv(send: Send, answer: Mapping[str, Any], body: bytes) -> None:
     headers = [CSV_TYPE, (b"content-length", b"%d" % len(body))]
+    # A table has no place for it, and without it a program could not ask for the next page.
     if answer.get("next_cursor"):
         headers.append((b"x-next-cursor", answer["next_cursor"].encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -53,13 +53,16 @@ class SplitEndpoint:
         services.catalog.look_up(request.model, record.principal)
         # Vectors are always repeatable, so no temperature is asked for.
         record.cache, lookup = services.cache.lookup(request.notes, True, record.principal, record.headers)
+        # As it would be without the cache: the difference is what the cache has saved.
         workload = request.workload
         async with DisconnectWatcher(receive) as watcher:
             if lookup is not None:
+                # Each input by itself, so that it is found again among other neighbours.
                 alone = request.input_bodies()
                 source = Source.of(services.upstream, operation.upstream, request.model, record)
                 request = request.without_cached(await lookup.load_each(source.path, alone))
                 record.cache = MISS if request.bodies else CACHE_HIT
+            # After the look into the cache: only what is still to be called takes of limits and budgets.
             with await services.admission.admit(record, self._method, request.workload, request.notes) as admission:
                 # Some inputs came out of the cache: what they would have cost is shown as saved.
                 if request.workload != workload:
@@ -96,6 +99,7 @@ class SplitEndpoint:
     ) -> tuple[SplitRequest, list[bytes], TranslatedResponse]:
         path = self._operation.upstream
         bodies = await post_all(self._services.upstream, path, admission, request.bodies, request.weights)
+        # Vectors are long and quickly read (VECTOR_BYTES).
         caller, size = admission.record.principal, sum(map(len, bodies)) // VECTOR_BYTES
         return request, bodies, await self._services.offload.run(caller, size, request.translate_response, bodies)
 

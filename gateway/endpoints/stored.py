@@ -38,6 +38,7 @@ from translators.core.field_table import FieldTable, read, required
 from translators.core.notes import Notes
 from translators.operations.conversation_items import decode_item, decode_items, encode_items, parse_items
 
+# OpenAI's bound, as are those of a page.
 MAX_NEW_ITEMS = 20
 """Items that one request may add to a conversation."""
 
@@ -113,6 +114,7 @@ async def _retrieve(request: StoredRequest) -> bytes | Events:
     stored = await _stored(request)
     if request.query.get("stream", "").lower() not in ("true", "1"):
         return stored.body
+    # Only a response that is streamed stores events, so the first one tells which it is.
     if not stored.background or not await request.store.events(request.owner, request.id, -1, 1):
         refusal = failure(
             "bad_request", "Only a response that was created with 'background' and 'stream' can be streamed"
@@ -124,6 +126,7 @@ async def _retrieve(request: StoredRequest) -> bytes | Events:
 def _starting_after(query: QueryParams) -> int:
     """Returns the number of the last event that the caller has, -1 for none. Raises CallerError (400)."""
     number = query.get("starting_after", "")
+    # Eighteen digits fit into the 64 bits of the column.
     if number and not re.fullmatch(r"[0-9]{1,18}", number):
         refusal = failure("bad_request", "Invalid 'starting_after': it must be the sequence number of an event")
         raise CallerError(refusal.at("starting_after"))
@@ -146,6 +149,7 @@ async def _cancel(request: StoredRequest) -> bytes:
         raise CallerError(failure("bad_request", message))
     if stored.status in LIVE:
         await request.background.cancel(request.owner, request.id)
+        # Read again: what it was before the cancellation is not the answer to it.
         stored = await _stored(request)
     return stored.body
 
@@ -249,6 +253,7 @@ async def _retrieve_item(request: StoredRequest) -> bytes:
 
 async def _delete_item(request: StoredRequest) -> bytes:
     """Returns the conversation of the item."""
+    # Looked for first, so that the 404 of a conversation that is not there does not name the item.
     conversation = await _retrieve_conversation(request)
     if not await request.store.delete_item(request.owner, request.id, request.item):
         _no_item(request.item, request.id)
@@ -326,6 +331,7 @@ class StoredEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
+        # Starlette's `Route` accepts HEAD wherever it accepts GET.
         action = self._actions["GET" if method == "HEAD" else method]
         record = record_of(scope)
         record.operation = action.name
@@ -353,6 +359,7 @@ class StoredEndpoint:
             return {}
         document = await body.read_json(record, receive, self._services.settings)
         body.note_changes(record, notes)
+        # No row of this table asks for the operator's choices.
         reading = TABLE.read(document or b"{}", notes, Policy())
         for name in action.required:
             required(reading, name)

@@ -43,6 +43,7 @@ class TranslationEndpoint:
             record.principal, work_of(len(content), record.json_values), translate, content, context
         )
         body.note_changes(record, call.notes)
+        # A split request has no such field, as it takes no files.
         unparsed = bool(getattr(call, "unparsed_files", ()))
         answer: dict[str, Any] = {
             # Of files that Cohere would be asked to read first, nothing can be shown that would be sent.

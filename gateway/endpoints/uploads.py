@@ -57,7 +57,9 @@ class UploadEndpoint:
         record.operation, record.cohere_method = operation.name, self._method.name
         services.admission.permit(record, self._method)
         settings = services.settings
+        # Before anything is read: who declares too much need not send it.
         body.refuse_declared(record.headers, settings.audio_limit)
+        # Not listening yet: `Pieces` reads the body, and two readers would take each other's messages.
         async with DisconnectWatcher(receive, listening=False) as watcher, contextlib.AsyncExitStack() as stack:
             pieces = body.Pieces(receive, settings.audio_limit, settings.timeouts, watcher)
             form = Form(record.headers, pieces, operation.file)
@@ -66,6 +68,7 @@ class UploadEndpoint:
                 message = f"Missing required parameter: '{operation.file}'"
                 raise InvalidField(operation.file, message, "missing_required_parameter")
             contents = form.contents()
+            # One of them may still come behind the file, so the form is read to its end first.
             if not all(form.fields.get(name) for name in operation.required_texts):
                 contents = _read(stack.enter_context(await _spooled(contents)))
             early = set(form.fields)
@@ -76,6 +79,7 @@ class UploadEndpoint:
                 record, self._method, translation.workload, translation.notes
             ) as admission:
                 response = await self._post(translation, form, form.file, contents, admission)
+                # What stood behind the file has come by now. Cohere does not get it; it may still shape the answer.
                 if early != set(form.fields):
                     translation = self._translate(form, record, context, early)
                     admission.notes = translation.notes
@@ -87,6 +91,7 @@ class UploadEndpoint:
         early: the fields that came in time to be sent. What came behind the file counts for the response alone.
         """
         late = [name for name in form.fields if name not in early and name in self._before_the_file]
+        # An empty text is how a form leaves a field out.
         fields = {name: value for name, value in form.fields.items() if value and name not in late}
         request_body = msgspec.json.encode(fields)
         if record.deployment:
@@ -114,6 +119,7 @@ class UploadEndpoint:
         request = ProxyRequest("POST", path, headers, upload, upload.with_model)
         principal = admission.record.principal
         options = CallOptions.of(admission.record, translation.model)
+        # Not repeatable: the file goes by once.
         async with self._services.upstream.forward(
             request, principal, path, repeatable=False, options=options
         ) as response:
@@ -130,8 +136,10 @@ class UploadEndpoint:
         watcher: DisconnectWatcher,
     ) -> None:
         transcript = translation.translate_response(response)
+        # All that follows is one send.
         watcher.over()
         if transcript.documents:
+            # Cohere's own answer is always whole (docs/cohere-api.md#transcription): all events leave at once.
             record.streamed = True
             record.first_byte = time.monotonic()
             headers = [*STREAM_HEADERS, *note_headers(translation.notes)]
@@ -156,6 +164,7 @@ class Upload:
         contents: AsyncIterator[bytes],
     ) -> None:
         self._form, self._fields, self._file, self._part, self._contents = form, fields, file, part, contents
+        # By chance, so that nobody can put it into their file.
         self._boundary = secrets.token_hex(16)
         self._complete = False
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
@@ -179,6 +188,8 @@ class Upload:
         yield texts + self._head(self._part, file) + b"\r\n"
         async for piece in self._contents:
             yield piece
+        # Before the last piece: only the connection of a complete request is used again
+        # (`gateway/upstream/response.py`).
         self._complete = True
         yield f"\r\n--{self._boundary}--\r\n".encode()
 

@@ -9,8 +9,10 @@ from collections import deque
 TAIL_BYTES = 64 * 1024
 """Bytes that are kept, give or take a network read. Counts stand at the end of every answer of Cohere's."""
 
+# A few bytes of gzip can be gigabytes of zeros, and unpacking them takes the time of all callers.
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
 _DECOMPRESSED_AT_ONCE = 256 * 1024
+# zlib's way to ask for a gzip header, and no other.
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -44,12 +46,14 @@ class UsageTail:
         blocks.append(block)
         self._size += len(block)
         self._total += len(block)
+        # Whole blocks alone are dropped. To cut one would copy it.
         while self._size - len(blocks[0]) >= TAIL_BYTES:
             self._size -= len(blocks.popleft())
 
     def _decompress(self, decompressor: "zlib._Decompress", block: bytes) -> None:
         try:
             while block:
+                # Bounded for each step, since `decompress` would otherwise return all that a block becomes at once.
                 piece = decompressor.decompress(block, _DECOMPRESSED_AT_ONCE)
                 self._decompressed += len(piece)
                 if self._decompressed > MAX_DECOMPRESSED_BYTES:
@@ -57,4 +61,5 @@ class UsageTail:
                 self._append(piece)
                 block = decompressor.unconsumed_tail
         except zlib.error:
+            # As if it were too large: nothing is believed of an answer that cannot be unpacked.
             self._decompressed = MAX_DECOMPRESSED_BYTES + 1

@@ -163,6 +163,7 @@ class Socket:
 
         held: bytes that are counted for it, until it is answered or refused.
         """
+        # Parsed here and not in its turn, since the message itself says which stream it belongs to.
         message, replaced = await self._parse(text) if text is not None else (ClientMessage(failure=NOT_TEXT), False)
         refusal = self._refusal(message)
         if refusal is not None:
@@ -342,6 +343,7 @@ class WebSocketSink:
         await self._finish([answer])
 
     async def begin(self, call: Translation) -> None:
+        # A WebSocket has no head: its first message is where the response begins.
         self._record.first_byte, self._record.response_started = time.monotonic(), True
         self.notes = call.notes.header() if len(call.notes) else ""
 

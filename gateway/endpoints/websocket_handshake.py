@@ -77,15 +77,18 @@ class WebSocketHandshake:
         try:
             endpoint = await self._endpoint(scope, headers, request)
             shares = await self._shares(request)
+            # Nothing is awaited since `_shares` looked, so two sockets cannot take the last place.
             self._count += 1
             self._open.update(shares)
             try:
                 await receive()  # websocket.connect
+                # The socket itself is no call. The requests on it have rows of their own.
                 request.status, request.response_started, request.has_row = 101, True, False
                 await send({"type": "websocket.accept", "headers": self._headers(request)})
                 await endpoint(scope, receive, send)
             finally:
                 self._count -= 1
+                # In-place subtraction drops what has come to zero, so callers who left are forgotten.
                 self._open -= Counter(shares)
             request.outcome = request.outcome or "ok"
         except Exception as error:
@@ -98,6 +101,7 @@ class WebSocketHandshake:
 
     async def _endpoint(self, scope: Scope, headers: dict[bytes, bytes], request: RequestRecord) -> WebSocketEndpoint:
         """Returns the endpoint that serves this socket. Raises CallerError if it may not be opened."""
+        # Before everything else, since whatever refuses the socket would log its path.
         refuse_secret_in_url(self._authenticator, scope, request)
         validation.check(scope, headers)
         self._web_pages.check_websocket(headers)
@@ -124,6 +128,7 @@ class WebSocketHandshake:
         """
         accepted_keys, bound = self._accepted_keys, self._settings.max_websockets_per_caller
         share = accepted_keys.owners.share_of(request.principal)
+        # A key that fills the share by itself is over its own bound: to ask about it would make no room.
         if share == UNPROVEN and self._open[share] >= bound > self._open[request.principal.owner]:
             await accepted_keys.ensure(request.principal)
             share = accepted_keys.owners.share_of(request.principal)

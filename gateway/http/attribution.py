@@ -56,6 +56,7 @@ def attribute_body(record: RequestRecord, workload: Workload) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     record.tags = _tags((*_tag_list(metadata.get("tags")), *record.tags))
+    # The body's come first, and so are the last to be cut off by the bound.
     others = {key: value for key, value in record.metadata.items() if key not in metadata}
     record.metadata = _metadata({**metadata, **others})
 

@@ -49,6 +49,7 @@ async def read_json(record: RequestRecord, receive: Receive, settings: Settings)
     pieces = await _read_pieces(record, receive, settings.body_limit, settings.timeouts)
     record.json_values = await json_bounds.refuse_large(pieces, settings)
     body = _joined(pieces)
+    # Most bodies are short and have no escape of this kind. They pay for a search and for no coroutine.
     if len(body) > STEP_BYTES or surrogates.may_have_halves(body):
         whole = await replace_halves(body)
         record.replaced_halves, body = whole is not body, whole
@@ -247,6 +248,7 @@ class _Begun(Awaitable[T]):
         self._coroutine, self._waits_for = coroutine, waits_for
 
     def __await__(self) -> Generator[Any, Any, T]:
+        # What `yield from` does, for a coroutine whose first wait has been taken from it already.
         waits_for = self._waits_for
         while True:
             try:
@@ -266,6 +268,7 @@ def _begin(awaitable: Awaitable[T]) -> tuple[T | None, Awaitable[T] | None]:
 
     So a time limit is set only for what waits. Raises what the coroutine raises.
     """
+    # Only a coroutine can be begun by hand. A future is awaited like anything else.
     if not isinstance(awaitable, Coroutine):
         return None, awaitable
     try:

@@ -17,6 +17,7 @@ def body(failure: Failure, path: str) -> bytes:
 
     On native routes that is Cohere's, with our code beside it; elsewhere it is OpenAI's.
     """
+    # With a slash, so that `/litellm/cohere` itself counts.
     if f"{path}/".startswith(ALIAS_PREFIX):
         return encode_cohere_error(AliasErrorBody(failure.message, failure.type, failure.code))
     if f"{path}/".startswith(NATIVE_PREFIX):

@@ -27,6 +27,7 @@ async def refuse_large(body: Sequence[bytes], settings: Settings) -> int:
         escapes += piece.count(b"\\")
     if escapes > MAX_ESCAPES:
         raise _refusal(f"{MAX_ESCAPES} escaped characters")
+    # The rough count is never too low (`json_size.py`), so what passes it need not be counted exactly.
     if values <= min(max_keys, max_values):  # each key stands before a value
         return values
     counter, keys = ValueCounter(), 0

@@ -70,6 +70,7 @@ class GatewayMiddleware:
         websockets: ASGIApp,
     ) -> None:
         self._router, self._lifecycle, self._websockets = router, lifecycle, websockets
+        # Tests read it, to look at every route that is served.
         self.routes = router.routes
         self._endpoints = fixed_endpoints(router)
         served = [route.path for route in router.routes if isinstance(route, Route)]
@@ -322,10 +323,12 @@ def record_headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
         ]
         if upstream_name := record.attempts[-1].upstream:
             headers.append((b"x-gateway-upstream", upstream_name.encode()))
+    # A caller may write any name. One that a header cannot carry is left out.
     if record.model and record.model.isascii() and record.model.isprintable():
         headers.append((b"x-gateway-model", record.model.encode()[:LONGEST_NAME]))
     if record.principal.key is not None:
         headers.append(
+            # An alias may have any characters. Those that a header cannot carry are percent-encoded.
             (b"x-gateway-key", quote(record.principal.name[:LONGEST_NAME], safe=" !#$&'()*+,/:;=?@[]").encode())
         )
     if not record.streamed and (cost := record.cost_text):

@@ -83,11 +83,13 @@ class Form:
                 if not self._complete:
                     raise _bad("The form ends before its closing boundary")
                 return False
+            # What follows the closing boundary is an epilogue, which means nothing (RFC 2046 §5.1.1).
             if not self._complete:
                 try:
                     self._parser.write(piece)
                 except FormParserError as error:
                     raise _bad("The body is not a form in multipart/form-data") from error
+        # Kept, since the client that sends the form on may be who reads here, and would take it for Cohere's.
         except CallerError as error:
             self.failure = error
             raise
@@ -99,6 +101,7 @@ class Form:
         self._headers = {}
         self._text = bytearray()
 
+    # In pieces: a read may end inside a header.
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
 

@@ -88,6 +88,7 @@ class PathAliases:
     def rewrite(self, scope: Scope, record: RequestRecord) -> None:
         """Puts the path that is meant into the scope, and the model that an Azure path names into the record."""
         path: str = scope["path"]
+        # First, because these paths look as OpenAI's own do, and _PLAIN would leave them as they are.
         if "/cohere/" in path and (native := CLOUDFLARE_NATIVE.match(path)) and self._is_cloudflares(native):
             self._rewrite_native(scope)
             return
@@ -102,6 +103,7 @@ class PathAliases:
             if match is not None:
                 path = spelling.pattern.sub(spelling.served, path)
                 deployment = match.groupdict().get("deployment", deployment)
+        # No row led to a path of OpenAI's, so it is not for us to say what was meant.
         if not path.startswith("/v1/"):
             return
         scope["path"] = path

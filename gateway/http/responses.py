@@ -68,6 +68,7 @@ async def send_events(
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for documents in batches:
             record.first_byte = record.first_byte or time.monotonic()
+            # An empty batch says that nothing has come for a while (`event_replay.py`).
             body = sse.encode_named(documents) or sse.COMMENT
             await send({"type": "http.response.body", "body": body, "more_body": True})
         watcher.over()

@@ -42,6 +42,7 @@ class Decoder:
             self._after_cr = False
         if self._first and block:
             block = self._take_line() + block
+            # The mark itself may be cut in two by the first reads.
             if _BOM.startswith(block[:3]) and len(block) < 3:
                 self._hold(block)
                 return []
@@ -71,6 +72,7 @@ class Decoder:
                 data = piece.partition(b"\ndata: ")[2]
             elif not line_ends and piece[:6] == b"data: ":
                 data = piece[6:]
+            # The long way for anything else, and for an event that is too large, which is refused there.
             if data and len(data) < LARGEST_EVENT:
                 events.append(data)
             else:
@@ -110,8 +112,10 @@ class Decoder:
                     data.clear()
                     self._size = 0
                 continue
+            # As the standard allows it, and hardly anybody writes it: no space after the colon, or no colon.
             elif line[:5] == b"data:" or line == b"data":
                 data.append(line[5:])
+            # Not inside an event that has begun: there the standard takes it for a field that it does not know.
             elif line[:1] == b"{" and not data:
                 if len(line) > LARGEST_EVENT:
                     raise EventTooLarge

@@ -40,6 +40,7 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     ),
     "/v1/edits": Unsupported("Legacy edits are", "OpenAI has removed them", "Use POST /v1/chat/completions"),
     "/v1/engines": Unsupported("Legacy engines are", "OpenAI has removed them", "Use /v1/models"),
+    # POST is served at this path, so this is about reading alone; the next row is about one completion by its id.
     "/v1/chat/completions": Unsupported(
         "Stored chat completions are", "chat completions are not stored", _STORED, ("GET",)
     ),
@@ -108,6 +109,7 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
 
 _MANAGED = "Limits and budgets are those of keys, teams and end users: see /key/..., /team/... and /customer/..."
 
+# `/user/daily/activity` is served. A route goes before a row.
 LITELLM: Mapping[str, Unsupported] = {
     "user": Unsupported("Users of LiteLLM's are", "a key's 'user_id' is a label", _MANAGED),
     "budget": Unsupported("Budgets of their own are", "each belongs to a key, a team or an end user", _MANAGED),
@@ -144,6 +146,7 @@ def _rows_for(path: str) -> list[str]:
     """Returns the keys that a path may have, the longest first: no row is deeper than three words."""
     words = path.split("/")
     keys = []
+    # The word before the leading slash counts as well: `/v1/audio/speech` has four.
     for depth in (4, 3):
         key = "/".join(words[:depth])
         keys += [f"{key}/", key] if len(words) > depth else [key]

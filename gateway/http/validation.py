@@ -18,6 +18,7 @@ from translators.core.errors import Failure
 LARGEST_HEAD = 32 * 1024
 """Bytes of a request's line and headers. h11 keeps to it, too, where they come in pieces."""
 
+# RFC 9112 §3 recommends 8,000 bytes for a request's line at least.
 LONGEST_TARGET = 8 * 1024
 MOST_HEADERS = 100
 
@@ -66,6 +67,7 @@ def check(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         raise Malformed(BROKE[broken])
     _check_target(scope)
     _check_sizes(scope["headers"], headers)
+    # HTTP/2 counts as modern: it has an authority, which the server hands over as `host`.
     modern = scope["http_version"] != "1.0"
     if b"transfer-encoding" in headers:
         # RFC 9112 §6.1: a request that has both ought to be handled as an error; and HTTP/1.0 knows no coding.
@@ -84,10 +86,12 @@ def check(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
 
 def _check_target(scope: Scope) -> None:
     target: bytes = scope["raw_path"]
+    # Absolute targets, `*` and those of CONNECT (RFC 9112 §3.2) would be decided on by another text than a path.
     if not target.startswith(b"/") or scope.get("method") == "CONNECT":
         raise _malformed("The request's target must be a path: this is not a proxy")
     if len(target) + len(scope["query_string"]) >= LONGEST_TARGET:
         raise Malformed(BROKE["target"])
+    # Decoded, since `%0A` is a line end to whoever logs or routes by the path.
     if _CONTROL.search(scope["path"]):
         raise _malformed("The URL has control characters in its path")
 
@@ -95,8 +99,10 @@ def _check_target(scope: Scope) -> None:
 def _check_sizes(headers_as_sent: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> None:
     if len(headers_as_sent) > MOST_HEADERS:
         raise Malformed(failure("head_too_large", f"The request has more than {MOST_HEADERS} headers"))
+    # Four more for each: a colon, a space, and the line's end.
     if sum(map(len, chain.from_iterable(headers_as_sent))) + 4 * len(headers_as_sent) > LARGEST_HEAD:
         raise Malformed(BROKE["head"])
+    # A mapping has each name once. Where it is as long as the list, none was repeated.
     if len(headers) != len(headers_as_sent):
         names = [name for name, _ in headers_as_sent]
         for single in _SINGLE:

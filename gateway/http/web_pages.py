@@ -57,6 +57,7 @@ class WebPagePolicy:
                 return
             content_type = content_type.partition(b";")[0].strip().lower()
             if not (content_type in JSON_TYPES or content_type.endswith(b"+json")):
+                # Recordings come in such forms. A page may send one unasked, but not without the checked `Origin`.
                 if content_type != b"multipart/form-data":
                     raise CallerError(NOT_JSON)
 
@@ -74,6 +75,7 @@ class WebPagePolicy:
             return
         if b"sec-fetch-site" in headers and headers[b"sec-fetch-site"].strip().lower() == b"cross-site":
             raise CallerError(FOREIGN_ORIGIN)
+        # `null`, as sandboxed pages have it, names no host and so equals none.
         if origin is not None and origin.lower().partition(b"://")[2] != headers.get(b"host", b"").lower():
             raise CallerError(FOREIGN_ORIGIN)
 
@@ -82,6 +84,7 @@ class WebPagePolicy:
             return True
         try:
             name = urlsplit("//" + host.decode("latin-1")).hostname or ""
+            # Browsers take a name below `localhost` for this machine (RFC 6761 §6.3).
             is_ours = name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
         except ValueError:
             return False
