@@ -100,6 +100,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     units: Mapping[str, int | float] = {}
     tokens: Tokens = Tokens()
     estimated: bool = False
+    # 0 and not None: the default is left out of the JSON, and what is unknown has to be told there.
     cost_nanodollars: int | None = 0
     price_version: str | None = None
     attempts: tuple[Attempt, ...] = ()
@@ -144,6 +145,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
     at = int(clock * 1_000_000)
     principal, fault = record.principal, str(record.fault) if record.fault else None
     refused = record.refused_key
+    # A refused key is nobody's principal, and its owner looks for the row all the same.
     key, team = (principal.key, principal.team) if refused is None else (refused.key, refused.team)
     tags: Sequence[str] = record.tags
     if (key is not None and key.tags) or (team is not None and team.tags):
@@ -181,6 +183,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         cost_nanodollars=record.cost_nanodollars,
         price_version=record.price_version or None,
         attempts=tuple(
+            # A copy: `began` becomes milliseconds since the request came, and the request's own model is left out.
             [
                 Attempt(
                     one.key,
@@ -197,6 +200,7 @@ def entry_of(record: RequestRecord, now: float, clock: float, subject: str | Non
         ),
         cache=record.cache or None,
         saved_nanodollars=record.saved_nanodollars if record.cache else None,
+        # Notes are ours, and quote what callers wrote.
         notes=tuple([clean(note, len(note)) for note in record.notes]) if record.notes else (),
         ttft_ms=milliseconds(record.first_byte - record.started) if record.first_byte else None,
         total_ms=milliseconds(total),
@@ -235,6 +239,7 @@ def _second(second: int) -> str:
 
 def _units(billed: Mapping[str, int | float]) -> Mapping[str, int | float]:
     """Returns billed units within bounds, by names that every database and terminal can hold."""
+    # Nearly always nothing has to be changed, and the record's own map will do.
     for name, amount in billed.items():
         if type(amount) is not int or not 0 <= amount <= MAX_COUNT or not name.isascii() or not name.isprintable():
             break
@@ -259,6 +264,7 @@ def _decision(fault: str | None, principal: Principal) -> Decision:
 def clean(text: str, length: int = MAX_NAME_LENGTH) -> str:
     """Returns a caller's text as every database and terminal can hold it, and as a filter finds it."""
     text = text[:length]
+    # Most names are such, and to look at each letter takes far longer.
     if text.isascii() and text.isprintable():
         return text
     return "".join(one if one.isprintable() else "\ufffd" for one in text)

@@ -100,5 +100,6 @@ def _with_columns(row: Row) -> Row:
     return {
         **row,
         "units": {**counted, "other": other},
+        # As JSON: its names are the callers', and each would be a column.
         "metadata": msgspec.json.encode(row["metadata"]).decode() if row["metadata"] else "",
     }

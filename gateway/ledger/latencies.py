@@ -49,5 +49,6 @@ def _between(bucket: int, share: float) -> float:
         return float(LATENCY_BOUNDS[-1])
     upper = LATENCY_BOUNDS[bucket]
     lower = LATENCY_BOUNDS[bucket - 1] if bucket else 0
+    # From 0 there are no powers, so the first bucket is even.
     ms = lower * (upper / lower) ** share if lower else upper * share
     return float(f"{max(ms, 1.0):.2g}")

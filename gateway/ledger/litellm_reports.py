@@ -35,11 +35,13 @@ def _period(report: Report) -> tuple[int, int]:
     """Returns the period of `start_date` and `end_date`, of which the second is a whole day, in Unix seconds."""
     query = dict(report.query)
     if report_query.is_date(query.get("end_date", "")):
+        # LiteLLM's end is a day that counts as a whole, and that of a period is not in it.
         query["end_date"] = str(report_query.seconds_of(query["end_date"], "end_date", report.now) + DAY)
     return report_query.period_of(query, report.now, *DATES)
 
 
 def _dollars(nanodollars: Any) -> float:
+    # To nano-dollars, so that sums of floats show none of their errors.
     return round(int(nanodollars or 0) / NANO, 9)
 
 
@@ -79,6 +81,7 @@ async def spend_logs_page(report: Report) -> Row:
     """Serves `/spend/logs/v2`: a page of rows by its number."""
     query = report.query
     number, size = _number(query, "page", 1, MAX_ROWS), _number(query, "page_size", 50, 1000)
+    # The rows of all pages before it are read as well.
     if number * size > MAX_ROWS:
         raise InvalidField("page", f"Pages end at {MAX_ROWS} rows; /audit has cursors, which do not")
     wanted = await _wanted(report)
@@ -99,6 +102,7 @@ async def _total(report: Report, wanted: Filter, page: Page) -> int:
         return len(page.entries)
     names = ("key_id", "team_id", "user_id", "model", "end_user")
     where = {name: value for name in names if (value := getattr(wanted, name)) is not None}
+    # Sums are not by request, and those of end users by nothing else. One more says that there are more.
     if wanted.request_id is not None or (wanted.end_user is not None and len(where) > 1):
         return len(page.entries) + 1
     sums = await _sums(report, (), where)
@@ -139,6 +143,7 @@ def log_row(entry: LedgerEntry, names: Names) -> Row:
     """Returns a row as LiteLLM's `LiteLLM_SpendLogs` has it. Bodies are empty: they are not stored."""
     key_id, team_id = entry.key_id or "", entry.team_id or ""
     began = entry.at - round(entry.total_ms * 1000)
+    # What was not streamed began and ended at once, as its caller saw it.
     first = began + round(entry.ttft_ms * 1000) if entry.ttft_ms is not None else entry.at
     digest = names.digest(key_id)
     prompt, completion = entry.tokens.input, entry.tokens.output
@@ -176,6 +181,7 @@ def log_row(entry: LedgerEntry, names: Names) -> Row:
             "usage_object": {"prompt_tokens": prompt, "completion_tokens": completion, **entry.units},
             "spend_logs_metadata": dict(entry.metadata) or None,
         },
+        # LiteLLM's column is a text, empty where no cache was asked.
         "cache_hit": {None: "", "hit": "True"}.get(entry.cache, "False"),
         "cache_key": "",
         "request_tags": list(entry.tags),
@@ -209,6 +215,7 @@ def _summarized(sums: Iterable[Mapping[str, Any]], names: Names) -> list[Row]:
         for group, name in ((day["users"], row["user_id"]), (day["models"], row["model"])):
             group[name] = round(group.get(name, 0.0) + spend, 9)
         digest = names.digest(row["key_id"])
+        # LiteLLM has the keys' digests beside the other names, and not in an object of their own.
         day[digest] = round(day.get(digest, 0.0) + spend, 9)
     return [days[start] for start in sorted(days)]
 
@@ -218,6 +225,7 @@ def _summarized(sums: Iterable[Mapping[str, Any]], names: Names) -> list[Row]:
 
 async def global_spend(report: Report) -> Row:
     """Serves `/global/spend`: all that was ever spent, as far as daily sums go."""
+    # To the end of today: whole days are read from daily sums, which are never deleted.
     rows = await usage_rows(report.reader, (), 0, int(report.now // DAY + 1) * DAY, {})
     return {"spend": _dollars(rows[0]["cost"]) if rows else 0.0, "max_budget": 0.0}
 
@@ -437,6 +445,7 @@ def _values(row: Mapping[str, Any]) -> list[float]:
     calls, failures = int(row["calls"]), int(row["failures"])
     prompt, completion = int(row["input"]), int(row["output"])
     tokens = [prompt, completion, int(row["cached"]), 0, prompt + completion]
+    # All calls have a time, so as many are timed as there are.
     return [int(row["cost"]), *tokens, calls - failures, failures, calls, row["total_ms"], calls]
 
 
@@ -500,6 +509,7 @@ def _breakdown(day: _Day, about: Mapping[str, Row]) -> Row:
             }
             for name, one in members.items()
         }
+    # LiteLLM's groups are the names that callers asked for. The sums have Cohere's names alone.
     breakdown["model_groups"] = breakdown["models"]
     return breakdown
 

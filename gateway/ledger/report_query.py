@@ -116,6 +116,7 @@ def filter_of(query: Mapping[str, str], names: Names, now: float) -> Filter:
         status=_status(query),
         fault=None if fault == ANY else fault,
         failed=fault == ANY,
+        # Twelve digits of dollars are more nano-dollars than a database compares with.
         min_cost=min(round(_number(cost, "min_cost", "US dollars") * NANO), MAX_BIGINT) if cost else None,
         slower_than=_number(slower, "slower_than", "milliseconds") if slower else None,
         text=query.get("text", "")[:200],
@@ -184,6 +185,7 @@ def period_of(query: Mapping[str, str], now: float, since: str = "since", until:
     last = seconds_of(query[until], until, now) if query.get(until) else today + DAY
     if last <= first:
         raise InvalidField(until, f"'{until}' must be later than '{since}'")
+    # Sums are by the hour: one that is cut counts as a whole.
     return int(first // HOUR * HOUR), int(-(-last // HOUR) * HOUR)
 
 
@@ -192,6 +194,7 @@ def seconds_of(text: str, name: str, now: float) -> float:
     if duration := _DURATION.match(text):
         return now - int(duration[1]) * _SECONDS[duration[2]]
     try:
+        # Eleven digits reach the year 5138, which all that computes with times can hold.
         if re.fullmatch(r"\d{1,11}(\.\d{1,6})?", text):
             return float(text)
         parsed = datetime.fromisoformat(text)
@@ -207,7 +210,9 @@ def cursor_of(query: Mapping[str, str]) -> Position | None:
     if not text:
         return None
     try:
+        # A cursor goes without the padding, which would have to be escaped in a URL.
         at, _, id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
+        # Eighteen digits fit into the 64 bits of a database's number.
         if not (at.isdigit() and len(at) <= 18 and id.isprintable() and len(id) <= 64):
             raise ValueError
         return Position(int(at), id)

@@ -88,6 +88,7 @@ async def audit(report: Report) -> Row:
     page = Page([], None)
     if with_calls:
         page = await report.reader.read(lambda connection: ledger_pages.page(connection, wanted, before, limit))
+    # One more than fits, which tells whether there are more.
     changes = await report.changes(wanted, before, limit + 1) if with_changes else []
     first = Position(int(report.now * MICROSECONDS), "")
     return await asyncio.to_thread(_merged, page, changes, wanted.text.lower(), limit, first)
@@ -144,6 +145,7 @@ def _merged(page: Page, changes: Sequence[Change], text: str, limit: int, first:
     ends = [page.next] if page.next is not None else []
     if len(changes) > limit:
         ends.append(position_of(changes[limit - 1]))
+    # The newer of the two ends: behind it one of the two has not been read.
     following = max(ends, key=lambda end: (end.at, end.id)) if ends else None
     if following is not None:  # what is older may have more between it, which the next page has
         rows = [pair for pair in rows if (pair[0].at, pair[0].id) >= (following.at, following.id)]
@@ -214,6 +216,7 @@ async def usage(report: Report) -> Row:
     """
     query = report.query
     report_query.require_known(query, report_query.USAGE_PARAMETERS)
+    # A name that comes twice would be a column that comes twice.
     by = [*dict.fromkeys(name for name in query.get("by", "model").split(",") if name not in ("", TOTAL))]
     if unknown := [name for name in by if name not in BY]:
         raise InvalidField("by", f"'by' cannot be '{unknown[0][:50]}': there are {', '.join((*BY, TOTAL))}")
@@ -332,6 +335,7 @@ def as_csv(rows: Iterable[Row], columns: Sequence[str] = (), heading: bool = Tru
     columns: those of the table; without any, those that the rows have. heading: their names stand in the first line.
     """
     flat = [_flat(row) for row in rows]
+    # In the order in which rows have them, those of the first row first.
     columns = columns or list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")

@@ -144,6 +144,7 @@ def dollars(nanodollars: int) -> str:
         return f"${cents // 100:,}.{cents % 100:02}"
     unit = int(10 ** max(0, len(str(nanodollars)) - 2))
     rounded = (nanodollars + unit // 2) // unit * unit
+    # Below ten cents nine decimals hold all of it.
     return f"$0.{rounded:09}".rstrip("0")
 
 
@@ -168,6 +169,7 @@ def _what(operation: str, method: str | None, object: str | None, model: str | N
         # An embed job, and a batch.
         named = f"{verb} {_name(object)}" if object else f"{first} a{'n' * (kind[:1] in 'aeio')} {kind}"
         phrase = named + rest
+    # A call that reads a model has its name as the object already.
     if model and not phrase.endswith(_name(model)):
         phrase = f"{phrase} with {_name(model)}"
     verb, space, rest = phrase.partition(" ")
@@ -181,6 +183,7 @@ def _name(text: str) -> str:
 
 def _results(entry: LedgerEntry) -> list[str]:
     results = ["allowed", *_consumed(entry), *_cost(entry)]
+    # A request that was split has many calls, all of which went well: these are no attempts.
     if len(entry.attempts) > 1 and any(attempt.status != 200 for attempt in entry.attempts):
         results.append(f"{len(entry.attempts)} attempts")
     return [*results, _duration(entry.total_ms)]
@@ -219,6 +222,7 @@ def _failure(entry: LedgerEntry, reason: str) -> str:
         or REASONS.get(entry.error or "")
         or (entry.error or "no reason").replace("_", " ")
     )
+    # In the middle of a sentence now. Two capitals at the beginning are an abbreviation, and stay.
     if not why.startswith(NAMES) and (why[1:2].islower() or why[1:2] == " "):
         why = why[:1].lower() + why[1:]
     if entry.outcome in ("client_closed", "cancelled"):

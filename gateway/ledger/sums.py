@@ -48,6 +48,7 @@ class EndUserNames:
                 return OTHER_END_USERS
             names.add(name)
         if len(self._names) > MAX_PERIODS:
+            # The one that was seen first. If a row of it comes all the same, its names are counted anew.
             del self._names[next(iter(self._names))]
         return name
 

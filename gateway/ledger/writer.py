@@ -182,6 +182,7 @@ class Ledger:
         if self._body_seal is None:
             return None
         stored = await self._reading.read(lambda connection: ledger_store.find_body(connection, id))
+        # Retention is late: it comes by once an hour, and on PostgreSQL deletes whole days.
         if stored is None or stored.at < (time.time() - self._settings.body_days * DAY) * MICROSECONDS:
             return None
         text = self._body_seal.open(id, stored.body)
@@ -245,6 +246,7 @@ class Ledger:
         Returns whether the database or the disk has them.
         """
         entries = [entry for row in rows if (entry := _decode(row)) is not None]
+        # Who gave them keeps them and comes again. They are not to push out rows that are nowhere else.
         if self._loop is None or len(self._queue) + len(entries) > MAX_QUEUE:
             return False
         waiting = [
@@ -360,6 +362,7 @@ class _Writer:
                 if not self.failing and time.monotonic() >= retention_at and database.is_open:
                     await self._delete_old(database)
                     retention_at = time.monotonic() + RETENTION_SECONDS
+            # Once more: rows may have come after the last look at the queue.
             await self._flush(database)
         finally:
             self._spool.close()
@@ -468,6 +471,7 @@ class _Writer:
             lambda connection: ledger_store.insert(
                 connection,
                 rows,
+                # Of the new ones alone: what is there already is in the sums.
                 lambda new: sums_of([by_id[row.id] for row in new], self._names),
                 repeated,
                 bodies,
@@ -511,8 +515,10 @@ class _Writer:
                 for lines in self._spool.batches(GROUP):
                     entries = [entry for line in lines if (entry := _decode(line)) is not None]
                     await self._insert_again(database, entries)
+                # Only now. Until then a process that dies leaves the whole file, and what is there already is skipped.
                 self._spool.clear()
             while self.held:
+                # They stay in their places until they are written, so that a failure loses none.
                 group = [self.held[index] for index in range(min(GROUP, len(self.held)))]
                 await self._insert_again(database, group)
                 for _ in group:
@@ -545,6 +551,7 @@ class _Writer:
                     one.done.get_loop().call_soon_threadsafe(_set_done, one.done, written if one.repeated else safe)
 
     async def _delete_old(self, database: Database) -> None:
+        # A body goes with its row at the latest.
         body_days = min(self._settings.body_days, self._settings.days or math.inf)
         try:
             await self._delete_batches(database, ledger_store.delete_old_bodies, body_days)
@@ -579,6 +586,7 @@ def _entry(record: RequestRecord, now: float, clock: float) -> LedgerEntry:
 
 def _interrupted(entry: LedgerEntry, run: InterruptedRun, at: int) -> LedgerEntry:
     """Returns the row of a background response whose process is gone. at: when that was noticed."""
+    # Of a call that waited in the queue, Cohere never heard.
     cost = entry.cost_nanodollars if run.started else 0
     ended = replace(entry, at=at, time=timestamp(at), total_ms=(at - entry.at) / 1000, cost_nanodollars=cost)
     if run.status == "cancelled":
