@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -152,6 +153,28 @@ async def test_the_age_of_the_oldest_row_in_the_queue(storage: Storage) -> None:
         ledger.record(record_of("second"), 520.0)
         assert (ledger.waiting_rows(), ledger.lag(530.0)) == (2, 20.0)
         assert ledger.lag(505.0) == 0.0, "two clocks may differ by a little"
+
+
+@pytest.mark.asyncio
+async def test_rows_that_are_being_written_are_waiting_still(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on, insert = threading.Event(), threading.Event(), ledger_store.insert
+
+    def slow(*arguments: Any) -> int:
+        began.set()
+        assert go_on.wait(WAIT_SECONDS)
+        return insert(*arguments)
+
+    monkeypatch.setattr(ledger_store, "insert", slow)
+    async with storage.ledger(sync=True) as ledger:
+        first = ledger.record(record_of("first"), 510.0)
+        await until(began.is_set)
+        second = ledger.record(record_of("second"), 515.0)
+        waiting, age = ledger.waiting_rows(), ledger.lag(530.0)
+        go_on.set()
+        assert first is not None and second is not None and await first and await second
+        assert (waiting, age) == (2, 20.0)
+        assert (ledger.waiting_rows(), ledger.lag(540.0)) == (0, 0.0)
+        assert await written(ledger) == ["first", "second"]
 
 
 @pytest.mark.asyncio

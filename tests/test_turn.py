@@ -48,6 +48,11 @@ def answer_events(*events: Event) -> list[AnswerEvent]:
     return feed(turn, *events)
 
 
+def content_of(index: int, content: Event | None) -> Event:
+    """A delta with this content."""
+    return {"type": "content-delta", "index": index, "delta": {"message": {"content": content}}}
+
+
 def short(steps: Sequence[AnswerEvent]) -> list[Any]:
     """Steps as words, which read better in a table."""
     words: list[Any] = []
@@ -147,7 +152,48 @@ STORIES: tuple[tuple[str, list[Event], list[str]], ...] = (
         [content_start(0), content_delta(0, "a"), content_end(0), content_delta(0, "b"), message_end()],
         ["open 0 text", "+0 a", "+0 b", "close 0 ab", "end COMPLETE"],
     ),
+    (
+        "a delta of another block",
+        [content_delta(0, "a"), content_delta(1, "b"), message_end()],
+        ["open 0 text", "+0 a", "close 0 a", "open 1 text", "+1 b", "close 1 b", "end COMPLETE"],
+    ),
+    (
+        "a thought in the block of a text",
+        [content_start(0), content_delta(0, "Hm", "thinking"), content_delta(0, "Hi"), message_end()],
+        [
+            "open 0 text",
+            "close 0 ",
+            "open 1 thinking",
+            "+1 Hm",
+            "close 1 Hm",
+            "open 2 text",
+            "+2 Hi",
+            "close 2 Hi",
+            "end COMPLETE",
+        ],
+    ),
+    (
+        "a delta of no kind in a text",
+        [content_start(0), content_delta(0, "a"), content_of(0, {}), content_delta(0, "b"), message_end()],
+        ["open 0 text", "+0 a", "+0 b", "close 0 ab", "end COMPLETE"],
+    ),
+    (
+        "a delta of no kind in a thought",
+        [content_delta(0, "a", "thinking"), content_of(0, {}), content_delta(0, "b", "thinking"), message_end()],
+        ["open 0 thinking", "+0 a", "+0 b", "close 0 ab", "end COMPLETE"],
+    ),
+    (
+        "a text that the tokens did not suffice for",
+        [content_start(0), content_delta(0, "a"), message_end("MAX_TOKENS")],
+        ["open 0 text", "+0 a", "close 0 a (broken)", "end MAX_TOKENS"],
+    ),
+    (
+        "a call that the tokens did not suffice for",
+        [call_start(0, "f"), message_end("MAX_TOKENS")],
+        ["open 0 call f", "close 0  (broken)", "end MAX_TOKENS"],
+    ),
     ("nothing at all", [message_end()], ["end COMPLETE"]),
+    ("an end without anything", [{"type": "message-end"}], ["end "]),
     ("no reason", [message_end(None)], ["end "]),
     ("ends of nothing", [content_end(0), call_end(0), citation_end(), message_end()], ["end COMPLETE"]),
     ("an error", [plan_delta("I"), message_end("ERROR")], ["open 0 plan", "+0 I", "close 0 I (broken)", "fail 502"]),
@@ -160,6 +206,59 @@ STORIES: tuple[tuple[str, list[Event], list[str]], ...] = (
 @pytest.mark.parametrize(("events", "steps"), [row[1:] for row in STORIES], ids=[row[0] for row in STORIES])
 def test_stories(events: list[Event], steps: list[str]) -> None:
     assert short(answer_events(*events)) == steps
+
+
+NOTHING: tuple[Event, ...] = (
+    {},
+    {"delta": None},
+    {"delta": {}},
+    {"delta": {"message": None}},
+    {"delta": {"message": {}}},
+)
+"""Events without what they are about: all of it may be absent in the specification."""
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=json.dumps)
+@pytest.mark.parametrize(
+    ("before", "kind", "steps"),
+    [
+        ((), "content-start", ["open 0 text"]),
+        ((content_start(0),), "content-delta", []),
+        ((), "tool-plan-delta", ["open 0 plan"]),
+        ((call_start(0, "f"),), "tool-call-delta", []),
+        ((content_start(0),), "citation-start", []),
+    ],
+)
+def test_an_event_without_content(before: tuple[Event, ...], kind: str, steps: list[str], nothing: Event) -> None:
+    turn = Turn()
+    feed(turn, message_start(), *before)
+    assert short(feed(turn, {"type": kind, **nothing})) == steps
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (None, "text"),
+        ({}, "text"),
+        ({"type": "new"}, "text"),
+        ({"type": "thinking"}, "thinking"),
+        ({"thinking": ""}, "thinking"),
+        ({"type": "text", "thinking": ""}, "thinking"),
+    ],
+    ids=json.dumps,
+)
+def test_the_kind_of_a_block(content: Any, kind: str) -> None:
+    assert short(answer_events({**content_of(0, content), "type": "content-start"})) == [f"open 0 {kind}"]
+
+
+@pytest.mark.parametrize("content", [{"text": ""}, {}], ids=json.dumps)
+@pytest.mark.parametrize("before", [(content_start(0),), ()], ids=["in a block", "without its start"])
+def test_log_probabilities_without_a_text_are_told(before: tuple[Event, ...], content: Event) -> None:
+    item = {"text": "a", "logprobs": [-0.5]}
+    steps = answer_events(*before, {**content_of(0, content), "logprobs": item}, message_end())
+    assert short(steps) == ["open 0 text", "+0 ", "close 0 ", "end COMPLETE"]
+    (delta,) = [step for step in steps if isinstance(step, Delta)]
+    assert [(one.text, one.logprobs) for one in delta.logprobs] == [("a", [-0.5])]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +300,15 @@ def test_a_call_that_is_cut_is_never_mended(fragments: list[str]) -> None:
 def test_a_call_keeps_its_id_and_a_missing_one_is_left_to_the_reader() -> None:
     (opened,) = answer_events(call_start(0, "f", identity="f_k5pr4trwbbfd"))
     assert isinstance(opened, Opened) and (opened.call_id, opened.name) == ("f_k5pr4trwbbfd", "f")
-    (opened,) = answer_events(call_start(0, "f", identity=""))
-    assert isinstance(opened, Opened) and opened.call_id == ""
+    for nothing in ({}, {"id": None}, {"id": ""}):
+        call = {"tool_calls": {"function": {"name": "f"}, **nothing}}
+        (opened,) = answer_events({"type": "tool-call-start", "index": 0, "delta": {"message": call}})
+        assert isinstance(opened, Opened) and opened.call_id == ""
+
+
+@pytest.mark.parametrize("nothing", [{}, {"id": None}, {"id": ""}], ids=json.dumps)
+def test_an_answer_without_an_id(nothing: Event) -> None:
+    assert feed(Turn(), {"type": "message-start", **nothing}) == [Started("")]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +323,17 @@ def test_a_call_without_a_name_is_refused(calls: Any) -> None:
         feed(turn, {"type": "tool-call-start", "delta": {"message": {"tool_calls": calls}}})
     assert turn.state is State.CONTENT
     assert short(feed(turn, message_end())) == ["close 0 a", "end COMPLETE"]
+
+
+@pytest.mark.parametrize("calls", [[], {}, {"function": None}, {"function": {}}], ids=json.dumps)
+def test_a_piece_of_a_call_without_arguments(calls: Any) -> None:
+    assert short(
+        answer_events(
+            call_start(0, "f"),
+            {"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": calls}}},
+            call_delta(0, "{}"),
+        )
+    ) == ["open 0 call f", "+0 {}"]
 
 
 def test_calls_as_an_array_are_read_too() -> None:
@@ -242,6 +359,8 @@ TWO_BLOCKS = [
     content_delta(1, "Now sunny"),
 ]
 
+TWO_TEXTS = [content_start(0), content_delta(0, "Rye"), content_end(0), content_start(1), content_delta(1, "Rye")]
+
 CITED: tuple[tuple[str, list[Event], list[tuple[int, Kind, int, int]]], ...] = (
     ("inline", [content_start(0), content_delta(0, "Sunny"), citation_start(0, 5, "Sunny")], [(0, TEXT, 0, 5)]),
     (
@@ -261,6 +380,21 @@ CITED: tuple[tuple[str, list[Event], list[tuple[int, Kind, int, int]]], ...] = (
     ),
     ("of a block without an index", [*TWO_BLOCKS, citation_start(4, 9, "sunny")], [(1, TEXT, 4, 9)]),
     ("of a named block", [*TWO_BLOCKS, citation_start(4, 9, "sunny", content_index=1)], [(1, TEXT, 4, 9)]),
+    (
+        "of a named block, with the words of a later one",
+        [*TWO_TEXTS, citation_start(0, 3, "Rye", content_index=0)],
+        [(0, TEXT, 0, 3)],
+    ),
+    (
+        "of two blocks with its words, without an index",
+        [*TWO_TEXTS, citation_start(0, 3, "Rye")],
+        [(1, TEXT, 0, 3)],
+    ),
+    (
+        "of a block that is named and not there",
+        [*TWO_TEXTS, citation_start(0, 3, "Rye", content_index=7)],
+        [(1, TEXT, 0, 3)],
+    ),
     (
         "of a named thought",
         [*TWO_BLOCKS, citation_start(6, 11, "sunny", content_index=0, type="THINKING_CONTENT")],
@@ -290,6 +424,11 @@ CITED: tuple[tuple[str, list[Event], list[tuple[int, Kind, int, int]]], ...] = (
         "of words that never come",
         [content_start(0), content_delta(0, "Rain"), citation_start(0, 5, "Sunny")],
         [(0, TEXT, 0, 4)],
+    ),
+    (
+        "whose offsets are off",
+        [content_start(0), content_delta(0, "It is sunny"), citation_start(8, 13, "sunny")],
+        [(0, TEXT, 6, 11)],
     ),
     ("of nothing", [citation_start(0, 5, "Sunny")], []),
     (
@@ -333,6 +472,7 @@ def test_a_failed_reason_with_coheres_words(reason: str) -> None:
     )
     (failed,) = steps
     assert isinstance(failed, Failed) and failed.usage is not None
+    assert failed.failure.status == FAILED_REASONS[reason].status
     assert failed.failure.code == "INVALID_TOOL_GENERATION" and failed.failure.message.endswith(": it broke")
     (failed,) = answer_events(message_end(reason))
     assert isinstance(failed, Failed) and failed.failure == FAILED_REASONS[reason]

@@ -387,7 +387,9 @@ class _Writer:
         if self.failing or self.held:
             await self._recover(database)
         while self._queue:
-            queued = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
+            # They stay in the queue until something else has them: it is what `waiting_rows` and `lag` look at, and a
+            # database may take its whole time over them.
+            queued = [self._queue[index] for index in range(min(GROUP, len(self._queue)))]
             entries, bodies = self._entries(queued)
             repeated = {one.entry.id for one in queued if one.repeated}
             if self.failing:  # to try the database with each group would take its time limit each time
@@ -397,6 +399,8 @@ class _Writer:
                 written = await self._write(database, entries, bodies, repeated)
             # What may be there already stays where it came from: a spool file does not tell it from other rows.
             safe = written or self._put_aside([entry for entry in entries if entry.id not in repeated])
+            for _ in queued:
+                self._queue.popleft()
             self._release(queued, written, safe)
 
     def _entries(self, queued: Sequence[QueuedRow]) -> tuple[list[LedgerEntry], list[StoredBody]]:

@@ -248,6 +248,9 @@ class Turn:
         text, kind = content.text, TEXT
         if text is None:
             text, kind = content.thinking, THINKING
+            # A delta with neither, as for an empty piece, begins no thought amid a text.
+            if text is None and self._open is not THINKING:
+                kind = TEXT
         # Nearly every event of a stream takes this path: one more piece of the open block.
         if kind is self._open and event.index == self._index:
             if text and event.logprobs is None:
