@@ -35,6 +35,7 @@ class AcceptTurns:
         self._left = False
         with open(slot.path, "r+b") as file:
             memory = memoryview(mmap.mmap(file.fileno(), slot.workers * BYTES))
+        # All counts, and behind them all times: a view has numbers of one kind.
         middle = slot.workers * BYTES // 2
         self._accepted, self._seen = memory[:middle].cast("q"), memory[middle:].cast("d")
         # Who begins now has missed nothing: its turn would come with all connections for a while.
@@ -48,6 +49,7 @@ class AcceptTurns:
 
     def leave(self) -> None:
         """Says that this worker accepts no more."""
+        # So that a beat that is still due does not bring the worker back.
         self._left = True
         self._seen[self._index] = 0.0
 

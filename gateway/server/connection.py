@@ -107,6 +107,7 @@ class ResponseStream(HTTPStream):
             if not more:
                 self.state = ASGIHTTPState.CLOSED
                 await self.send(StreamClosed(STREAM_ID))
+        # Anything else, messages out of turn above all, is judged as Hypercorn judges it.
         else:
             await super().app_send(message)
 
@@ -162,11 +163,13 @@ class Connection(H11Protocol):
         self._body_left = 0  # bytes of the request's body that have not come; less than 0 where it has no length
         self._body_ended = False  # the application has been told
         self._tcp_send, self.send = self.send, self._timed_send
+        # `send` is a method of Hypercorn's TCPServer, which has no other way to its transport.
         self._transport: asyncio.WriteTransport = self._tcp_send.__self__.writer.transport  # type: ignore[attr-defined]
         self._transport.set_write_buffer_limits(WRITE_BUFFER)
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, RawData):
+            # Hypercorn says the end of what the caller sends by a read without a byte.
             self._eof = self._eof or not event.data
             if self._linger_timer is not None:
                 return self._discard(event.data)
@@ -212,6 +215,7 @@ class Connection(H11Protocol):
                 if event.method != event.method.upper():
                     return await self._reject("method")
                 await self._create_stream(event)
+            # h11 pauses behind a request until its response has ended. What came meanwhile is in `trailing_data`.
             elif event is h11.PAUSED:
                 if len(self.connection.trailing_data[0]) <= MAX_PIPELINED_BYTES:
                     self._pipelined = True
@@ -227,6 +231,7 @@ class Connection(H11Protocol):
             return False
         self._skipped_line = True
         data, eof = self.connection.trailing_data
+        # One that has raised cannot go on. It has taken the empty line out already.
         self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         self.connection.receive_data(data)
         if data and eof:
@@ -239,6 +244,7 @@ class Connection(H11Protocol):
         if target[:1] != b"/":
             target, headers = _origin_form(target, headers)
         by_name = dict(headers)
+        # Only such a request may become a WebSocket, which Hypercorn begins.
         if b"upgrade" in by_name:
             upgrade = h11.Request(
                 method=request.method, target=target, headers=headers, http_version=request.http_version
@@ -270,9 +276,11 @@ class Connection(H11Protocol):
                 await self._too_many_pieces()
                 return False
             self._body_left -= len(event.data)
+            # The last piece of a body says that it is, so the application is not woken a second time to hear that.
             self._body_ended = not self._body_left
             await self._put_body(stream, bytes(event.data))
         elif type(event) is h11.EndOfMessage:
+            # A body in chunks, or none: only h11 knows where it ends.
             if not self._body_ended:
                 self._body_ended = True
                 await self._put_body(stream, b"")
@@ -349,6 +357,7 @@ class Connection(H11Protocol):
         lines = header_lines(others)
         head = self._encoded(h11.Response(status_code=status, headers=framing))
         if head:
+            # h11's head without its empty line, then the headers that h11 did not see.
             self._write_buffer = b"%b%b\r\n" % (head[:-2], lines)
         if not joined:
             await self._send_bytes(b"")
@@ -431,6 +440,7 @@ class Connection(H11Protocol):
             self.close()
         elif self._websocket is not None:
             websocket = self._websocket
+            # wsproto takes frames apart, to find the one that ends the connection as it should end.
             websocket.receive_data(data)
             events = [*itertools.islice(websocket.events(), MAX_DISCARDED_FRAMES)]
             if len(events) == MAX_DISCARDED_FRAMES:
@@ -454,6 +464,7 @@ class Connection(H11Protocol):
             transport.write(event.data)
             if not transport.get_write_buffer_size():
                 return
+            # The bytes are with the transport. What is left is to wait until it has room again.
             event = RawData(data=b"")
         loop = asyncio.get_running_loop()
         self._writing_since = loop.time()
@@ -472,6 +483,7 @@ class Connection(H11Protocol):
         loop = asyncio.get_running_loop()
         now, pending = loop.time(), self._transport.get_write_buffer_size()
         left = self._writing_since + self._write_timeout - now
+        # The caller does read, if slowly. From here on the time is counted anew.
         if left <= 0 and self._pending_bytes - pending >= self._write_timeout * MIN_BYTES_PER_SECOND:
             self._pending_bytes, self._writing_since, left = pending, now, self._write_timeout
         if left > 0:
@@ -487,6 +499,7 @@ class Connection(H11Protocol):
         self._idle.leave(self)
         if self._new:
             self._new = False
+            # Hypercorn's timer waits for the first request alone. `_check_idle` is for all others.
             await self.send(Updated(idle=False))
 
     def _start_idling(self) -> None:

@@ -50,6 +50,7 @@ def glibc_trim() -> Callable[[], object] | None:
     import ctypes  # not for who imports this file only
 
     try:
+        # The program itself with all libraries in it, glibc's among them where it is built with that.
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
         return None

@@ -72,6 +72,7 @@ class GarbageCollection:
     def look(self) -> None:
         """Collects all objects if they are due, and reports the collections that were."""
         used = self._usage()
+        # The least since the last collection, as memory may also have shrunk by itself: growth counts from there.
         self._resident = min(self._resident, used.resident_bytes)
         if self._middle and self._due(used):
             gc.collect()
@@ -105,6 +106,7 @@ class GarbageCollection:
 
 def keep_what_is_loaded() -> None:
     """Keeps the collector from looking at what is there now, and at all other objects unless it is told to."""
+    # Before they are frozen: what is frozen is never looked at again, and garbage would stay for good.
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE_EVERY, NEVER)

@@ -102,6 +102,7 @@ class Http2Connection(H2Protocol):
         super().__init__(*args)
         self._loop = asyncio.get_running_loop()
         codes = h2.settings.SettingCodes
+        # Another object, as a value that is set in h2's own holds only when the caller has acknowledged it.
         self.connection.local_settings = h2.settings.Settings(
             client=False,
             initial_values={
@@ -110,6 +111,7 @@ class Http2Connection(H2Protocol):
                 codes.ENABLE_CONNECT_PROTOCOL: 0,
             },
         )
+        # h2 sets its decoder's limit when it is made, by a default of its own.
         self.connection.decoder.max_header_list_size = MAX_HEADER_LIST
         self._allowance, self._allowance_at = ALLOWANCE, self._loop.time()
         self._requests_complete: set[int] = set()  # open streams whose request has come whole
@@ -132,6 +134,8 @@ class Http2Connection(H2Protocol):
             self._allow(_cost_of_piece(event.data))
         try:
             await super().handle(event)
+        # What a caller's frames raise goes through Hypercorn: h2's errors, and those of streams or priorities that
+        # are not there.
         except (h2.exceptions.H2Error, PriorityError, KeyError, ValueError):
             await self._end(h2.errors.ErrorCodes.PROTOCOL_ERROR)
 
@@ -140,6 +144,7 @@ class Http2Connection(H2Protocol):
         if self._allowance < 0:
             await self._end(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             return
+        # One at a time, so that nothing is handled behind an event that has closed the connection.
         for event in events:
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
                 continue  # of a response that was over before: the stream is reset, and h2 keeps the window open
@@ -168,6 +173,7 @@ class Http2Connection(H2Protocol):
         if not path.isascii():  # Hypercorn cannot read it, and no client sends it
             await self._reset(request.stream_id or 0, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             return
+        # The same host in both places is no contradiction, so it counts once.
         hosts = {value for name, value in headers if name in (b":authority", b"host")}
         refused = not method.isascii() or method != method.upper() or method == b"CONNECT"
         if refused or len(hosts) != 1:
@@ -191,10 +197,12 @@ class Http2Connection(H2Protocol):
             self.stream_send,
             stream_id,
         )
+        # All of this as Hypercorn begins a stream, so that a refusal is sent like any response.
         self.stream_buffers[stream_id] = CountedBuffer(self.context.event_class)
         self.priority.insert_stream(stream_id)
         self.priority.block(stream_id)
         state = ConnectionState({**self.connection_state, BROKEN: reason})
+        # The host alone, which comes first: whatever else the request says is not looked at.
         headers = filter_pseudo_headers(request.headers or [])[:1]
         await stream.handle(Request(stream_id, headers, "2", "-", b"-", state))
 
@@ -227,6 +235,7 @@ class Http2Connection(H2Protocol):
         await self._flush()
 
     async def _send_data(self, stream_id: int) -> None:
+        # Each of our frames may be answered by one that makes room, so it earns the caller some.
         self._allowance = min(self._allowance + ALLOWANCE_PER_FRAME, ALLOWANCE)
         await super()._send_data(stream_id)
 
@@ -244,6 +253,7 @@ class Http2Connection(H2Protocol):
     # --- timers --------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        # What has left before now does not count as read in the time that begins.
         if self._timer is None and self._timeout < math.inf and not self.closed:
             self._popped = {id: self._popped_of(id) for id in self.stream_buffers}
             self._timer = self._loop.call_later(self._timeout, self._check)
@@ -260,6 +270,7 @@ class Http2Connection(H2Protocol):
             buffer = self.stream_buffers.get(stream_id)
             if buffer is not None and buffer.buffer and self._popped_of(stream_id) - popped < least:
                 task = self._loop.create_task(self._abandon(stream_id, buffer))
+                # Kept until it has ended, as the loop itself keeps tasks only weakly.
                 self._resets.add(task)
                 task.add_done_callback(self._resets.discard)
         if any(buffer.buffer for buffer in self.stream_buffers.values()):

@@ -117,6 +117,7 @@ class ClosingWSStream(ws_stream.WSStream):
 
     def _discard_messages(self) -> None:
         """Makes room in the queue to the application, for which Hypercorn would wait for ever."""
+        # `app_put` is the `put` of a queue, which Hypercorn keeps to itself.
         queue: asyncio.Queue[Any] | None = getattr(self.app_put, "__self__", None)
         while queue is not None and not queue.empty():
             queue.get_nowait()
@@ -236,6 +237,8 @@ class _Asyncio:
 def install(config: hypercorn.config.Config) -> None:
     """Applies the patches in the whole process, and their limits to this configuration."""
     config.h11_max_incomplete_size = LARGEST_HEAD
+    # In the modules that use them: they import these classes by name, and would not see others where those are
+    # defined.
     vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
     vars(hypercorn.asyncio.run)[TCPServer.__name__] = QuietTCPServer
     vars(hypercorn.asyncio.run)["asyncio"] = _Asyncio()

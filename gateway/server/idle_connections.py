@@ -58,6 +58,7 @@ class IdleConnections:
         Returns whether there were any.
         """
         latest = asyncio.get_running_loop().time() - SILENT_SECONDS
+        # A copy: a set of weak references changes while it is looked at.
         of_all = [*cls._all]
         silent = [one for idle in of_all for one, began in idle.silent.items() if began < latest]
         lingering = [one for idle in of_all for one in idle.lingering]
@@ -140,5 +141,6 @@ class WriteWatch:
 
 def reset(transport: asyncio.WriteTransport) -> None:
     """Throws away what waits to be written, in the kernel as well. The request hears of a caller who has left."""
+    # On, and with no time: closing resets the connection, and the kernel drops what it still has of it.
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

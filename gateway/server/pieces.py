@@ -28,7 +28,9 @@ class PieceAllowance:
 
     def take(self, size: int) -> bool:
         """Takes a piece of so many bytes. Returns whether it is allowed."""
+        # A full piece costs nothing, and a larger one brings back what smaller ones have cost.
         self.left = min(self.left - 1.0 + size / FULL_PIECE, MAX_PIECES)
+        # The clock is looked at only here, where the allowance is used up: ordinary requests never come so far.
         if self.left >= 0.0:
             return True
         now = time.monotonic()

@@ -40,6 +40,7 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
     again, on SIGHUP; it is pickled for the workers. Raises SettingError, ListenError, WorkersFailed.
     """
     mode_of(settings)  # contradictions are told before anything is started
+    # Made here only to see that it can be. Each worker makes its own.
     if settings.tls.certificate:
         from gateway.server.tls import context_of  # a process without TLS needs no memory for it
 
@@ -111,12 +112,14 @@ def serve_emulator(host: str, port: int, models: str | None, announce: Callable[
 @contextlib.contextmanager
 def _shared_metrics() -> Iterator[None]:
     """Makes a directory in which the workers' metrics add up; prometheus_client reads its name at import."""
+    # The operator has a directory for it, whose files stay.
     if os.environ.get(METRICS_DIRECTORY):
         yield
         return
     _remove_abandoned(tempfile.gettempdir())
     directory = tempfile.mkdtemp(prefix=METRICS_PREFIX)
     lock = os.open(os.path.join(directory, LOCK_FILE), os.O_CREAT | os.O_WRONLY, 0o600)
+    # Until the directory is gone: another supervisor would take it for abandoned.
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.environ[METRICS_DIRECTORY] = directory
     try:
@@ -131,6 +134,7 @@ def _shared_metrics() -> Iterator[None]:
 def _accept_counts(workers: int) -> Iterator[str]:
     """Makes the file in which workers count the connections they accept. It goes with the directory of metrics."""
     with tempfile.NamedTemporaryFile(prefix="accept-counts-", dir=os.environ[METRICS_DIRECTORY]) as file:
+        # Zeros: nobody has accepted anything yet.
         file.truncate(workers * BYTES)
         yield file.name
 

@@ -10,6 +10,7 @@ import resource
 import socket
 import stat
 
+# Connections that wait while all workers are busy, or replaced. Linux takes no more than `net.core.somaxconn`.
 BACKLOG = 2048
 
 MANY_FILES = 8_192
@@ -30,6 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
         return _listen_unix(host.removeprefix("unix:"))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
+    # Else connections of the process before, which the system keeps for a minute, would stop a restart.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Connections inherit this from the socket that accepts them.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

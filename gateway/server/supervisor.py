@@ -141,6 +141,7 @@ class Supervisor:
         waking, wake = os.pipe()
         for descriptor in (waking, wake):
             os.set_blocking(descriptor, False)
+        # A signal must end the waiting below. Python would go on with it when the handler has returned (PEP 475).
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -194,6 +195,7 @@ class Supervisor:
         """Returns seconds until something may have to be done without being asked."""
         now = time.monotonic()
         due = [worker.restart_at - now for worker in self._workers if worker.restart_at is not None]
+        # Once a second at least, since only the clock shows that a worker says nothing.
         return max(0.0, min([1.0, *due]))
 
     def _check(self, now: float) -> None:
@@ -261,6 +263,7 @@ class Supervisor:
             self._tell_workers()
         elif message[0] == "ready":
             worker.ready, worker.started = True, now
+            # SIGHUP came while it was starting, when there was no handler for it.
             if worker.reloads != self._reloads:
                 worker.reloads = self._reloads
                 worker.kill(signal.SIGHUP)

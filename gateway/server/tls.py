@@ -32,6 +32,7 @@ def context_of(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
+    # Compression tells secrets by their length. A renegotiation is a handshake that costs us more than the caller.
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
     _load(context, settings)
@@ -39,6 +40,7 @@ def context_of(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    # Read first, as `load_cert_chain` does not say which of the two files is missing.
     for name, path in (("tls.certificate", settings.certificate), ("tls.key", settings.key)):
         try:
             if path:

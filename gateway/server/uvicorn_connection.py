@@ -129,6 +129,7 @@ class Connection(asyncio.Protocol):
     # --- what the transport calls --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self.transport = transport  # type: ignore[assignment]
         tls = transport.get_extra_info("ssl_object")
@@ -213,6 +214,7 @@ class Connection(asyncio.Protocol):
             if len(buffer) > LARGEST_HEAD or buffer[0] < 33 or b"\n\n" in buffer or b"\n\r\n" in buffer:
                 self._hand_over()
             return
+        # An empty head is an empty line in front of a request, which h11 may skip.
         cycle = self._request(buffer[:end]) if 4 < end <= LARGEST_HEAD else None
         if cycle is None:
             self._hand_over()
@@ -234,6 +236,7 @@ class Connection(asyncio.Protocol):
     def _request(self, head: bytes) -> "Cycle | None":
         """Returns an ordinary request, or None for one that h11 is to read."""
         self._headers, self._target = [], b""
+        # A new one for each head, since it is never shown a body.
         parser = httptools.HttpRequestParser(self)
         try:
             parser.feed_data(head)
@@ -248,6 +251,7 @@ class Connection(asyncio.Protocol):
         length, waiting, keep_alive = 0, False, version == "1.1"
         if b"content-length" in by_name:
             value = by_name[b"content-length"]
+            # `int` would also read `+5`, `5_0` and blanks around it, as others may not. No body has more digits.
             if len(value) > 18 or not value.isdigit():
                 return None
             length = int(value)
@@ -407,6 +411,7 @@ class Cycle:
 
     def feed(self, data: bytes, last: bool) -> None:
         """Takes a piece of the request's body."""
+        # Most bodies come in one piece, which is passed on as it is.
         if not self._body:
             self._body = data
         elif isinstance(self._body, bytes):
@@ -463,6 +468,7 @@ class Cycle:
         else:
             self._write(message.get("body", b""), bool(message.get("more_body")))
         writes = self._connection.writes
+        # The last bytes are not waited for. The watch is there for a caller who does not read them.
         if writes.paused and not self._complete:
             await writes.drain()
 
@@ -488,6 +494,7 @@ class Cycle:
             self._chunked = True
             lines += b"transfer-encoding: chunked\r\n"
         self._head = b"%b%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines)
+        # A head whose body follows at once waits for it, so that both leave in one write.
         if not has_length and JOINED not in message:
             self._flush(b"")
 

@@ -44,6 +44,7 @@ class Server(uvicorn.Server):
     ) -> None:
         # uvicorn's own log has nothing that ours has not, and no form.
         logging.getLogger("uvicorn.error").disabled = True
+        # What uvicorn would add to a request or a response is done in the middleware. WebSockets are Hypercorn's.
         config = uvicorn.Config(
             application,
             lifespan="on",
@@ -107,6 +108,7 @@ class HypercornConnections:
         """Serves a connection on which these bytes have come."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
+        # As `asyncio.start_server` does it. The connection exists already, so nobody else tells the protocol.
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -128,6 +130,7 @@ class HypercornConnections:
 
 async def serve(server: Server) -> None:
     """Serves until the server is told to stop. Signals stay with whoever has handlers for them."""
+    # Below `serve`, which would put handlers of its own in the place of ours.
     await server._serve()
 
 

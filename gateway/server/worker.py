@@ -171,10 +171,12 @@ async def serve(
         # What is ignored from the start is meant to be: by nohup, by a shell for what it runs in the background.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, handler)
+    # Blocked since before the process began (`supervisor.py`). What came meanwhile now finds a handler.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if link is not None:
         _Heartbeat(link, gateway, orphaned=lambda: stop(grace), turns=turns).start()
     triggers: list[Callable[[], Awaitable[None]]] = [stopping.wait]  # type: ignore[list-item]
+    # The emulator answers the last requests of the gateway, so it stops after it.
     first_has_stopped = asyncio.Event()
     triggers += [first_has_stopped.wait] * (len(applications) - 1)  # type: ignore[list-item]
     async with asyncio.TaskGroup() as group:
@@ -225,6 +227,7 @@ class _Heartbeat:
         if self._gateway is not None:
             self._gateway.metrics.loop_delay.observe(max(now - self._due, 0.0))
             self._gateway.metrics.sample()
+        # Not with each beat: each time `faulthandler` starts another thread to watch.
         if now - self._watched_since >= ORPHAN_SECONDS / 10:
             self._watched_since = now
             faulthandler.dump_traceback_later(ORPHAN_SECONDS, exit=True, file=self._traceback.fileno())

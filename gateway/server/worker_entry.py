@@ -39,6 +39,7 @@ def run_emulator(link: WorkerLink, listener: socket.socket) -> None:
 
 
 def _prepare(link: WorkerLink) -> None:
+    # The supervisor aborts a worker that hangs, and reads here where that one was.
     faulthandler.enable(link.traceback.fileno())
     # A core of a worker that is aborted would leave callers' words, and keys, on the disk.
     with contextlib.suppress(ValueError, OSError):

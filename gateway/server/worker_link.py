@@ -51,6 +51,7 @@ class WorkerStart(Struct, frozen=True):
 def has_terminal() -> bool:
     """Tells whether this process belongs to a terminal."""
     try:
+        # It cannot be opened where there is no terminal, nor when the window has been closed.
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         return False
