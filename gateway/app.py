@@ -99,13 +99,16 @@ def create_app(settings: Settings, log: Log | None = None) -> GatewayMiddleware:
 def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayMiddleware, RunningGateway]:
     """Returns the application of `create_app`, and the handles by which signals stop it or change its settings."""
     log = log or Log(settings.log != "off", console=settings.log == "console")
+    # The names of fields that notes may be counted by: callers invent others, and each would be a series.
     fields = {row.name for operation in TRANSLATED for row in operation.fields.rows}
+    # `catalog` is made further down: nobody asks it before the first request.
     metrics = Metrics(lambda model: model in catalog, fields)
     alerts = Alerts(settings.alerts.url, settings.alerts.secret, log.message)
     events = UpstreamEvents(metrics, log, alerts)
     upstream: UpstreamCalls = (UpstreamRouter if settings.upstreams else UpstreamClient)(
         settings, server_keys(settings), events
     )
+    # Known without asking Cohere, so that metrics name them from the beginning.
     models = CAPABILITIES.keys() | EMBEDDERS.keys() | RERANKERS | TRANSCRIBERS
     catalog = ModelCatalog(upstream, models, settings.models.cache_seconds)
     try:
@@ -116,6 +119,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
             settings.max_stored_bytes,
             settings.max_stored_bytes_per_caller,
             metrics.stored_bytes.set,
+            # A function, since the ledger is made further down.
             lambda run: ledger.row_of_interrupted(run),
         )
     except ValueError as error:
@@ -171,6 +175,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     availability, stopping, workers = Availability(), asyncio.Event(), WorkerCount()
 
     def draining(grace: float) -> None:
+        # First, so that load balancers send nothing new while what is in flight ends.
         availability.started = False
         background.close(grace)
         stopping.set()
@@ -182,12 +187,14 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await upstream.start()
         maintenance.start()
         conditions.start()
+        # Before anything is served: a key would be unknown, and a token have no key to be checked by.
         if authenticator.mode is Mode.VIRTUAL_KEYS:
             await asyncio.gather(directory.start(), authenticator.start())
         availability.started = True
         running.started.set()
         yield
         availability.started = False
+        # First what calls and writes, then what it writes to: the ledger ends after all that makes rows.
         await background.stop()
         await maintenance.stop()
         await conditions.stop()
@@ -196,6 +203,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         await alerts.stop()
         await upstream.stop()
         await ledger.stop()
+        # Now that the ledger has them.
         await background.remove_rows()
         await state.stop()
         await cache.stop()
@@ -203,6 +211,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         offload.stop()
         log.flush()
         if telemetry is not None:
+            # In a thread, because it waits for the collector.
             await asyncio.to_thread(telemetry.stop)
 
     redis = RedisReachability(settings.redis_url)
@@ -290,6 +299,7 @@ def _routes(services: Services, background: Background, ledger: Ledger) -> list[
             for path in row.paths
         ),
         *(Route(path, StoredEndpoint(row, services, background), methods=list(row)) for path, row in STORED.items()),
+        # Before the pages, whose pattern has this path, too.
         Route(sign_in.PATH, SignIn(services), methods=["GET", "POST", "PUT", "DELETE"]),
         *(Route(path, ConsolePages(services), methods=["GET"]) for path in ("/console", "/console/{path:path}")),
         Route("/", ConsoleRedirect(services), methods=["GET"]),

@@ -43,6 +43,7 @@ def window_at(duration: str | None, now: float) -> Window:
     if duration == A_MONTH:
         return _months(1, now)
     length = count * UNIT_SECONDS[unit]
+    # Weeks, and what is a whole number of them: the other lengths count from 1 January 1970.
     origin = _FIRST_MONDAY if length % UNIT_SECONDS["w"] == 0 else 0
     start = int((now - origin) // length) * length + origin
     return Window(start, start + length)

@@ -64,6 +64,7 @@ class Method(Struct, frozen=True):
     @property
     def reads(self) -> bool:
         """It changes nothing and computes nothing: the permission `read` is enough."""
+        # To check a key is a POST, and changes nothing.
         return self.verb == "GET" or self.group == "account"
 
     @property
@@ -261,6 +262,7 @@ METHODS: tuple[Method, ...] = (
 OTHER = Method("other", "other", "", "", phrase="call a path that the table of methods does not have")
 """A path that the table does not have. It is passed on all the same."""
 
+# Layers of escapes that are taken off: each reader on the way may decode once more.
 _DECODINGS = 3
 
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -274,6 +276,7 @@ def named(name: str) -> Method:
 
 def find(verb: str, path: str) -> Method:
     """Returns the method that a path of Cohere's calls; OTHER if the table has none. path: as it was sent, escaped."""
+    # The same without a body, so it needs the same permission.
     verb = "GET" if verb == "HEAD" else verb
     if (method := _FIXED.get((verb, path))) is not None:
         return method
@@ -291,6 +294,7 @@ def subject(method: Method, path: str) -> str | None:
         return None
     for part, expected in zip(parts, pattern, strict=True):
         if expected[:1] == "{":
+            # Without what Cohere has behind the id in the same part, `:cancel`.
             return part.removesuffix(expected.partition("}")[2])
     return None
 
@@ -306,6 +310,7 @@ def agrees(verb: str, path: str, method: Method) -> bool:
         return True
     for _ in range(_DECODINGS):
         path = unquote(path)
+        # Some servers take what is behind a semicolon for parameters of a segment.
         cut = "/".join([segment.partition(";")[0] for segment in path.split("/")])
         if not {find(verb, path), find(verb, cut)} <= {method, OTHER}:
             return False
@@ -316,6 +321,7 @@ def _matches(part: str, pattern: str) -> bool:
     if pattern[:1] != "{":
         return part == pattern
     ending = pattern.partition("}")[2]
+    # An id has one character at least.
     return len(part) > len(ending) and part.endswith(ending)
 
 

@@ -75,6 +75,7 @@ class AcceptLimit:
         self._turns = turns
         self._loop, self._report, self._close_idle = loop, report, close_idle
         self._reported_at = -REPORT_SECONDS
+        # A private method of asyncio's loops, which uvloop's has not: there only `listen` works.
         self._accept: Callable[..., None] | None = getattr(loop, "_accept_connection", None)
         self._opening: set[asyncio.Task[Any]] = set()
         """Connections whose TLS handshake is under way."""
@@ -143,6 +144,7 @@ class AcceptLimit:
             assert self._accept is not None
             # asyncio does not say whether it got one, but makes a protocol for each.
             counted = partial(self._counted, protocol_factory) if self._turns is not None else protocol_factory
+            # 1 in the place of the backlog, which is how many asyncio accepts in a turn.
             self._accept(counted, listener, sslcontext, server, 1, *timeouts)
 
     def _counted(self, protocol_factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:

@@ -19,6 +19,7 @@ FORM = "a duration such as 30s, 15m, 24h, 7d or 1mo"
 def check(text: str, most_seconds: int = MOST_SECONDS) -> str:
     """Returns a duration. Raises ValueError, whose sentence says what a duration looks like."""
     count, unit = parse(text)
+    # The longest month, as the bound is for all of them.
     if count * (31 * 86_400 if unit == "mo" else UNIT_SECONDS[unit]) > most_seconds:
         raise ValueError(f"'{text}' is longer than {most_seconds // (366 * 86_400)} years")
     return text

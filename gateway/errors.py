@@ -255,6 +255,7 @@ ERRORS: Mapping[str, Meaning] = {
         "the caller's requests hold their share of the memory (`memory.caller_share`)",
         Fault.POLICY_RATE_LIMIT,
     ),
+    # A fault of the provider's: it is Cohere that grants no more.
     "keys_spent": Meaning(
         429,
         "rate_limit_error",
@@ -283,6 +284,7 @@ ERRORS: Mapping[str, Meaning] = {
         "too many attempts to sign in to the console",
         Fault.CALLER_CREDENTIALS,
     ),
+    # OpenAI's own type and code for credit that is spent.
     "budget_spent": Meaning(
         429,
         "insufficient_quota",
@@ -346,6 +348,7 @@ ERRORS: Mapping[str, Meaning] = {
         "all requests together hold too much (`memory.max_bytes`)",
         Fault.GATEWAY_OVERLOAD,
     ),
+    # The provider's fault, too, though it was not asked: its failures have opened the breaker.
     "circuit_open": Meaning(
         503,
         _SERVER,
@@ -386,6 +389,7 @@ def failure_of(error: Exception) -> Failure:
     """Returns what the caller is told of an exception; INTERNAL for one that is a bug of ours."""
     if isinstance(error, TranslationError | GatewayError):
         return error.failure
+    # The parser of JSON raises it for a body that is nested deeper than its stack is.
     if isinstance(error, RecursionError):
         return failure("bad_request", "The request body is nested too deeply")
     return INTERNAL

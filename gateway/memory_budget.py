@@ -88,6 +88,7 @@ class MemoryBudget:
     def _change(self, owner: str, size: int) -> None:
         self.held += size
         self._by_owner[owner] += size
+        # Owners come and go, and a mapping of all that ever came would grow.
         if not self._by_owner[owner]:
             del self._by_owner[owner]
         self._observe(size)
@@ -114,6 +115,7 @@ class RequestMemory:
         """
         if self._budget is None or self._closed or size <= UNCOUNTED_BYTES:
             return 0
+        # By the principal of the first body that counts: what is reserved goes back to the same share.
         if not self._size:
             self._owner = self._budget.owner(self.principal)
         self._budget.reserve(self._owner, size, self._size, answer)

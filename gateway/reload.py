@@ -82,11 +82,13 @@ class RunningGateway:
         """Takes over what has changed, for the requests that follow. Returns False if that is impossible."""
         changed = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
         services = self._services
+        # Named upstreams are taken over where their addresses stay: others need other connections.
         reloaded = RELOADED | {"upstreams"} if services.upstream.accepts(new.upstreams) else RELOADED
         applied = [name for name in changed if name in reloaded]
         not_applied = [name for name in changed if name not in reloaded]
         settings: Settings = loaded(services.settings, taken_over(services.settings, new, not_applied))
         settings = replace(settings, **{name: getattr(new, name) for name in applied})
+        # Before anything is taken over, so that settings that cannot be used change nothing.
         try:
             authenticator = Authenticator(settings, services.directory, self._log.message)
             services.limiter.configure(settings)

@@ -41,6 +41,7 @@ class ModelBudget(Struct, frozen=True, omit_defaults=True):
     time_period: str
 
 
+# Not followed by the garbage collector: there may be a hundred thousand of them, and none can be in a circle.
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What all records have. Times are Unix seconds.
 
@@ -193,6 +194,7 @@ class EndUser(Limits, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 def new_secret() -> str:
     """Returns the secret of a new key."""
+    # 32 bytes: nobody guesses one, so a digest without salt is safe to look it up by.
     return PREFIX + secrets.token_urlsafe(32)
 
 
@@ -208,6 +210,7 @@ def new_team_id() -> str:
 
 def digest_of(secret: str) -> str:
     """Returns the SHA-256 digest of a secret as hex digits, as LiteLLM stores it."""
+    # Any text has a digest, also one with half a surrogate pair in it, which JSON may bring.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -56,6 +56,7 @@ def caller_address(peer: str, forwarded: Sequence[bytes], trusted: tuple[str, ..
     """
     if not trusted or not _is_trusted(peer, trusted):
         return peer
+    # Each proxy adds to the header, or adds one: what the nearest one has seen is at the end of the last.
     hops = [hop for value in forwarded for hop in value.decode("latin-1").split(",")][-MAX_HOPS:]
     address = peer
     for hop in reversed(hops):
@@ -71,6 +72,7 @@ def _is_trusted(address: str, trusted: tuple[str, ...]) -> bool:
 
 def _without_port(text: str) -> str:
     """Returns an address as it is written, or an empty text for what is none."""
+    # Some proxies write the port as well: `[2001:db8::1]:443`, `192.0.2.1:443`.
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

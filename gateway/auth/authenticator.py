@@ -86,6 +86,7 @@ class Authenticator:
         self._master = Principal("master", "master", False, self._server, role="master", access=access)
         self._policy, self._default = settings.policy, "none" if settings.deny_by_default else "inference"
         self._principals: dict[str, Principal] = {}
+        # With tokens alone there is no master key. Other Cohere keys then end all sessions.
         root = settings.master_key or "\n".join(settings.cohere_api_key)
         enabled = self.mode is Mode.VIRTUAL_KEYS and settings.console.enabled
         self.sessions = Sessions(root if enabled else "", settings.console.idle_seconds)
@@ -115,6 +116,7 @@ class Authenticator:
         presented = credentials_in(headers)
         if self.mode is not Mode.VIRTUAL_KEYS:
             return self._without_virtual_keys(presented)
+        # One that stands in both kinds of headers is one key.
         if presented.of_gateways and presented.usual - presented.of_gateways:
             return await self._of_gateway(presented, address)
         secret = presented.only()
@@ -186,6 +188,7 @@ class Authenticator:
 
     async def _key_of(self, secret: str) -> VirtualKey | None:
         digest = digest_of(secret)
+        # The database is asked for unknown digests alone: the key may have been made a moment ago.
         return self._directory.find(digest) or await self._directory.look_up(digest)
 
     def renew(self, principal: Principal, address: str = "") -> Principal:
@@ -194,6 +197,7 @@ class Authenticator:
         Raises CallerError (401, 403) if the key was revoked meanwhile, or the token has expired.
         """
         if principal.claims is not None:
+            # A token cannot be withdrawn, but it ends.
             if principal.claims.expires + self._settings.jwt.leeway <= time.time():
                 raise CallerError(WRONG_KEY)
             return self._principal_by_claims(principal.claims, address)
@@ -240,6 +244,7 @@ class Authenticator:
             raise CallerError(FOREIGN_ADDRESS)
         name = f"jwt:{claims.subject}"
         principal = self._principals.get(name)
+        # The checker keeps the claims of a token, so the same token gives the same object.
         if principal is None or principal.claims is not claims or principal.team is not team:
             rights = Rights(permissions=claims.permissions, models=claims.models)
             default = "none" if claims.role == "viewer" else self._default
@@ -268,4 +273,5 @@ def _own_key_principal(key: str) -> Principal:
 
 def constant_time_equals(presented: str, expected: str) -> bool:
     """Compares secrets in a time that does not depend on where they differ. An empty `expected` equals nothing."""
+    # As bytes, since `compare_digest` takes no text beyond ASCII.
     return bool(expected) and hmac.compare_digest(presented.encode("utf-8", "replace"), expected.encode())

@@ -55,6 +55,7 @@ def _without_scheme(text: str) -> str:
     scheme, _, rest = text.partition(" ")
     if scheme.lower() in _SCHEMES:
         return rest.strip()
+    # A word and more behind it is a scheme that is not ours; a word alone is a bare key.
     return "" if rest else text
 
 
@@ -67,6 +68,7 @@ def remove_credentials(headers: list[tuple[bytes, bytes]], by_name: dict[bytes, 
     """Removes the headers that carry keys or a session, in place: nobody needs them after the caller is known."""
     names = _SECRET.intersection(by_name)
     if names:
+        # Nearly always each header is there once, and the mapping has them all.
         repeated = len(headers) > len(by_name)
         for name in names:
             del by_name[name]

@@ -15,6 +15,7 @@ class Credential:
     __slots__ = ("__weakref__",)
 
 
+# Outside of the handle, so that nothing that holds one shows a key; weak, so that a caller's key goes with it.
 _cohere_keys: WeakKeyDictionary[Credential, tuple[str, ...]] = WeakKeyDictionary()
 
 

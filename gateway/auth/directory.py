@@ -81,12 +81,14 @@ class KeyDirectory:
         """open_store: returns the storage, once it was opened. message: writes to the log. clock: Unix seconds."""
         self._open_store, self._message, self._now = open_store, message, clock
         self._announcements = announcements
+        # Ids of keys by the digests of their secrets, and by the digest of the last one that was rotated out.
         self._by_digest: dict[str, str] = {}
         self._replaced: dict[str, str] = {}
         self._packed: dict[str, bytes] = {}
         self._unpacked: dict[str, VirtualKey] = {}
         self._teams: dict[str, Team] = {}
         self._end_users: dict[str, EndUser] = {}
+        # Below 0 before the first load, since that of an empty database is 0.
         self.revision = -1
         self._loading: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
@@ -203,6 +205,7 @@ class KeyDirectory:
 
     async def refresh(self) -> None:
         """Takes over a change that this process has made, and tells the others. Raises StoreUnavailable."""
+        # The change of this process first, for which its caller waits. What the others hear they look up themselves.
         await self._load_changes()
         for one in self._announcements:
             await one.publish()
@@ -267,6 +270,7 @@ class KeyDirectory:
                 self._end_users.pop(end_user.user_id, None)
         for id, ends_at in records.ended_sessions:
             ENDED.add(id, ends_at)
+        # Last: a load that ends before this is done again from the old revision.
         self.revision = records.revision
 
     def _replace_key(self, key: PackedKey) -> None:
@@ -319,6 +323,7 @@ class KeyDirectory:
         self._looks += 1
         # Before the look, so that many calls with one wrong key ask the database once.
         self._refused[digest] = now + LOOK_SECONDS
+        # A digest that comes again counts from now on, so that the first one is the oldest.
         self._refused.move_to_end(digest)
         if len(self._refused) > REFUSED_DIGESTS:
             self._refused.popitem(last=False)

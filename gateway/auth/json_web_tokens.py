@@ -64,6 +64,7 @@ class TokenChecker:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         generation, claims = self._checked.get(digest, (-1, None))
         if claims is not None and generation == self._keys.generation:
+            # A token that was checked once still ends.
             if claims.expires + self._settings.leeway <= self._now():
                 raise TokenRefused
             return claims
@@ -79,6 +80,7 @@ class TokenChecker:
         settings = self._settings
         try:
             header = jwt.get_unverified_header(token)
+            # Before any key is looked for: the header is the caller's word, and must not choose how it is judged.
             if header.get("alg") not in settings.accepted_algorithms or not BRINGS_A_KEY.isdisjoint(header):
                 raise TokenRefused
             key = await self._keys.find(header.get("kid"))
@@ -98,6 +100,7 @@ class TokenChecker:
                         *(["aud"] if settings.audience else []),
                         *(["iss"] if settings.issuer else []),
                     ],
+                    # PyJWT refuses a token with an audience where none is expected.
                     "verify_aud": bool(settings.audience),
                 },
             )
@@ -135,6 +138,7 @@ def _at(payload: Mapping[str, Any], path: str) -> Any:
     while path:
         if not isinstance(value, Mapping):
             return None
+        # The longest name first: `https://example.com/roles` is one claim.
         if path in value:
             return value[path]
         step, _, path = path.partition(".")

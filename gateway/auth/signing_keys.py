@@ -103,6 +103,7 @@ def _keys_in(content: bytes) -> Mapping[str, "jwt.PyJWK"]:
     document = msgspec.json.decode(content)
     keys: dict[str, jwt.PyJWK] = {}
     for described in document["keys"]:
+        # A symmetric key in the set would let whoever can read it sign tokens.
         if described.get("kty") in ("RSA", "EC", "OKP") and described.get("use", "sig") == "sig":
             try:
                 keys[described.get("kid", "")] = jwt.PyJWK(described)
@@ -112,6 +113,7 @@ def _keys_in(content: bytes) -> Mapping[str, "jwt.PyJWK"]:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    # A redirect could lead from https to http, or to an address of an inner network.
     def redirect_request(self, *arguments: Any) -> None:
         return None
 
@@ -149,6 +151,7 @@ def _body(response: http.client.HTTPResponse) -> bytes:
             raise ValueError("the set is too large")
         if time.monotonic() > end:
             raise TimeoutError("the answer takes too long")
+    # What is left of the declared length: a set that is cut would lack keys.
     if response.length:
         raise http.client.IncompleteRead(bytes(content), response.length)
     return bytes(content)

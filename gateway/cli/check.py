@@ -27,6 +27,7 @@ def check(config: str | None, offline: bool, strict: bool) -> int:
     from gateway.settings.loading import load_from_environment
     from gateway.settings.schema import SettingError
 
+    # Not `read_settings`, which would end the command: what is wrong with the settings is a finding.
     try:
         settings = load_from_environment(config)
     except SettingError as error:

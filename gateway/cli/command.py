@@ -51,6 +51,7 @@ class Group(click.Group):
     """A group of commands, most of which are imported when they are used."""
 
     def __init__(self, *arguments: Any, example: str, entries: Mapping[str, Entry] = {}, **options: Any) -> None:
+        # click would answer a group without a command by its help, and 0. `invoke` says what is missing.
         options |= {"subcommand_metavar": "COMMAND ...", "no_args_is_help": False}
         super().__init__(*arguments, **options)
         self.example, self._entries = example, entries
@@ -67,6 +68,7 @@ class Group(click.Group):
         return command
 
     def invoke(self, context: click.Context) -> Any:
+        # click keeps what stands behind a group's own options here; its public name is deprecated.
         if not context._protected_args and not self.invoke_without_command:
             raise click.UsageError(f"COMMAND is missing: one of {', '.join(self.list_commands(context))}", context)
         return super().invoke(context)
@@ -86,6 +88,7 @@ def json_option(command: Decorated) -> Decorated:
 
     def keep(context: click.Context, _: click.Parameter, value: bool) -> None:
         if value:
+            # Groups and commands have a context each, and share this mapping.
             context.meta[JSON] = True
 
     return click.option(
@@ -121,6 +124,7 @@ def status_of(error: click.ClickException) -> int:
 
 def sentence_of(error: click.ClickException) -> str:
     """Returns the one line that standard error shows for an error."""
+    # click breaks some of its sentences into lines.
     text = " ".join(error.format_message().split())
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:

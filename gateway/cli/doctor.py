@@ -104,6 +104,7 @@ _SURPRISES: tuple[tuple[str, str, Callable[[Settings, Mode], bool]], ...] = (
     (
         "open mode behind a proxy: whoever reaches the proxy spends your Cohere key",
         "set GATEWAY_MASTER_KEY (openssl rand -hex 32) and give each caller a key",
+        # Behind a proxy the address is loopback, so nothing else would say it.
         lambda settings, mode: mode is Mode.OPEN and bool(settings.trusted_proxies or settings.allowed_hosts),
     ),
     (
@@ -130,6 +131,7 @@ _SURPRISES: tuple[tuple[str, str, Callable[[Settings, Mode], bool]], ...] = (
     (
         "SQLite in Kubernetes: a pod that is replaced loses its keys, responses and ledger, and pods do not share them",
         "set database_url to a PostgreSQL, or run one replica with a volume",
+        # Kubernetes sets this variable in every container.
         lambda settings, mode: _is_sqlite(settings) and bool(os.environ.get("KUBERNETES_SERVICE_HOST")),
     ),
     (
@@ -158,6 +160,7 @@ _SURPRISES: tuple[tuple[str, str, Callable[[Settings, Mode], bool]], ...] = (
     (
         "nobody hears of spent budgets, disabled keys or a ledger that is behind",
         "set alerts.url and alerts.secret",
+        # On a laptop nobody has to be told.
         lambda settings, mode: mode is Mode.VIRTUAL_KEYS and not settings.alerts.url and not settings.loopback,
     ),
     (
@@ -185,6 +188,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
         _, spool = address_of(settings.database_url, settings.ledger.spool)
     except ValueError:
         return  # the database's finding says it
+    # The directory is made when it is first needed, so what counts is the nearest one above it.
     parent = next((one for one in (spool, *spool.parents) if one.exists()), Path("/"))
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         message = f"rows cannot be put aside in {spool}: it cannot be written"
@@ -210,6 +214,7 @@ def _telemetry(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:
     parts = urlsplit(settings.database_url)
+    # Without user and password, which a report may be sent around with.
     name = settings.database_url if _is_sqlite(settings) else f"{parts.hostname or 'localhost'}{parts.path}"
     try:
         condition = await condition_of_database(settings.database_url)
@@ -225,6 +230,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("database", "ok", f"{name} answers, and has version {condition.version}")
     elif condition.version is None:
         yield Finding("database", "ok", f"{name} is empty; the gateway makes its tables when it starts")
+    # Versions have four digits each, so texts compare as numbers do.
     elif condition.version < condition.newest:
         message = f"{name} has version {condition.version}, this gateway makes it {condition.newest} when it starts"
         yield Finding("database", "warn", message, "back it up; cohere-gateway db upgrade does it beforehand")
@@ -278,6 +284,7 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
                 body = await response.read_body()
             except GatewayError as error:
                 yield Finding("cohere", "fail", f"{name}: {error.failure.message}", _REACH_REMEDY)
+                # The other keys would meet the same network.
                 return
             if response.status in (401, 403):
                 message = f"Cohere refuses {name} ({response.status})"
@@ -292,6 +299,7 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
             listed = _names(body)
             models |= listed
             yield Finding("cohere", "ok", f"{name} is accepted, and may use {len(listed)} models")
+            # One answer is enough: all keys are asked at the same place.
             if number == 1 and (date := response.header("date")):
                 yield _clock_finding("Cohere", parsedate_to_datetime(date).timestamp())
         if models:
@@ -361,6 +369,7 @@ def _models(settings: Settings, models: set[str]) -> Iterator[Finding]:
     missing = [
         (where, name)
         for where, name in named.items()
+        # By an alias of another alias, too. A named upstream may have models that Cohere does not list.
         if (model := resolve(name, policy)) not in models
         and not any(serves(upstream, model) for upstream in settings.upstreams.values())
     ]

@@ -34,6 +34,7 @@ def import_file(file: str, drop_restrictions: bool, dry_run: bool, where: Mappin
     plan = litellm_import.insert(result, operator(), time.time(), dry_run)
     result = run_transaction(settings.database_url, lambda: plan, seconds=IMPORT_SECONDS)
     _print(result, dry_run)
+    # A failure, so that a script does not go on as if all keys were here.
     if result.skipped:
         raise CommandFailed(f"{len(result.skipped)} of the keys {'would be' if dry_run else 'were'} left out", 1)
 

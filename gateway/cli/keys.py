@@ -67,6 +67,7 @@ def keys() -> None:
 @where_options
 def create(url: str | None, config: str | None, **options: Any) -> None:
     body = body_of(options)
+    # From standard input, too, so that no list of processes and no history of a shell shows it.
     if "key" in body:
         body["key"] = secret_of(body["key"])
     _print_secret(run_operation("key_generate", {"url": url, "config": config}, body))
@@ -82,6 +83,7 @@ def create(url: str | None, config: str | None, **options: Any) -> None:
 @query_options(FILTERS)
 @where_options
 def list_keys(url: str | None, config: str | None, **options: str | None) -> None:
+    # The most that a page may have. The API's own default is ten.
     query = {"return_full_object": "true", **options, "size": options["size"] or "100"}
     answer = run_operation("key_list", {"url": url, "config": config}, query=query)
     print_answer(answer, answer["keys"], COLUMNS, "there are no such keys")
@@ -115,6 +117,7 @@ def show(key: str, url: str | None, config: str | None) -> None:
 def update(key: str, url: str | None, config: str | None, **options: Any) -> None:
     body = {"key": secret_of(key), **body_of(options)}
     answer = run_operation("key_update", {"url": url, "config": config}, body)
+    # The argument is not printed again: it may be a secret.
     _print({name: value for name, value in answer.items() if name != "key"})
 
 
@@ -172,6 +175,7 @@ def unblock(key: str, url: str | None, config: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Delete without asking back.")
 @where_options
 def delete(key: tuple[str, ...], yes: bool, url: str | None, config: str | None) -> None:
+    # Counted and not named: a name may be a secret.
     require_yes(yes, [f"{len(key)} key{'s' if len(key) > 1 else ''}"])
     names = [secret_of(one) for one in key]
     answer = run_operation("key_delete", {"url": url, "config": config}, {"keys": names})
@@ -211,5 +215,6 @@ def _print_secret(answer: Mapping[str, Any]) -> None:
     if wants_json():
         print_json(answer)
         return
+    # Digests are for programs, which have them with `--json`.
     print_fields({name: value for name, value in answer.items() if name not in ("token", "token_id")})
     print(SECRET_NOTICE)

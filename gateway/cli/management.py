@@ -55,6 +55,7 @@ class FieldValue(click.ParamType[Any]):
                     return float(value)
                 case "json":
                     return msgspec.json.decode(value)
+                # A preset's name is no JSON, and is passed on as a text.
                 case "either" if value.startswith("{"):
                     return msgspec.json.decode(value)
                 case "yes|no":
@@ -67,6 +68,7 @@ class FieldValue(click.ParamType[Any]):
 
 def _kind_of(type_of_field: Any) -> str:
     info = inspect.type_info(type_of_field)
+    # Bounds of a value, which the operation checks.
     while isinstance(info, inspect.Metadata):
         info = info.type
     match info:
@@ -89,6 +91,7 @@ def field_options(table: FieldTable, *left_out: str) -> Callable[[Decorated], De
     """Adds an option for each field that a table honours, with dashes in its name."""
 
     def add(command: Decorated) -> Decorated:
+        # click puts what is added last in front.
         for field in reversed(options_of(table)):
             if field.name not in left_out:
                 value = FieldValue(field)
@@ -109,6 +112,7 @@ def query_options(names: Mapping[str, str]) -> Callable[[Decorated], Decorated]:
     """Adds an option for each parameter of a list. names: their help by name."""
 
     def add(command: Decorated) -> Decorated:
+        # For the same reason as in `field_options`.
         for name, text in reversed(list(names.items())):
             command = click.option(_option(name), name, help=text)(command)
         return command
@@ -132,6 +136,7 @@ def body_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of the options that were given. A list may be given in several options, and by commas."""
     body: dict[str, Any] = {}
     for name, value in options.items():
+        # click gives a tuple for an option that may be repeated, also for one that was left out.
         if isinstance(value, tuple):
             if value:
                 texts = [one for one in value if one is not CLEARED]
@@ -176,10 +181,12 @@ def _run_here(name: str, config: str | None, document: bytes | None, query: Mapp
     from translators.core.notes import Notes
 
     settings = read_settings(config)
+    # The change is made all the same: a gateway with other settings may read this database.
     if not settings.master_key:
         print_note(f"keys are asked for where {MASTER_KEY} is set, and here it is not")
     operation = next(row for row in OPERATIONS if row.name == name)
     notes = Notes()
+    # The secrets that no key may have: authentication would take one for the gateway's own.
     own = (settings.master_key, *settings.upstream_keys)
     request = ManagementRequest(
         operator(), time.time(), notes, document or b"", query, reserved=lambda secret: secret in own
@@ -188,6 +195,7 @@ def _run_here(name: str, config: str | None, document: bytes | None, query: Mapp
     _fill_in_spend(answer, settings)
     for note in notes:
         print_note(note.text)
+    # As over HTTP, where the answer has been JSON.
     return msgspec.to_builtins(answer)
 
 
@@ -223,6 +231,7 @@ def operator() -> Any:
 
     try:
         user = getpass.getuser()
+    # In a container a user may have a number and no name.
     except (KeyError, OSError):
         user = f"user {os.getuid()}"
     return Actor(f"{user} (command line)", "master")
@@ -245,6 +254,7 @@ def run_transaction(
     async def run() -> Any:
         database = Database(database_url, seconds, 1)
         try:
+            # The plan is made here, so that what it refuses is reported as the errors of the transaction are.
             return await (database.write(plan()) if writes else database.read(plan()))
         finally:
             await database.close()
@@ -282,6 +292,7 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
     if parts.scheme == "http" and not _is_this_machine(parts.hostname):
         print_note(f"the master key travels to {parts.hostname} unencrypted: anybody on the way can read it; use https")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    # A base URL is often copied with its version.
     target = f"{parts.path.removesuffix('/').removesuffix('/v1')}{path}" + (f"?{urlencode(query)}" if query else "")
     headers = {
         "authorization": f"Bearer {master_key}",

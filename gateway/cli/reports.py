@@ -78,11 +78,13 @@ def usage(url: str | None, config: str | None, **options: str | None) -> None:
     if wants_json():
         print_json(answer)
         return
+    # As the report has it: `total` is no column, but one sum of all.
     by = [name for name in (options["by"] or "model").split(",") if name != "total"]
     most = max((row["cost_nanodollars"] for row in answer["data"]), default=0)
     rows = [_usage_row(row, by, most) for row in answer["data"]]
     headings = {name: name.replace("_", " ").capitalize() for name in by}
     columns = {"calls": "Calls", "failures": "Failed", "input": "Tokens in", "output": "out"}
+    # Only where they were asked for.
     latencies = {"p50": "p50", "p95": "p95"} if any("latency" in row for row in answer["data"]) else {}
     print_rows(rows, headings | columns | latencies | {"cost": "Cost", "bar": ""}, "there were no calls")
     unpriced = sum(row["unpriced_calls"] for row in answer["data"])
@@ -110,6 +112,7 @@ def _milliseconds(value: float | None) -> str:
 
 def _cost(nanodollars: int, unpriced: int) -> str:
     """Returns the cost of a group: what is unknown of it is never 0."""
+    # Imported here, as all of the ledger is, so that the help of a command does not load it.
     from gateway.ledger.sentences import dollars
 
     if not unpriced:
@@ -145,6 +148,7 @@ def audit(follow: bool, url: str | None, config: str | None, **options: str | No
         return
     if options["until"]:
         raise CommandFailed("--follow goes on for ever: leave --until out")
+    # 0 stands for the first page, whose rows are never forgotten: they may be as old as `--since` asks for.
     printed = {row["id"]: 0.0 for row in answer["data"]}
     _print_sentences(answer["data"])
     while True:
@@ -154,6 +158,7 @@ def audit(follow: bool, url: str | None, config: str | None, **options: str | No
         rows = _rows_since(printed, url, config, recent)
         _print_sentences(rows)
         printed |= {row["id"]: now for row in rows}
+        # Rows that no look goes back to need not be remembered.
         for id in [id for id, seen in printed.items() if seen and now - seen > 4 * OVERLAP_SECONDS]:
             del printed[id]
 
@@ -221,6 +226,7 @@ def _report_here(name: str, config: str | None, query: Mapping[str, str]) -> Any
     names = Names(keys_by_id, {team.team_id: team for team in records.teams}, ids.get)
     respond = reports.audit if name == "audit" else reports.usage
     report = reports.Report(Reader(), page_of_changes, names, query, time.time())
+    # Through JSON, so that both ways give the same: a report over HTTP has no Structs in it.
     return msgspec.json.decode(msgspec.json.encode(_run(respond(report))))
 
 

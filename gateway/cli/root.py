@@ -43,6 +43,7 @@ def root(context: click.Context) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status. arguments: the process's own by default."""
     try:
+        # Not standalone, or click would print its own form of an error and end the process.
         status = root.main(arguments, PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         print(sentence_of(error), file=sys.stderr)

@@ -20,6 +20,7 @@ from gateway.cli.command import Command, CommandFailed, config_option
 @click.option("--host", help="The address to listen on, or unix:PATH (default: 127.0.0.1).")
 @click.option("--port", type=int, help="The port to listen on; 0 picks a free one (default: 8080).")
 @click.option("--workers", type=int, help="Processes that share the port (default: 1).")
+# None when it is left out, and not False: that would win over the settings file.
 @click.option("--demo", is_flag=True, default=None, help="Answer from the embedded emulator instead of Cohere.")
 @click.option(
     "--allow-open",
@@ -31,6 +32,7 @@ def serve(config: str | None, **command_line: Any) -> None:
     from gateway.settings.loading import load, variables_of_settings
     from gateway.settings.schema import SettingError
 
+    # Kept, because a reload reads the settings again after they have gone from the environment.
     variables = variables_of_settings(os.environ)
     read_settings = partial(load, variables, config, command_line)
     try:
@@ -55,6 +57,7 @@ def serve(config: str | None, **command_line: Any) -> None:
     except (ListenError, WorkersFailed) as error:
         raise CommandFailed(str(error), 1) from error
     finally:
+        # For whoever runs the command in a process that goes on.
         os.environ.update(variables)
 
 

@@ -67,6 +67,7 @@ def _table(headings: Iterable[str]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in headings:
+        # Folded and not cut: an id is of no use without its end.
         table.add_column(heading, overflow="fold")
     return table
 

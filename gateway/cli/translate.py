@@ -35,6 +35,7 @@ def translate(operation: str, file: str, config: str | None, strict: bool) -> No
         body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}", 1) from error
+    # As the gateway does with each body before it is translated.
     body = replace_halves(body)
     policy = read_settings(config).policy
     try:
@@ -49,6 +50,7 @@ def translate(operation: str, file: str, config: str | None, strict: bool) -> No
         raise CommandFailed(f"{failure.status} {failure.code}{field}: {failure.message}", 1) from error
     if getattr(call, "unparsed_files", ()):
         raise CommandFailed("PDF files and images of pages are read by Cohere, which is not asked here", 1)
+    # Each once: `n` asks Cohere for the same several times.
     for body in dict.fromkeys(call.bodies):
         print(body.decode())
     for note in call.notes:

@@ -35,6 +35,7 @@ class SignInAttempts:
                 raise CallerError(refused, str(seconds))
         own.append(now)
         self._all.append(now)
+        # The address that came first goes. Whoever has that many is held by the number in all.
         if len(self._by_address) > MOST_ADDRESSES:
             self._by_address.pop(next(iter(self._by_address)))
 

@@ -50,6 +50,7 @@ class Files(Struct, frozen=True):
 def load() -> Files:
     """Returns all files. It takes tens of milliseconds the first time, so it is called in a thread."""
     bodies = dict(_read())
+    # With names and separators, so that no two sets of files come to the same bytes.
     digest = hashlib.sha256(b"".join(b"%s\0%s\0" % (name.encode(), bodies[name]) for name in sorted(bodies)))
     address = digest.hexdigest()[:16]
     page = bodies.pop(PAGE).replace(_PLACEHOLDER, (PREFIX + address).encode())
@@ -71,6 +72,7 @@ def _files_in(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
 
 def _file(name: str, body: bytes) -> File:
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    # `mtime=0`, or each process would have other bytes below the same address.
     return File(TYPES[_ending(name)].encode(), tag.encode(), body, gzip.compress(body, 9, mtime=0))
 
 

@@ -49,6 +49,7 @@ class ConsolePages:
             return
         digest, _, name = path.removeprefix(PREFIX).partition("/")
         file = files.static.get(name)
+        # Of another version: an old page's modules are not to be mixed with new ones.
         if file is None or digest != files.digest:
             raise CallerError(NOT_FOUND)
         await _respond(scope, send, file, b"public, max-age=31536000, immutable")
@@ -83,6 +84,7 @@ async def _respond(scope: Scope, send: Send, file: File, caching: bytes) -> None
         (b"cache-control", caching),
         (b"vary", b"accept-encoding"),
     ]
+    # Without parsing it: the tag has quotes, so it is found in a list and behind `W/`.
     if file.tag in headers.get(b"if-none-match", b""):
         await send({"type": "http.response.start", "status": 304, "headers": common})
         await send({"type": "http.response.body", "body": b""})

@@ -109,6 +109,7 @@ class SignIn:
         except StoreUnavailable as error:
             services.state.log_failure(error)
             raise CallerError(NOT_SIGNED_OUT) from error
+        # Here at once; the others hear of it by the directory.
         ENDED.add(session.id, ends_at)
         try:
             await services.directory.refresh()
@@ -138,6 +139,7 @@ class SignIn:
             raise CallerError(NO_KEY) from error
         if not key.isascii() or not key.isprintable() or not key:
             raise CallerError(NO_KEY)
+        # Before the key is looked at, and taken back if it is good.
         self._attempts.begin(record.address, time.monotonic())
         session = self._services.authenticator.sessions.begin(key, time.time())
         principal = await self._principal(session, record)
@@ -154,6 +156,7 @@ class SignIn:
 
     async def _principal(self, session: Session, record: RequestRecord) -> Principal:
         """Returns whose key a session stands for. Raises CallerError (401, 403) as for any request with that key."""
+        # The way of any request with this key, so a session can do no more than the key.
         headers = [(b"authorization", b"Bearer " + session.secret.encode())]
         return (await self._services.authenticator.authenticate(headers, record.address)).principal
 
@@ -189,6 +192,7 @@ class SignIn:
 
 async def _respond(send: Send, info: SessionInfo, cookie: bytes | None = None) -> None:
     content = msgspec.json.encode(info)
+    # Whom it names, and its token, are nobody else's.
     headers = [JSON_TYPE, (b"content-length", b"%d" % len(content)), (b"cache-control", b"no-store")]
     if cookie is not None:
         headers.append((b"set-cookie", cookie))

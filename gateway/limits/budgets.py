@@ -24,6 +24,7 @@ def nano_dollars(dollars: float) -> int:
 
 def dollars(nano: int) -> str:
     """Returns an amount for a sentence: with two decimals, or as many as a small one needs."""
+    # Nine decimals are nano-dollars.
     text = f"{nano / NANO_PER_DOLLAR:.9f}".rstrip("0")
     whole, _, decimals = text.partition(".")
     return f"${whole}.{decimals:0<2}"
@@ -33,6 +34,7 @@ def estimated_tokens(method: Method, workload: Workload) -> int:
     """Returns the tokens that a request may take, prompt and answer; 0 for methods without tokens."""
     if method.group not in BILLED_GROUPS:
         return 0
+    # Rounded up: a byte is a token.
     prompt = min(-(-workload.prompt_bytes // BYTES_PER_TOKEN), MAX_PROMPT_TOKENS * workload.calls)
     if method.group != "chat":
         return prompt

@@ -163,7 +163,9 @@ class LocalShares:
         """
         if self._seen.get(key) is before:
             if before is not None:
+                # What was spent only grows, and the database may be behind what was seen.
                 seen.spent = max(seen.spent, before.spent)
+                # After a lease what others had reserved has been settled or has lapsed.
                 seen.reserved = before.reserved if seen.at - before.at < LEASE else 0
             self._seen[key] = seen
 

@@ -25,6 +25,7 @@ from translators.core.model_names import resolve
 MAX_PLANS = 20_000
 """Plans that are kept at once. With more callers than that they are made anew now and then."""
 
+# Such a text stands in a counter's id as it is. A colon would be taken for the end of a part.
 _PLAIN = re.compile(r"[A-Za-z0-9._@+-]{1,80}\Z")
 
 

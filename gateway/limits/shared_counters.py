@@ -330,6 +330,7 @@ class SharedCounters:
             if reservations or past:
                 await self._within(PATIENT_SECONDS, self._shared.adopt(reservations, past))
             for reservation, _ in reservations:
+                # From now on it is settled there, and not here.
                 reservation.local = False
                 self._live[reservation] = asyncio.get_running_loop().time()
         except BaseException:
@@ -391,6 +392,7 @@ class SharedCounters:
                     beat_at = loop.time() + (BEAT_SECONDS if beats >= EARLY_BEATS else 0.0)
                 if self._reachable and loop.time() >= renew_at:
                     await self._renew(loop.time())
+                    # Twice as often as one becomes due, so that each is renewed after half of its lease at the latest.
                     renew_at = loop.time() + RENEW_SECONDS / 2
                 if self._reachable:
                     await self._in_order(self._shared.tell)
@@ -450,6 +452,7 @@ class SharedCounters:
             await self._stored.flush()
             await self._in_order(self._shared.tell)
         if self._return_at is None:
+            # Where all is refused meanwhile, no process has anything to hand over.
             self._return_at = now + (0.0 if self._refuses else RETURN_SECONDS)
             self._failures = 0
         if now >= self._return_at:
@@ -460,6 +463,7 @@ class SharedCounters:
         old = [reservation for reservation, since in self._live.items() if now - since >= RENEW_SECONDS]
         groups: dict[int, list[Reservation]] = {}
         for reservation in old:
+            # As much as has gone by, so that its lease is that of one made now.
             seconds = int(now - self._live[reservation])
             groups.setdefault(seconds, []).append(reservation)
             self._live[reservation] += seconds

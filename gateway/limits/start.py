@@ -65,11 +65,13 @@ def _counters(settings: Settings, metrics: Metrics, log: Log, alerts: Alerts) ->
         workers=settings.workers,
     )
     if settings.redis_url:
+        # Imported here: to load the client of Redis is slow.
         from gateway.store.redis_cluster_counters import RedisClusterCounters
         from gateway.store.redis_counters import RedisCounters
 
         kind = RedisClusterCounters if settings.redis_cluster else RedisCounters
         try:
+            # No less than a request may wait, or the connection would give up before it.
             redis = kind(settings.redis_url, stored, timeout=max(REDIS_SECONDS, limits.timeout))
         except ValueError as error:
             raise SettingError(f"redis_url: {error}") from error

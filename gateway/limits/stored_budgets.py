@@ -106,6 +106,8 @@ class StoredBudgets:
             groups = self._groups.setdefault(budget, [])
             groups.append(Group(totals[budget], amount, now))
             if len(groups) > MAX_GROUPS:
+                # Two that follow each other become one with the later sum. To whoever asks for a sum in between it then
+                # seems unwritten: more is counted, not less.
                 self._groups[budget] = [
                     Group(second.total, first.amount + second.amount, second.at)
                     for first, second in zip(groups[::2], groups[1::2], strict=False)
@@ -148,6 +150,7 @@ class StoredBudgets:
                 if self._remembers:
                     self._remember(amounts, totals)
             except BaseException:
+                # It may have been written all the same. What counts twice is better than what never counts.
                 for key, amount in amounts.items():
                     self._pending[key] = self._pending.get(key, 0) + amount
                 raise

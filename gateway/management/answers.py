@@ -45,6 +45,7 @@ def key_info(key: VirtualKey, now: float, token: bool = False) -> dict[str, Any]
         "user_id": key.user_id,
         "team_id": key.team_id,
         "shared": key.shared,
+        # Zeros until `spending.fill_in`, which finds the records of an answer by this name.
         "spend": 0.0,
         "total_spend": 0.0,
         "model_spend": {},
@@ -155,6 +156,7 @@ def _rights(record: VirtualKey | Team) -> dict[str, Any]:
 
 def _limits(record: VirtualKey | Team | EndUser, now: float) -> dict[str, Any]:
     limits: dict[str, Any] = {name: getattr(record, name) for name in _LIMITS}
+    # Empty where they are not set: LiteLLM's programs expect objects here.
     objects = {name: limits[name] or {} for name in _OBJECTS}
     windows = record.budget_limits
     dated_windows = windows and [

@@ -53,6 +53,7 @@ def delete(request: ManagementRequest) -> Work:
     def work(connection: Connection) -> dict[str, Any]:
         for number, user_id in enumerate(dict.fromkeys(ids)):
             by = request.actor.changed_by
+            # A wrong id ends the transaction, and so brings back what was deleted before it.
             _present(keys.delete(connection, EndUser, user_id, by, request.now), f"user_ids[{number}]")
         return {"deleted_customers": len(ids), "message": f"Successfully deleted customers with ids: {', '.join(ids)}"}
 
@@ -69,6 +70,7 @@ def block(request: ManagementRequest) -> Work:
         for user_id in dict.fromkeys(ids):
             by, now = request.actor.changed_by, request.now
             user = keys.update(connection, EndUser, user_id, {"blocked": True}, by, now, "blocked")
+            # Blocking has to hold for somebody of whom there is no record yet.
             if user is None:
                 try:
                     (user,) = keys.insert(connection, [EndUser(user_id=user_id, blocked=True)], by, now)

@@ -74,6 +74,7 @@ _KEY = (
     field("duration", str, "how long the key lives from now on; `-1` is for ever", values.duration),
 )
 
+# Each ends a sentence: that of the note on a field without effect, or of the refusal.
 _LABELS = "a label of LiteLLM's that has no meaning here"
 _ELSEWHERE = "it belongs to the settings of a gateway"
 _NO_MAIL = "no mails are sent"
@@ -97,6 +98,7 @@ _KEY_OF_LITELLM = (
     *noted(_ESTIMATES, "default_estimated_output_tokens", "default_estimated_output_tokens_per_model"),
     *noted(_ELSEWHERE, "disable_global_guardrails", "enable_prompt_caching"),
     *refused(_ROUTES, "allowed_routes", "allowed_passthrough_routes", "denied_passthrough_routes"),
+    # A key without a role manages nothing here, so these two kinds ask for nothing more.
     *refused(f"{_ROUTES}, `role` what may be managed", "key_type", neutral=(b'"default"', b'"llm_api"')),
     *refused("requests need no fields of theirs", "enforced_params", "allowed_cache_controls"),
     *refused(_DAILY, "tpd_limit"),
@@ -104,6 +106,7 @@ _KEY_OF_LITELLM = (
     *refused(_BUDGET_OBJECT, "budget_id", "end_user_budget_id"),
     *refused(_CONTENT, "guardrails", "policies"),
     *refused(_OBJECTS, "access_group_ids", "object_permission", "allowed_vector_store_indexes"),
+    # A new key has spent nothing, so a zero asks for nothing.
     *refused(_SPEND, "spend", neutral=(b"0", b"0.0")),
 )
 
@@ -155,6 +158,7 @@ _END_USER_OF_LITELLM = (
 
 _REFERENCE = field("key", Annotated[str, Meta(min_length=1, max_length=1024)], "secret, digest, id or alias")
 
+# For names that are not alike enough in letters.
 _HINTS = {"expires": "duration", "budget": "max_budget", "rpm": "rpm_limit", "tpm": "tpm_limit", "ips": "allowed_ips"}
 _TEAM_HINTS = {**_HINTS, "name": "team_alias"}
 
@@ -163,6 +167,7 @@ def _table(rows: tuple[Field, ...], **options: Any) -> FieldTable:
     return FieldTable(rows, options.get("synonyms"), options.get("hints", _HINTS))
 
 
+# Here `key` is a new secret, and in the tables below the name of a key: so it is read under another name.
 KEY_NEW = _table((field("key", str, "a secret that exists already", values.secret, "secret"), *_KEY, *_KEY_OF_LITELLM))
 KEY_UPDATE = _table((_REFERENCE, *_KEY, *_KEY_OF_LITELLM))
 KEY_ROTATE = _table(
@@ -187,6 +192,7 @@ _TEAM_ID = field("team_id", Text, "an id of your own", values.printable)
 _ALIASES = {"model_aliases": "aliases"}
 
 TEAM_NEW = _table((_TEAM_ID, *_TEAM, *_TEAM_OF_LITELLM), synonyms=_ALIASES, hints=_TEAM_HINTS)
+# The same fields: by `team_id` an update names the team.
 TEAM_UPDATE = TEAM_NEW
 TEAM_NAME = _table((_TEAM_ID,))
 TEAM_NAMES = _table((field("team_ids", References, "ids"),))

@@ -122,6 +122,7 @@ def judge(rows: Iterator[Mapping[str, Any]], drop_restrictions: bool = False) ->
 
 
 def _key(row: Mapping[str, Any], name: str, drop_restrictions: bool, notes: list[str]) -> VirtualKey:
+    # Whichever of the two it is, the digest alone is kept.
     token = row.get("token")
     if not isinstance(token, str) or not token:
         raise ValueError("it has no token")
@@ -151,6 +152,7 @@ def _key(row: Mapping[str, Any], name: str, drop_restrictions: bool, notes: list
     values = (_OPEN if drop_restrictions else _TABLE).read(msgspec.json.encode(accepted), heard)
     notes.extend(f"{name}: {note.text}" for note in heard)
     key_name = row.get("key_name")
+    # LiteLLM's name of a key ends with the last characters of its secret.
     last_four = key_name[-4:] if isinstance(key_name, str) and len(key_name) > 4 else ""
     return VirtualKey(
         key_id=new_key_id(), digest=digest, last_four=last_four, expires=_seconds(row.get("expires")), **values
@@ -178,6 +180,7 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
         aliases = present(connection, "alias", [key.key_alias for key in result.keys if key.key_alias])
         for number, key in enumerate(result.keys, 1):
             name = key.key_alias or key.key_name
+            # So that an import may be repeated, or goes on where another one ended.
             if key.digest in digests:
                 result.present += 1
                 continue

@@ -30,6 +30,7 @@ class ManagementOperation(Struct, frozen=True):
 
     @property
     def writes(self) -> bool:
+        # LiteLLM reads several keys with a POST, whose body names them.
         return self.verb == "POST" and self.name != "keys_info"
 
 

@@ -51,6 +51,7 @@ class Filters:
         text = self.text(name)
         if not text:
             return default
+        # `isdigit` alone takes digits of all scripts.
         if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
             raise InvalidField(name, f"'{name}' is a whole number from 1 to {most}")
         return int(text)

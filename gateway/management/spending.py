@@ -24,6 +24,7 @@ def spenders(answer: Any, now: float) -> Spenders:
     """Returns the ids of all that an answer shows the spend of; nothing where it shows none. now: Unix seconds."""
     result: dict[tuple[Spender, int], set[str]] = {}
     for by, id, record in _records(answer):
+        # A set, because the two are one for a budget that never begins anew.
         for since in {0, _window_start(record, now)}:
             result.setdefault((by, since), set()).add(id)
     return result
@@ -65,6 +66,7 @@ def _records(answer: Any) -> Iterator[tuple[Spender, str, dict[str, Any]]]:
             yield from _records(element)
     elif isinstance(answer, dict):
         if "spend" in answer:
+            # The most particular first: a key has a `team_id` as well.
             by: Spender = "key_id" if "key_id" in answer else "team_id" if "team_id" in answer else "end_user"
             yield by, answer["user_id" if by == "end_user" else by], answer
         for name in ("info", "keys", "team_info", "teams", "data", "blocked_users", "unblocked_users"):

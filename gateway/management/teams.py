@@ -63,6 +63,7 @@ def delete(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         params = [f"team_ids[{number}]" for number in range(len(references))]
+        # Each once, although a request may name it twice; a wrong name ends the transaction, and with it all of them.
         team_ids = {_find(connection, *named).team_id: None for named in zip(references, params, strict=True)}
         for team_id in team_ids:
             require_team_change(request.actor, team_id)

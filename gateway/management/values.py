@@ -163,6 +163,7 @@ def model_max_budget(name: str, value: Mapping[str, ModelLimit], notes: Notes) -
     _refuse_patterns(name, value)
     budgets = {}
     for model, entry in value.items():
+        # Compared with None, as a budget of 0 is one.
         limit = entry.budget_limit if entry.budget_limit is not None else entry.max_budget
         period = entry.time_period or entry.budget_duration
         if limit is None or period is None:

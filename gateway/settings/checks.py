@@ -83,10 +83,12 @@ def _check_jwt(jwt: JwtSettings) -> None:
                 f"jwt.algorithms: '{algorithm}' is none of {', '.join(ASYMMETRIC)}: whoever can check a symmetric "
                 "signature can make one"
             )
+    # On this machine nobody is on the way.
     if jwt.jwks.startswith("http://") and urlsplit(jwt.jwks).hostname not in ("localhost", "127.0.0.1", "::1"):
         raise SettingError("jwt.jwks: over http anybody on the way can replace the keys; use https")
     if jwt.ca_file and jwt.jwks and not jwt.jwks.startswith("https://"):
         raise SettingError("jwt.ca_file: only an https address has certificates, and jwt.jwks is a file")
+    # The address is in the log when the keys cannot be loaded.
     if "@" in urlsplit(jwt.jwks).netloc:
         raise SettingError("jwt.jwks: it must not contain credentials")
 
@@ -206,6 +208,7 @@ def base_url(url: str, setting: str = "cohere_base_url", keys: str = "COHERE_API
         raise SettingError(f"{setting}: '{url}' has no host, or a port that is none")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise SettingError(f"{setting}: '{url}' must end with the path, without a query or a fragment")
+    # Paths of Cohere's begin with their version, so one in the base would be there twice.
     url = url.rstrip("/")
     for version in ("/v1", "/v2"):
         url = url.removesuffix(version)

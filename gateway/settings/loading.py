@@ -70,12 +70,14 @@ def _origins(
     for line in described():
         sources = [Origin("file", path)] if _get(values, line.path) is not None else []
         variables = [name for name in line.environment if environment.get(name)]
+        # The weakest first: of several variables of a setting the first one counts.
         sources += [Origin("environment", name) for name in reversed(variables)]
         if command_line.get(line.path) is not None:
             sources.append(Origin("command_line", f"--{line.path.replace('_', '-')}"))
         if sources:
             strongest = sources.pop()
             origins[line.path] = msgspec.structs.replace(strongest, over=tuple(map(str, reversed(sources))))
+    # The keys of all upstreams are one value here: `upstreams` is one line of the reference.
     keys = sorted(name for name in environment if name.startswith(KEYS_OF_UPSTREAMS) and environment[name])
     if keys and "upstreams" in origins:
         origin = origins["upstreams"]
@@ -107,6 +109,7 @@ def _upstreams(settings: Settings, environment: Mapping[str, str]) -> dict[str, 
 def variables_of_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables that `load` may look at, and no others."""
     names = {name for line in described() for name in line.environment}
+    # Unknown names with the prefix as well, in which misspellings are looked for.
     return {name: value for name, value in environment.items() if name in names or name.startswith("GATEWAY_")}
 
 
@@ -262,5 +265,6 @@ def _unknown(name: str) -> str:
     paths = [line.path for line in described()]
     # The tables as well, or `[limts]` would be compared with `limits.something`, and nothing be near enough.
     names = [*paths, *dict.fromkeys(path.partition(".")[0] for path in paths if "." in path)]
+    # Less alike than variables have to be: nothing but a setting can be meant in our own file.
     near = difflib.get_close_matches(name, names, 1, 0.5)
     return f"unknown setting '{name}'" + (f", did you mean '{near[0]}'?" if near else "")

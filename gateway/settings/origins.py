@@ -59,6 +59,7 @@ def loaded(settings: Settings, origins: Mapping[str, Origin]) -> LoadedSettings:
 
 def chosen_at_start(settings: Settings, chooser: str, **values: Any) -> Settings:
     """Returns settings with values that were chosen when the gateway started. chooser: by whom, in words."""
+    # A value that was chosen and is that of the file anyway keeps its origin.
     changed = {name: value for name, value in values.items() if getattr(settings, name) != value}
     settings = msgspec.structs.replace(settings, **changed)
     if not changed or not isinstance(settings, LoadedSettings):

@@ -41,6 +41,7 @@ def _described(kind: type[Struct], prefix: str) -> Iterator[Description]:
             yield from _described(field.type.cls, f"{path}.")
             continue
         described_type, texts, names = field.type, [], ()
+        # Annotations may lie within each other: the outer one describes, the inner one bounds.
         while isinstance(described_type, msgspec.inspect.Metadata):
             texts.append((described_type.extra_json_schema or {}).get("description", ""))
             names = (described_type.extra or {}).get("environment", names)

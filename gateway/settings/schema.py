@@ -96,6 +96,7 @@ class NamedUpstream(UpstreamSettings, frozen=True, forbid_unknown_fields=True):
     stored_resources: datasets, embed jobs, batches, fine-tuned models and connectors are there.
     """
 
+    # Without descriptions: what is below a name of the operator's own is no line of the reference.
     base_url: str = ""
     api_key: list[str] = []
     models: list[str] = []
@@ -154,6 +155,7 @@ class ConcurrencySettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_in_flight: Annotated[int, _about("calls to Cohere at one time, in each worker"), Meta(ge=1)] = 1_000
     queue_size: Annotated[int, _about("calls that may wait for their turn; further ones get a 503"), Meta(ge=0)] = 1_000
     queue_timeout: Annotated[float, _about("seconds that a call may wait for its turn"), Meta(ge=0)] = 30.0
+    # Below 1, as turns rotate only among calls that wait: one caller could hold all that are in flight.
     caller_share: Annotated[
         float, _about("the share of these calls and of this queue that one caller may have"), Meta(gt=0, le=1)
     ] = 0.8
@@ -185,6 +187,7 @@ class FileSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    # One, because threads of one interpreter take its lock from each other (docs/decisions.md).
     threads: Annotated[
         int, _about("threads for large requests, and as many for long checks, in each worker"), Meta(ge=1)
     ] = 1
@@ -251,6 +254,7 @@ class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     price was read, and when.
     """
 
+    # None and not 0, so that a row of the settings can leave out what the packaged one has.
     input: Annotated[float, _DOLLARS] | None = None
     output: Annotated[float, _DOLLARS] | None = None
     cached: Annotated[float, _DOLLARS] | None = None
@@ -392,6 +396,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on, or `unix:` and the path of a unix socket")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
     workers: Annotated[int, _about("processes that share the port"), Meta(ge=1)] = 1
+    # Hypercorn by default, as uvicorn is new here and switched to with one line (docs/decisions.md).
     server: Annotated[
         Literal["hypercorn", "uvicorn"],
         _about("the HTTP server; uvicorn, on uvloop, takes much less CPU for each request"),
@@ -431,6 +436,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     max_json_keys: Annotated[int, _about("most keys in the JSON of a request, counted at all depths"), Meta(ge=1)] = (
         100_000
     )
+    # A parser in C lets nothing else run until it has ended, and no model reads more values than these.
     max_json_values: Annotated[
         int,
         _about("most values in the JSON of a request: commas and opening brackets and braces outside strings"),
@@ -440,6 +446,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     max_websockets_per_caller: Annotated[
         int, _about("most open WebSockets of one caller, in each worker"), Meta(ge=0)
     ] = 64
+    # What is beyond 25 MB is for the form around the file.
     audio_limit: Annotated[
         int, _about("largest transcription request, in bytes (Cohere takes files of 25 MB)"), Meta(ge=1)
     ] = 26 * 1024 * 1024
@@ -562,6 +569,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
+        # A host name may lead anywhere.
         except ValueError:
             return False
 
