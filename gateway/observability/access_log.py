@@ -99,6 +99,7 @@ class Log(OperatorLog):
             printable(record.trace_id),
             record.trace,
         )
+        # Also where the log is off: the exporter has a switch of its own.
         if self.telemetry is not None:
             self.telemetry.line(record, to_builtins(line))
         if self._requests:
@@ -131,6 +132,7 @@ NANO = 1_000_000_000
 def console_line(line: Line, colors: bool) -> bytes:
     """Returns a request's line for people. colors: for a terminal, the status by its hundred."""
     status = str(line.status) if not colors else colored(str(line.status), "green" if line.outcome == "ok" else "red")
+    # The time of day alone: whoever watches a terminal knows the date.
     parts = [line.time[11:23], status, f"{line.method} {line.path}", f"{line.duration_ms:.0f} ms"]
     if line.model:
         parts.append(line.model)

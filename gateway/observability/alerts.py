@@ -97,6 +97,7 @@ class Alerts:
             self._start(self._send_digests(event))
         else:
             count, _ = waiting.get(object, (0, alert))
+            # Of an object that waits already the newest message counts, and how many there were.
             if count or len(waiting) < MAX_OBJECTS:
                 waiting[object] = (count + 1, alert)
 
@@ -115,6 +116,7 @@ class Alerts:
         """
         if not self._url or key in self._once:
             return
+        # Before the claim is answered, so that this process asks once.
         self._once[key] = None
         if len(self._once) > MAX_ONCE:
             self._once.popitem(last=False)
@@ -151,6 +153,7 @@ class Alerts:
                 return
             self._waiting[event] = OrderedDict()
             (count, last) = next(reversed(waiting.values()))
+            # A single one is sent as it is: receivers need not know of digests for it.
             if len(waiting) == 1 and count == 1:
                 self._deliver(last)
                 continue
@@ -160,6 +163,7 @@ class Alerts:
             self._deliver(Alert(event, last.time, message, "", {"alerts": alerts}))
 
     def _deliver(self, alert: Alert) -> None:
+        # The timers of digests, one for each event, are tasks as well.
         if len(self._tasks) >= MAX_DELIVERIES + len(EVENTS):
             self._message(f"alerts: too many are waiting to be sent; dropped: {alert.message}")
             return
@@ -185,6 +189,7 @@ class Alerts:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DELIVERY_SECONDS))
         try:
+            # A redirect would take the message, with its signature, to somebody else.
             async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 return "" if response.status < 300 else f"status {response.status}"
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

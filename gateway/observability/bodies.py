@@ -31,6 +31,7 @@ LOG_HEADERS: Mapping[bytes, bytes] = {
 }
 """Headers with which a caller keeps the bodies of a call out of the ledger, and the value that does it."""
 
+# Searched for and not parsed: a body comes in pieces, and may be no JSON.
 _NO_LOG = re.compile(rb'"no[-_]log"\s*:\s*true')
 _NO_LOG_BYTES = 64
 """Of the piece before, which may have the beginning of it."""

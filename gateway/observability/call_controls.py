@@ -52,6 +52,7 @@ def controls_of(headers: Mapping[bytes, bytes], extra: Headers = ()) -> CallCont
     total = _read(headers, TOTAL_HEADER, _NUMBER, "a number of seconds above 0")
     attempts = _read(headers, ATTEMPTS_HEADER, _WHOLE, "a whole number, 1 or more")
     retries = _read(headers, RETRIES_HEADER, _WHOLE, "a whole number", least=0.0)
+    # Where both headers are sent, the smaller number holds.
     most = [int(one) for one in (attempts, None if retries is None else retries + 1) if one is not None]
     return CallControls(None if first_byte is None else first_byte / 1000, total, min(most, default=None), extra)
 

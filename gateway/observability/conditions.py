@@ -45,6 +45,7 @@ class Conditions:
         """Sends an alert for what was all right when this was called last."""
         for condition in self._conditions:
             reason = condition.reason()
+            # An alert at the beginning alone: what lasts would fill every digest.
             if reason and condition.object not in self._present:
                 self._present.add(condition.object)
                 self._alerts.raise_alert(condition.event, condition.object, reason)

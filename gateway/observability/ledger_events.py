@@ -23,6 +23,7 @@ class LedgerEvents:
     def on_rows(self, result: str, count: int) -> None:
         """Counts rows by what became of them."""
         if count:
+            # Counters of prometheus_client have locks, so this may be done in the ledger's thread.
             self._metrics.ledger_rows.labels(result).inc(count)
         if result == "lost" and count:
             self._in_loop(lambda: self._alerts.raise_alert("ledger_behind", "ledger", f"{count} rows are lost"))
@@ -40,6 +41,7 @@ class LedgerEvents:
     def _in_loop(self, work: Callable[[], None]) -> bool:
         """Leaves work to the loop of the log and the alerts. Returns whether that still runs."""
         if self._loop is not None:
+            # The last rows are written when the loop may have ended already.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(work)
                 return True

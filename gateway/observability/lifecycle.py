@@ -39,6 +39,7 @@ _SECRET = re.compile(r"sk-[^/]+|(?<=/key/)[^/]+(?=/regenerate)")
 
 # Seeded once by the system in each process, so no two count alike.
 _random = Random(SystemRandom().getrandbits(256))
+# A fork has its parent's state, and would give the same ids.
 os.register_at_fork(after_in_child=lambda: _random.seed(SystemRandom().getrandbits(256)))
 
 
@@ -160,6 +161,7 @@ class Lifecycle:
             memory=self._memory.request(),
             operation=operation,
             background=True,
+            # The same id, as there is one row for both.
             id=request.id,
             address=request.address,
             cohere_method=request.cohere_method,
@@ -174,6 +176,7 @@ class Lifecycle:
         record.identify(request.principal)
         if self._telemetry is not None:
             self._telemetry.begin(record)
+        # After the span was begun, whose headers they have.
         record.controls = self._controls(record, request)
         return record
 
@@ -224,6 +227,7 @@ class Lifecycle:
         if not isinstance(error, Exception):
             assert isinstance(error, asyncio.CancelledError), "only a shutdown ends a request from outside"
             record.error, record.fault = "shutdown", Fault.GATEWAY_SHUTDOWN
+            # A status that was sent stays.
             record.status = record.status or 503
             return None
         failure = failure_of(error)

@@ -62,6 +62,7 @@ UPSTREAM_FAULTS = frozenset(fault for fault in Fault if fault.startswith("provid
 # A `_created` series for each series doubles what is scraped and says nothing here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+# Up to five minutes for answers of models, and from half a millisecond on for what is the gateway's own.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -106,6 +107,7 @@ class _Histogram(Histogram):
 
     def observe_all(self, counts: Sequence[int], total: float) -> None:
         """Observes as many values as there are for each bucket. total: their sum."""
+        # What `observe` does for each value, in one step. prometheus_client has no public way for several at once.
         self._sum.inc(total)
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
@@ -125,15 +127,18 @@ class Observations:
 
     def observe(self, value: float, exemplar: Mapping[str, str] | None = None) -> None:
         """Takes a value. exemplar: labels of a request that has it."""
+        # At once: a number that waits has no place for an exemplar.
         if exemplar is not None:
             self._histogram.observe(value, exemplar)
             return
+        # As prometheus_client has it: a bound belongs to the bucket that it ends.
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
     def flush(self) -> None:
         """Passes on what was observed."""
         if any(self._counts):
+            # Emptied first: what is observed while it is passed on goes into the next one.
             counts, total = self._counts, self._total
             self._counts, self._total = [0] * len(counts), 0.0
             self._histogram.observe_all(counts, total)
@@ -146,6 +151,7 @@ class Metrics:
         """is_model, fields: which names may become labels."""
         self._is_model, self._fields = is_model, frozenset(fields)
         self._registry = registry = CollectorRegistry()
+        # The variable by which prometheus_client decides, when it is imported, where its values are.
         several = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
         self._texts: dict[str, str] = {}
         self.collectors: list[Counter | Gauge | Histogram] = []
@@ -154,6 +160,7 @@ class Metrics:
         self._pending: dict[Any, Any] = {}  # by what takes it: several kinds of requests count in one series
 
         def counter(name: str, text: str, *labels: str) -> Counter:
+            # Families are called so, while a counter's series end with `_total`.
             self._texts[name.removesuffix("_total")] = text
             collector = Counter(name, text, labels, registry=registry)
             self.collectors.append(collector)
@@ -253,6 +260,7 @@ class Metrics:
         self.upstream_fallbacks = counter(
             "gateway_upstream_fallbacks_total", "Requests put to another upstream, by the one that failed", "upstream"
         )
+        # Of the worker that has most of them, since all have the same keys. So it is with breakers.
         self.disabled_keys = gauge(
             "livemax",
             "gateway_upstream_keys_disabled",
@@ -284,6 +292,7 @@ class Metrics:
             "US dollars of a budget, from the first request that it paid for",
             *("subject", "name", "model", "duration"),
         )
+        # Of the worker that has counted last: each of them knows the whole sum.
         self.budget_spent = gauge(
             "livemostrecent",
             "gateway_budget_spent_usd",
@@ -332,6 +341,7 @@ class Metrics:
         self._cpu = counter("process_cpu_seconds_total", "CPU seconds of user and system, of all workers")
         self._resident = gauge("livesum", "process_resident_memory_bytes", "Resident memory in bytes, of all workers")
         self._open_files = gauge("livesum", "process_open_fds", "Open file descriptors, of all workers")
+        # Of the worker that may open least: it is the first to have none left.
         self._max_files = gauge("livemin", "process_max_fds", "File descriptors that each worker may open")
         gauge("livemin", "process_start_time_seconds", "When the oldest worker started, in Unix seconds").set(
             time.time()
@@ -357,6 +367,7 @@ class Metrics:
         """Counts a finished request."""
         model = self.known_model(record.model)
         key = (record.operation, model, record.status, record.outcome)
+        # To look up a series by its labels takes longer than to count in it.
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(self, *key)
@@ -364,6 +375,7 @@ class Metrics:
         duration = now - record.started
         series.requests.added += 1
         series.duration.observe(duration, exemplar)
+        # 0 where Cohere was not called.
         if record.upstream_ended:
             upstream = record.upstream_ended - record.upstream_began
             series.upstream.observe(upstream)
@@ -447,6 +459,7 @@ class Metrics:
         Called once a second in each worker, before values are read, and when a worker ends.
         """
         usage = process_usage.read()
+        # A counter refuses what is below 0.
         self._cpu.inc(max(usage.cpu_seconds - self._cpu_seconds, 0.0))
         self._cpu_seconds = usage.cpu_seconds
         self._resident.set(usage.resident_bytes)
@@ -464,6 +477,7 @@ class Metrics:
         accept: the request's header. OpenMetrics, which has exemplars, is for those who name it.
         """
         self.sample()
+        # The files of several workers have no exemplars, so here OpenMetrics would be without its use.
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             return _of_all_workers(self._texts), CONTENT_TYPE
         if OPENMETRICS in accept:

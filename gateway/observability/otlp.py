@@ -96,6 +96,7 @@ class OtlpTelemetry:
         """signals: which of traces, metrics and logs are exported. propagates: Cohere gets `traceparent`. upstream:
         what answers, if it is not Cohere.
         """
+        # First, since the providers may complain while they are made.
         _report_complaints(message)
         resource = Resource.create(
             {
@@ -113,6 +114,7 @@ class OtlpTelemetry:
         self._instruments: _Instruments | None = None
         self._logger: Logger | None = None
         if "traces" in signals:
+            # Not at the exit of the interpreter: `stop` shuts it down, within a time.
             traces = TracerProvider(resource=resource, shutdown_on_exit=False)
             traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
             self._providers.append(traces)
@@ -131,6 +133,7 @@ class OtlpTelemetry:
     def begin(self, record: RequestRecord) -> None:
         if self._tracer is None:
             return
+        # The propagator reads these two alone.
         carrier = {
             name: value.decode("latin-1")
             for name in ("traceparent", "tracestate")
@@ -138,6 +141,7 @@ class OtlpTelemetry:
         }
         # Not the current context: a request is a trace of its own unless its caller says otherwise.
         parent = self._propagator.extract(carrier, Context()) if carrier else Context()
+        # Called by its verb until its operation is known.
         span = OtlpSpan(self._tracer.start_span(record.method, parent, SpanKind.SERVER))
         record.span = span
         if self._propagates:
@@ -150,6 +154,7 @@ class OtlpTelemetry:
             return
         if self._instruments is not None:
             self._instruments.measure(record, now, self._known_model(record.model))
+        # A trace that is not sampled has a span without anything in it.
         if isinstance(record.span, OtlpSpan) and record.span.span.is_recording():
             self._end(record.span.span, record, now)
 
@@ -164,6 +169,7 @@ class OtlpTelemetry:
         if record.fault is not None and record.fault.startswith(("provider_", "gateway_")):
             # A caller's mistake is no error of a server's span: the conventions leave its status unset.
             span.set_status(StatusCode.ERROR, record.error or record.fault.value)
+        # At the moment of the line and the row, and not a little later.
         span.end(began + int(now * 1e9))
 
     def line(self, record: RequestRecord, line: Mapping[str, Any]) -> None:
@@ -334,5 +340,6 @@ class _Complaints(logging.Handler):
 
 def _report_complaints(message: Callable[[str], None]) -> None:
     logger = logging.getLogger("opentelemetry")
+    # The SDK's own lines would stand among the log's JSON.
     logger.handlers[:] = [_Complaints(message)]
     logger.propagate = False

@@ -34,6 +34,7 @@ def _resident_bytes(most: int) -> int:
     """Returns the resident bytes. most: the kernel's own figure, in kilobytes on Linux and in bytes on macOS."""
     try:
         with open(_STATM, "rb") as file:
+            # The second number is the resident pages (proc(5)).
             return int(file.read().split()[1]) * _PAGE
     except OSError:
         return most if sys.platform == "darwin" else most * 1024
@@ -42,6 +43,7 @@ def _resident_bytes(most: int) -> int:
 def _open_files() -> int:
     """Counts the open files. Linux 6.2 says it without listing them, which takes milliseconds for thousands."""
     try:
+        # Before Linux 6.2 the size of the directory is 0.
         return os.stat(_DESCRIPTORS).st_size or len(os.listdir(_DESCRIPTORS))
     except OSError:
         return len(os.listdir("/dev/fd"))

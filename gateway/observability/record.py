@@ -259,6 +259,7 @@ class RequestRecord(Struct):
     def method_group(self) -> str:
         """The first word of Cohere's method, `chat` of `v2.chat`; empty before that is known."""
         words = self.cohere_method.split(".")
+        # Cohere's SDK has `v2.chat` beside `chat`.
         return words[1] if len(words) > 1 and words[0] in ("v1", "v2") else words[0]
 
     def seconds_per_token(self, now: float) -> float | None:

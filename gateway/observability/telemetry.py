@@ -71,6 +71,7 @@ def create(environment: Mapping[str, str], message: Callable[[str], None], **opt
         return None
     try:
         from gateway.observability.otlp import OtlpTelemetry
+    # Nothing but a line in the log: the variable is often set for a whole cluster (docs/decisions.md).
     except ModuleNotFoundError:
         message(MISSING)
         return None

@@ -80,4 +80,5 @@ class UpstreamEvents:
 
     def _set_disabled_keys(self, disabled: int) -> None:
         self._disabled_keys[self._upstream] = disabled
+        # The gauge has no label for upstreams, so it shows the sum of all.
         self._metrics.disabled_keys.set(sum(self._disabled_keys.values()))
