@@ -58,6 +58,7 @@ class ConnectionState:
 
     def _reserve(self, size: int) -> bool:
         """Counts so many bytes in all. Returns False where there is no room for them."""
+        # Given back first. What is held already would otherwise count against the room for itself.
         self._memory.release(self._reserved)
         self._reserved = 0
         try:
@@ -87,6 +88,7 @@ class SocketTurn:
         self._previous_id = options.previous_response_id
         self._local_history = self._connection.get(self._previous_id)
         items = await self._local_items(options)
+        # What is held here the storage may not have, and need not be asked for.
         stored = replace(
             options, references=tuple(reference for reference in options.references if reference.id not in items)
         )
@@ -96,6 +98,7 @@ class SocketTurn:
         history, items = self._local_history or history, {**stored_items, **items}
         if self._local_history is not None:
             options = replace(options, previous_response_id="")  # the storage has no such response
+        # Every response is to be saved: `save` decides whether in the storage or here.
         return LoadedState(response_id, await resolve(options, history, items), history, True, items)
 
     async def _local_items(self, options: StateOptions) -> Mapping[str, bytes]:

@@ -47,6 +47,7 @@ UNAVAILABLE = failure("no_storage", "The database does not answer; with 'store':
 
 _ADVICE = "delete responses or conversations; with 'store': false the request works without it"
 
+# Both have a status that the SDKs retry, and no retry makes room.
 CALLER_FULL = replace(
     failure("storage_full", f"As much is stored for this caller as max_stored_bytes_per_caller allows: {_ADVICE}"),
     should_retry=False,
@@ -234,6 +235,7 @@ class ConversationState:
         previous_id = options.previous_response_id
         if previous_id:
             chain = await store.chain(caller.owner, previous_id)
+            # A chain begins with its oldest response, so the last link is the one that was named.
             if chain[-1].status in LIVE:
                 refusal = failure("bad_request", f"Previous response '{previous_id}' is not finished yet")
                 raise CallerError(refusal.at("previous_response_id"))
@@ -253,6 +255,7 @@ class ConversationState:
         if answer_ids or response_ids:
             arrays = await store.item_arrays(caller.owner, answer_ids, response_ids)
         items = await find_items(arrays, ids)
+        # What is left may have an id of the caller's own, by which only items of conversations are found.
         if missing := ids - items.keys():
             bodies = await store.conversation_items(caller.owner, missing)
             items |= items_by_id((join_items([body]) for body in bodies), missing)
@@ -293,6 +296,7 @@ class ConversationState:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._retry_now.wait(), next(pauses))
+            # At the end of the process it stays set, so that nobody waits out a pause any more.
             if not self._stopping:
                 self._retry_now.clear()
             try:

@@ -43,6 +43,7 @@ SUMMARY = Kind("cgws1.", b"cohere-gateway summary seal 1")
 BODY = Kind("cgwb1.", b"cohere-gateway body seal 1")
 PREFIX = THOUGHT.prefix
 
+# What GCM is made for (NIST SP 800-38D). A random one each time, as processes share a key and count nothing together.
 NONCE_BYTES = 12
 MAX_TEXT_BYTES = 8 * 1024 * 1024
 """Of one text: no model writes so much."""
@@ -109,10 +110,12 @@ class Seal:
         from cryptography.exceptions import InvalidTag
 
         try:
+            # Not `urlsafe_b64decode`, which leaves out what is no base64 and so takes many tokens for one.
             data = base64.b64decode(token[len(self._kind.prefix) :], b"-_", validate=True)
             compressed = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], self._owner)
             text = budget.decompress(compressed)
             return text.decode() if text is not None else None
+        # A text that is no UTF-8 raises UnicodeDecodeError, which is a ValueError.
         except (binascii.Error, ValueError, InvalidTag, zlib.error):
             return None
 

@@ -62,6 +62,7 @@ class Maintenance:
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[object]], first: float) -> None:
         """Does this work about every so many seconds. first: seconds, about, until it is done for the first time."""
+        # Where it cannot be opened this returns all the same, and the runs below try it again.
         await self._state.open()
         pause = first
         while True:

@@ -21,6 +21,7 @@ class ThinkingContent(Struct, frozen=True, tag_field="type", tag="thinking"):
     thinking: str
 
 
+# UNSET is left out of the JSON. None would be sent as null.
 class ImageUrl(Struct, frozen=True):
     url: str
     detail: str | UnsetType = UNSET
@@ -53,12 +54,15 @@ class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
     content: str | list[TextContent | ImageContent]
 
 
+# With tool calls there is no text: a plan is in `tool_plan`, a thought in a thinking block
+# (docs/cohere-api.md#messages).
 class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
     content: str | list[TextContent | ThinkingContent] | UnsetType = UNSET
     tool_plan: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
+# A result is never an image (docs/cohere-api.md#tools).
 class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
     tool_call_id: str
     content: str | list[TextContent | DocumentContent]
@@ -71,6 +75,7 @@ Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 
 class ToolFunction(Struct, frozen=True):
     name: str
+    # Always sent: a tool without parameters has an empty object schema (docs/cohere-api.md#tools).
     parameters: dict[str, Any]
     description: str | UnsetType = UNSET
 
@@ -81,6 +86,7 @@ class Tool(Struct, frozen=True):
 
 
 class ResponseFormat(Struct, frozen=True):
+    # `json_schema` is no type of Cohere's, but the key of its schema (docs/cohere-api.md#json-schemas).
     type: Literal["text", "json_object"]
     json_schema: dict[str, Any] | UnsetType = UNSET
 
@@ -90,6 +96,7 @@ class Thinking(Struct, frozen=True, forbid_unknown_fields=True):
     token_budget: int | UnsetType = UNSET
 
 
+# Read from callers as well, so that an unknown key is noted.
 class CitationOptions(Struct, frozen=True, forbid_unknown_fields=True):
     mode: str
 
@@ -100,6 +107,7 @@ class ChatRequest(Struct, frozen=True):
     stream: bool = False
     tools: list[Tool] | UnsetType = UNSET
     strict_tools: bool | UnsetType = UNSET
+    # Absent means that the model decides, and no value names a tool (docs/cohere-api.md#chat-requests).
     tool_choice: Literal["REQUIRED", "NONE"] | UnsetType = UNSET
     documents: list[Any] | UnsetType = UNSET
     citation_options: CitationOptions | UnsetType = UNSET
@@ -110,11 +118,13 @@ class ChatRequest(Struct, frozen=True):
     temperature: float | UnsetType = UNSET
     seed: int | UnsetType = UNSET
     frequency_penalty: float | UnsetType = UNSET
+    # Some models take one of the two penalties only (docs/cohere-api.md#chat-requests).
     presence_penalty: float | UnsetType = UNSET
     k: int | UnsetType = UNSET
     p: float | UnsetType = UNSET
     logprobs: bool | UnsetType = UNSET
     thinking: Thinking | UnsetType = UNSET
+    # 0 is served first (docs/cohere-api.md#chat-requests).
     priority: int | UnsetType = UNSET
 
 
@@ -130,6 +140,7 @@ class Tokens(Struct, frozen=True):
     reasoning_tokens: int | float | None = None
 
 
+# `tokens` has Cohere's own instructions in it, `billed_units` what is charged (docs/cohere-api.md#usage).
 class Usage(Struct, frozen=True):
     tokens: Tokens | None = None
     billed_units: dict[str, int | float | None] | None = None
@@ -152,6 +163,7 @@ class Citation(Struct, frozen=True):
     text: str | None = None
     sources: list[dict[str, Any]] | None = None
     type: str | None = None
+    # Of the block, and there only behind a thinking block (docs/cohere-api.md#documents-and-citations).
     content_index: int | None = None
 
 
@@ -161,6 +173,7 @@ class ContentBlock(Struct, frozen=True):
     thinking: str | None = None
 
 
+# Of a call without arguments `null` was recorded as well (docs/cohere-api.md#chat-answers).
 class AnsweredFunction(Struct, frozen=True):
     name: str | None = None
     arguments: str | None = None
@@ -171,6 +184,7 @@ class AnsweredToolCall(Struct, frozen=True):
     function: AnsweredFunction | None = None
 
 
+# A turn with calls has no `content` where the model does not reason (docs/cohere-api.md#chat-answers).
 class AnsweredMessage(Struct, frozen=True):
     content: list[ContentBlock] | None = None
     tool_plan: str | None = None
@@ -182,6 +196,8 @@ class ChatAnswer(Struct, frozen=True):
     """A whole answer. `message` and `finish_reason` distinguish it from an error body."""
 
     message: AnsweredMessage
+    # Not a closed list: an answer with a reason that nobody knows is an answer
+    # (docs/decisions.md#a-failure-never-looks-like-a-success).
     finish_reason: str
     id: str | None = None
     usage: Usage | None = None

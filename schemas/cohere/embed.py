@@ -11,6 +11,7 @@ from msgspec.json import Decoder, Encoder
 
 from schemas.cohere.chat import ImageContent, TextContent, Tokens
 
+# `image` is for images alone (docs/cohere-api.md#embed).
 InputType = Literal["search_document", "search_query", "classification", "clustering", "image"]
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -26,6 +27,7 @@ class Input(Struct, frozen=True):
 class EmbedRequest(Struct, frozen=True):
     model: str
     input_type: str
+    # Always sent: the answer has the types that were requested and no other (docs/cohere-api.md#embed).
     embedding_types: list[str]
     texts: list[str] | UnsetType = UNSET
     images: list[str] | UnsetType = UNSET

@@ -6,6 +6,7 @@ from msgspec.json import Decoder, Encoder
 
 class ErrorBody(Struct, frozen=True, omit_defaults=True):
     message: str | None = None
+    # Of a 422 alone, where the generation was unusable (docs/cohere-api.md#errors).
     error_type: str | None = None
     id: str | None = None
 

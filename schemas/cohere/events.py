@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 from schemas.cohere.chat import AnsweredFunction, Citation, LogprobItem, Usage
 
 
+# The only event with the stream's id (docs/cohere-api.md#streaming).
 class MessageStart(Struct, frozen=True, gc=False, tag_field="type", tag="message-start"):
     id: str | None = None
 
@@ -32,6 +33,8 @@ class ContentBody(Struct, frozen=True, gc=False):
     message: ContentMessage | None = None
 
 
+# `index` counts content blocks here, calls and citations below: three counters, each from 0
+# (docs/cohere-api.md#order-of-events).
 class ContentStart(Struct, frozen=True, gc=False, tag_field="type", tag="content-start"):
     index: int | None = None
     delta: ContentBody | None = None
@@ -47,6 +50,7 @@ class ContentEnd(Struct, frozen=True, gc=False, tag_field="type", tag="content-e
     index: int | None = None
 
 
+# A plan has deltas alone: no event begins or ends it.
 class PlanMessage(Struct, frozen=True, gc=False):
     tool_plan: str | None = None
 
@@ -64,6 +68,7 @@ class CallDetails(Struct, frozen=True, gc=False):
     function: AnsweredFunction | None = None
 
 
+# A list is taken as well, as whole answers have it.
 class CallMessage(Struct, frozen=True, gc=False):
     tool_calls: CallDetails | list[CallDetails] | None = None
 
@@ -106,6 +111,7 @@ class CitationEnd(Struct, frozen=True, gc=False, tag_field="type", tag="citation
 class Ending(Struct, frozen=True, gc=False):
     finish_reason: str | None = None
     usage: Usage | None = None
+    # Beside the reason ERROR (docs/cohere-api.md#errors-inside-a-stream).
     error: str | None = None
     error_type: str | None = None
 
@@ -120,6 +126,7 @@ class Unknown(Struct, frozen=True, gc=False):
     type: str
 
 
+# Written out, because type checkers read no union that is made of a tuple.
 Event = (
     MessageStart
     | ContentStart
@@ -150,6 +157,7 @@ KINDS: tuple[type[Struct], ...] = (
 TAGS = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
 
 
+# For an event that no Struct fits: its kind may be unknown, or a field of it wrong.
 class _Tagged(Struct):
     type: str
 

@@ -14,6 +14,7 @@ class Model(Struct, frozen=True):
     features: list[str] | None = None
     context_length: float | None = None
     finetuned: bool | None = None
+    # Absent where it is false (docs/cohere-api.md#models).
     is_deprecated: bool | None = None
 
 

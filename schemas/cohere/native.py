@@ -12,6 +12,7 @@ from msgspec.json import Decoder
 from schemas.cohere.chat import Usage
 
 
+# Decoded for every native call, so nothing is in it but what is looked for each time.
 class NativeRequest(Struct, frozen=True):
     """The body of any request. The fields may be of any type, because Cohere validates them, not the gateway."""
 

@@ -16,6 +16,7 @@ class Document(Struct, frozen=True):
 class ParseRequest(Struct, frozen=True):
     model: str
     document: Document
+    # Markdown is a text for the prompt as it comes; blocks would have to become one.
     output_format: Literal["markdown", "blocks"] = "markdown"
 
 

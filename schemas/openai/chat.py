@@ -42,9 +42,11 @@ class ThinkingPart(Struct, tag_field="type", tag="thinking", forbid_unknown_fiel
 
 class ImageUrl(Struct, forbid_unknown_fields=True):
     url: str
+    # `original` is finer than anything of Cohere's, whose finest is `high`.
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
+# Some clients write the URL alone.
 class ImagePart(Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
     image_url: ImageUrl | str
 
@@ -55,6 +57,7 @@ class InputImagePart(ImagePart, tag="input_image", forbid_unknown_fields=True):
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
+# No field, and no key that is forbidden: the refusal is about the type, whatever else is in it.
 class AudioPart(Struct, tag_field="type", tag="input_audio"):
     """Declared only to be refused by name."""
 
@@ -100,6 +103,7 @@ class ToolCall(Struct, forbid_unknown_fields=True):
     function: FunctionCall | None = None
     id: str | None = None
     type: str | None = None
+    # Of a chunk: programs that collect calls from a stream send it back.
     index: int | None = None
     custom: CustomCall | None = None
 
@@ -142,6 +146,7 @@ class ToolMessage(Struct, tag_field="role", tag="tool", forbid_unknown_fields=Tr
     name: Any = None
 
 
+# The results of the old `function_call`, which has no ids: they are found by the name.
 class FunctionMessage(Struct, tag_field="role", tag="function", forbid_unknown_fields=True):
     name: str
     content: str | None = None
@@ -223,6 +228,7 @@ class ResponseFormat(Struct, forbid_unknown_fields=True):
 
 
 class StreamOptions(Struct, forbid_unknown_fields=True):
+    # The chunk with the usage alone, behind all others.
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
@@ -274,6 +280,7 @@ class CitationNote(Struct, frozen=True):
     type: str = "TEXT_CONTENT"
 
 
+# Cohere names no alternatives, so there is one of these at most (docs/cohere-api.md#log-probabilities).
 class TopLogprob(Struct, frozen=True):
     token: str
     logprob: float
@@ -289,6 +296,7 @@ class TokenLogprob(Struct, frozen=True):
 
 class Logprobs(Struct, frozen=True):
     content: list[TokenLogprob] | None
+    # OpenAI's specification requires the key. Cohere has no refusals.
     refusal: None = None
 
 
@@ -300,6 +308,7 @@ class PromptTokensDetails(Struct, frozen=True):
     image_tokens: int | UnsetType = UNSET
 
 
+# Cohere counts reasoning alone. The others are 0, as they are at OpenAI where there is nothing to count.
 class CompletionTokensDetails(Struct, frozen=True):
     reasoning_tokens: int = 0
     audio_tokens: int = 0
@@ -337,6 +346,7 @@ class Choice(Struct, frozen=True):
     message: AnsweredMessage
     finish_reason: str
     logprobs: Logprobs | None = None
+    # Extension: Cohere's own word, where it has no translation.
     native_finish_reason: str | UnsetType = UNSET
 
 

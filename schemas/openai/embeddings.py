@@ -44,6 +44,7 @@ class Embedding(Struct, frozen=True, tag_field="object", tag="embedding"):
     """One vector. embeddings: an extension, each type of `embedding_types`."""
 
     index: int
+    # The numbers, or base64 of them, as Cohere sent them (docs/decisions.md#embeddings-keep-coheres-numbers).
     embedding: Raw
     embeddings: dict[str, Raw] | UnsetType = UNSET
 

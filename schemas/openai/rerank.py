@@ -21,6 +21,7 @@ class Ranked(Struct, frozen=True):
     """A ranked document. document: as it was sent, for `return_documents`."""
 
     index: int
+    # Cohere's digits: a float that is parsed and written again may have others.
     relevance_score: Raw
     document: RankedDocument | Mapping[str, Any] | UnsetType = UNSET
     relevant_spans: Raw | UnsetType = UNSET

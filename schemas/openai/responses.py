@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+# OpenAI's bounds.
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
     Meta(max_length=16),
@@ -98,6 +99,7 @@ class FunctionCallItem(Struct, forbid_unknown_fields=True):
     namespace: str | None = None
     caller: Any = None
     created_by: Any = None
+    # `async` is a word of Python's.
     is_async: bool | None = field(default=None, name="async")
 
 
@@ -125,6 +127,7 @@ class CustomCallItem(Struct, forbid_unknown_fields=True):
     created_by: Any = None
 
 
+# Encoded again as the arguments of a call, which then has what the caller had set and no more.
 class ShellAction(Struct, forbid_unknown_fields=True, omit_defaults=True):
     commands: list[str]
     timeout_ms: int | None = None
@@ -497,6 +500,7 @@ class Response(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["response"] = "response"
     created_at: int
+    # Only of a response that is complete.
     completed_at: int | None = None
     status: str
     error: Error | None = None
@@ -522,6 +526,7 @@ class Response(Struct, frozen=True, kw_only=True):
     truncation: str = "disabled"
     store: bool = True
     background: bool = False
+    # Cohere has no tiers, whatever was asked for.
     service_tier: str = "default"
     metadata: dict[str, Any] = {}
     user: str | UnsetType = UNSET
@@ -583,6 +588,7 @@ class SummaryPartEvent(Struct, frozen=True):
     sequence_number: int
 
 
+# Of several types: texts, and thoughts that are shown raw.
 class TextDelta(Struct, frozen=True):
     type: str
     item_id: str
