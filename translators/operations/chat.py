@@ -124,6 +124,7 @@ class ChatTranslation(Struct, frozen=True):
     def second_attempt(self) -> "ChatTranslation | None":
         return self.second() if self.second is not None else None
 
+    # Only Responses has `truncation`, by which a history may be shortened.
     def shortened(self) -> None:
         return None
 

@@ -109,6 +109,7 @@ def _complete(item: dict[str, Any]) -> dict[str, Any]:
 
     An item in the shape of another API gets OpenAI's.
     """
+    # What is rewritten was noted when the item was checked.
     item = other_shapes.input_item(item, "", Notes())
     kind = item.get("type")
     if kind == "reasoning":

@@ -137,6 +137,7 @@ class Inputs:
             return [self._element(value, name)]
         if not value:
             raise InvalidField(name, f"'{name}' must not be empty", "empty_array")
+        # An array of numbers is one input of tokens, and not many inputs.
         if isinstance(value[0], int):
             return [self._tokens(value, name)]
         if len(value) > MOST_INPUTS:
@@ -200,6 +201,7 @@ class Inputs:
         for index, token in enumerate(tokens):
             if not isinstance(token, int):
                 raise _type_error(f"{path}[{index}]", "a token")
+            # Between the special tokens there are ids that no token has. They are empty in the vocabulary.
             piece = vocabulary[token] if 0 <= token < len(vocabulary) else b""
             if not piece:
                 where = f"{path}[{index}]"

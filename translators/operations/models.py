@@ -42,6 +42,7 @@ TABLE = FieldTable(
         read("page_size", PageSize, "one page of the list; without it all models"),
         read("page_token", str, "the page that `next_page_token` of the one before names"),
     ),
+    # A query has texts only, so `20` and `true` are read as what they mean.
     strict=False,
 )
 """The fields of the list's query or body."""
@@ -99,6 +100,7 @@ def further_models(
     listed = {model.name for model in _models(pages)}
     ours: dict[str, list[str]] = {}
     for name, theirs in names.items():
+        # One model of theirs may have several names here.
         ours.setdefault(theirs, []).append(name)
     further = {}
     for page in others:
@@ -139,6 +141,7 @@ def compatible_list(page: bytes, further: Sequence[bytes], permitted: Callable[[
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
     for model in _models(further):
+        # A model of Cohere's own list is shown as Cohere has it.
         models.setdefault(model.name, Raw(_encode(openai.Model(model.name, CREATED, OWNER))))
     return _encode({**fields, "data": [raw for name, raw in models.items() if permitted(name)]})
 
@@ -181,6 +184,7 @@ def list_models(pages: Sequence[bytes], name: str, filters: Sequence[bytes], con
     models = _matching(_models(pages), criteria)
     names = {model.name: model for model in models}
     model_objects = [_model_object(PREFIX + model.name, model) for model in models]
+    # An alias is listed only where its model passes the filters.
     for alias in context.policy.aliases:
         target = names.get(resolve(alias, context.policy))
         if target is not None:
@@ -218,6 +222,7 @@ def retrieve_model(
     resolved = resolve(name, context.policy)
     for model in _models(pages):
         if model.name == resolved:
+            # A model under its own name, with or without the prefix, is no alias.
             alias_of = UNSET if name in (model.name, PREFIX + model.name) else PREFIX + model.name
             return _encode(_model_object(name, model, alias_of))
     raise UnknownModel(name)

@@ -92,6 +92,7 @@ def workload(model: str, body: bytes) -> Workload:
                 most_searches = max(most_searches, searches([len(bytes(item)) for item in _items(value)]))
             case _:
                 counts[name] = max(counts[name], len(_items(value)))
+    # A bound that cannot be read is none, and Cohere may go by that one.
     limits = [bound * generations for bound in bounds if bound is not None]
     return Workload(
         model,
@@ -108,6 +109,7 @@ def _sizes(body: bytes) -> Iterator[tuple[str, Counted]]:
     """Yields the fields of SIZES, each as often as a body has it; nothing if it cannot be read."""
     try:
         fields = _decode_fields(body)
+        # In any letters, as Cohere may read them (`has_two_readings`).
         pairs = [(folded, value) for name, value in fields.items() if (folded := name.casefold()) in SIZES]
         if _repeats(body, [name for name, _ in pairs]):
             pairs = [(name.casefold(), Raw(json.dumps(value).encode())) for name, value in _pairs(body)]
@@ -139,6 +141,7 @@ def _repeats(body: bytes, names: Collection[str]) -> bool:
 
 def _pairs(body: bytes) -> list[tuple[str, Any]]:
     """Returns all fields of a JSON object, those that are there twice included. Objects within are lists of pairs."""
+    # Whole numbers as floats: Python refuses to read one of thousands of digits.
     pairs: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list, parse_int=float)
     return pairs
 
@@ -181,6 +184,7 @@ def rewrite_chat(body: bytes, policy: Policy) -> tuple[bytes, Notes]:
     for name, upstream_name in RENAMED.items():
         if name in fields:
             value = fields.pop(name)
+            # Where both names are there, the one that Cohere knows counts.
             fields.setdefault(upstream_name, value)
             notes.inform(name, f"{name} sent as {upstream_name}")
     for (name, value_text), upstream_value in REWORDED.items():

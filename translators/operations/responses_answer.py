@@ -42,6 +42,7 @@ LAST: Mapping[str, str] = {
 TEXT_DELTA = "response.output_text.delta"
 
 _encode = Encoder().encode
+# A character that is always escaped. The last one in the JSON stands for the text, as in `chat_answer.py`.
 _PLACEHOLDER = "\u0000"
 _ENCODED_PLACEHOLDER = _encode(_PLACEHOLDER)
 
@@ -178,6 +179,7 @@ class ResponsesStream:
         item = openai.Compaction(f"cmp_{self._upstream_id}_item_{index}", sealed)
         self._output.append(item)
         return [
+            # Empty when it is added, as the contents of other items are.
             openai.ItemEvent("response.output_item.added", index, replace(item, encrypted_content=""), self._number()),
             openai.Compacting(item.id, index, self._number()),
             openai.ItemEvent("response.output_item.done", index, item, self._number()),
@@ -193,6 +195,7 @@ class ResponsesStream:
             opened.template = _delta_template(openai.TextDelta(TEXT_DELTA, opened.id, index, 0, _PLACEHOLDER, 0, []))
         if tool is not None:
             self._calls += 1
+            # Such an item is added when it is done (`_finish_item`).
             if comes_whole(tool):
                 return documents
         documents.append(
@@ -249,6 +252,7 @@ class ResponsesStream:
 
     def _closed(self, event: Closed) -> list[Struct]:
         opened = self._current()
+        # Joined once here, and not again with each look at the text.
         opened.pieces, opened.closed = [event.text], event.complete
         return []
 
@@ -338,6 +342,7 @@ class ResponsesStream:
         index, item = len(self._output), self._item(status)
         documents: list[Struct] = []
         if opened.tool is not None and comes_whole(opened.tool):
+            # With its contents, which no deltas will bring.
             begun = replace(item, status="in_progress")
             documents.append(openai.ItemEvent("response.output_item.added", index, begun, self._number()))
         elif opened.tool is not None:
@@ -389,6 +394,7 @@ def _delta_template(event: openai.TextDelta) -> tuple[bytes, bytes, bytes]:
     The other values are names, ids and numbers, so the last placeholder is the text.
     """
     before, rest = _encode(event).rsplit(_ENCODED_PLACEHOLDER, 1)
+    # The first 0 behind the text is the sequence number.
     between, after = rest.split(b":0", 1)
     return before, between + b":", after
 

@@ -56,8 +56,10 @@ def _custom(tool: ClientTool, id: str, status: str, call_id: str, text: str) -> 
 
 def _shell(tool: ClientTool, id: str, status: str, call_id: str, text: str) -> openai.AnsweredShellCall:
     arguments = _object(text)
+    # A model may take the name that the other shell's parameter has.
     commands = arguments.get("commands", arguments.get("command"))
     action = openai.AnsweredShellAction(
+        # What names no command is taken for one itself.
         _strings(commands if commands is not None else text or []),
         _integer(arguments.get("timeout_ms")),
         _integer(arguments.get("max_output_length")),

@@ -191,10 +191,12 @@ def _retained(inputs: Sequence[dict[str, Any]], context: Context, notes: Notes) 
     # Instructions are always kept: without them the model would behave differently after a compaction.
     retained: list[dict[str, Any]] = []
     remaining, left_out = MOST_CHARACTERS, 0
+    # From the newest on, which are kept as long as there is room.
     for index in reversed(range(len(inputs))):
         item = inputs[index]
         parts = [_part(part) for part in _parts(item["content"])]
         if item["role"] == "user":
+            # A part without text or data is an image.
             remaining -= sum(len(part.get("text") or part.get("file_data") or "") or IMAGE_SIZE for part in parts)
             if remaining < 0:
                 left_out += 1

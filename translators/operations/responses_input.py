@@ -224,6 +224,7 @@ class InputReader:
         """
         if call_id in self._cut:
             calls, cut, where = self._cut.pop(call_id)
+            # In place, as the message of the turn may have this very list already.
             calls[:] = [call for call in calls if call is not cut]
             if again is not None and _continues(again, cut.function):
                 return
@@ -245,6 +246,7 @@ class InputReader:
 
     def _apply_patch_output(self, item: openai.ApplyPatchOutputItem, where: str) -> None:
         failed = item.status == "failed"
+        # A patch that was applied may say nothing. Cohere refuses an empty result (docs/cohere-api.md#messages).
         content = item.output or item.status or "completed"
         self._add_output(item.call_id, f"failed: {content}" if failed and item.output else content, where)
 
@@ -269,6 +271,7 @@ class InputReader:
             return
         if summary.startswith(REPLACES_ALL):
             summary = summary.removeprefix(REPLACES_ALL)
+            # Instructions are no part of the conversation that was summarised.
             self.messages = [one for one in self.messages if isinstance(one, chat.SystemMessage)]
         # Behind the instructions and before everything else, because it summarises what came before that.
         others = (index for index, one in enumerate(self.messages) if not isinstance(one, chat.SystemMessage))

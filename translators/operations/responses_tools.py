@@ -54,6 +54,7 @@ class ResponsesTools:
         kind = _converted(definition, openai.NamedTool, where).type
         if kind is None:
             raise _missing(f"{where}.type")
+        # OpenAI has no namespaces within namespaces.
         if kind not in ("function", "custom", *BUILT_IN) and (kind != "namespace" or namespace):
             self._notes.ignored(f"tools[].type {kind}", "Cohere has no such tool", f"{where}.type")
             return
@@ -107,6 +108,7 @@ class ResponsesTools:
         for key, value in definition.items():
             if key in openai.Tool.__struct_fields__:
                 fields[key] = value
+            # These values are OpenAI's defaults, by which nothing is asked for.
             elif value is not None and not (key in WITHOUT_EFFECT and value in (False, ["direct"])):
                 why = WITHOUT_EFFECT.get(key, "not known to Cohere")
                 self._notes.ignored(key if key in NOTED_ONCE else f"tools[].{key}", why, f"{where}.{key}")

@@ -59,6 +59,7 @@ def parse_message(message: str) -> ClientMessage:
         generate = _flag(fields, "generate") is not False and not _prewarms(fields)
     except InvalidField as error:
         return ClientMessage(stream_id, failure=error.failure)
+    # Each event is a message, so what is sent here is always a stream.
     return ClientMessage(stream_id, _encode({**fields, "stream": True}), generate)
 
 
@@ -144,6 +145,7 @@ def event_message(document: bytes, stream_id: str, notes: str = "") -> bytes:
     extra = {"stream_id": stream_id} if stream_id else {}
     if notes:
         extra["gateway_notes"] = notes
+    # Put in front of the bytes: the event need not be parsed for it.
     return _encode(extra)[:-1] + b"," + document[1:] if extra else document
 
 

@@ -36,6 +36,7 @@ FIELDS: tuple[Field, ...] = (
     ignore("user", "Cohere keeps no end-user ids"),
 )
 
+# A form has texts only, so `0.5` and `true` are read as what they mean.
 TABLE = FieldTable(FIELDS, strict=False)
 
 NEEDED = ("model", "language")
@@ -99,10 +100,12 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
     language = _language(language, context.policy.transcription_language, notes)
     form = _form(reading.fields.get("response_format", "json"))
     if reading.fields.get("stream"):
+        # A stream has its own shape, whatever `response_format` says.
         form = Form.STREAM
         notes.emulated("stream", "the text in one piece")
     form_fields = {"model": model, "language": language}
     form_fields |= {name: str(value) for name, value in reading.upstream_fields.items()}
+    # Texts as well, as all values of a form are.
     form_fields |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
     workload = Workload(
         model, end_user=reading.end_user, requested_model=reading.fields["model"], metadata=reading.metadata

@@ -19,6 +19,7 @@ from msgspec import Struct
 from schemas.openai import chat as openai
 from translators.core.notes import Notes
 
+# No character of Cohere's names (docs/cohere-api.md#tools), so `ToolNames` replaces it in what is sent.
 NAMESPACE_SEPARATOR = "."
 """Separates a namespace and its tool in their internal name, which no caller ever sees."""
 
@@ -122,6 +123,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     ),
 }
 
+# Each requires a parameter: Cohere compiles no object that requires none (docs/cohere-api.md#json-schemas).
 _PARAMETERS: Mapping[str, dict[str, Any]] = {
     "shell": {
         "type": "object",

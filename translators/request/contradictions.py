@@ -59,6 +59,7 @@ def common_types(parts: Sequence[Part]) -> frozenset[str]:
 def _excluded_types(schema: Mapping[str, Any]) -> frozenset[str]:
     """Returns the types of which `not` excludes every value."""
     excluded = schema.get("not")
+    # Types alone: any other keyword may leave some values of a type.
     if not isinstance(excluded, dict) or not excluded.keys() <= {"type", "title", "description"}:
         return frozenset()
     kind = excluded.get("type")
@@ -162,6 +163,7 @@ def _range(parts: Sequence[Part]) -> tuple[_Limit, _Limit]:
         exclusive = f"exclusive{keyword.capitalize()}"
         limits += [_Limit(one, False, keyword, part.path) for part, one in numbers(parts, keyword)]
         limits += [_Limit(one, True, exclusive, part.path) for part, one in numbers(parts, exclusive)]
+    # Of two ends with one value the exclusive one is narrower.
     return max(lows, key=lambda one: (one.value, one.exclusive)), min(
         highs, key=lambda one: (one.value, not one.exclusive)
     )
@@ -275,6 +277,7 @@ def closed_by(schema: Mapping[str, Any]) -> str:
     """Returns the keyword that forbids an object further properties; empty where none does."""
     if schema.get("additionalProperties") is False:
         return "additionalProperties"
+    # `additionalProperties` evaluates what it allows, so beside it the other keyword forbids nothing more.
     closed = schema.get("unevaluatedProperties") is False and "additionalProperties" not in schema
     return "unevaluatedProperties" if closed and _APPLICATORS.isdisjoint(schema) else ""
 

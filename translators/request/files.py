@@ -189,6 +189,7 @@ def _decode_text(payload: str, encoding: _Encoding, kind: str, where: str) -> st
     except ValueError as error:
         raise _not_base64(where) from error
     text = _text(data, encoding.charset, kind)
+    # A NUL is in no text, and in nearly every binary file.
     if text is None or "\0" in text:
         raise _unsupported(where)
     return text
@@ -215,6 +216,7 @@ def _text(data: bytes, charset: str, kind: str) -> str | None:
     charset: of the data URI, empty without one. kind: the media type; only what it calls text is tried as Windows-1252,
     in which every file is text.
     """
+    # The mark of UTF-16 says more than a charset that some program has filled in.
     marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     charsets = ["utf-16" if marked else "utf-8-sig"]
     if charset in CHARSETS and not marked:

@@ -132,6 +132,7 @@ def _message(message: dict[str, Any], where: str, general: str, notes: Notes) ->
         others = [one for one in parts if _type(one) != "tool_result"]
         if results:
             before = [_tool_message(one, where, general, notes) for one in results]
+            # In front of the turn: a result has to follow its call directly (docs/cohere-api.md#messages).
             return [*before, {**message, "content": others}] if others else before
     return [{**message, "content": parts}]
 
@@ -143,6 +144,7 @@ def _with_calls(message: dict[str, Any], parts: list[Any]) -> dict[str, Any]:
     calls = message.get("tool_calls") or []
     if not used or not isinstance(calls, list):
         return {**message, "content": others}
+    # A history of several providers may have one call in both forms.
     ids = {str(call.get("id")) for call in calls if isinstance(call, dict)}
     added = [
         {
@@ -202,6 +204,7 @@ def _parts(content: Any, where: str, general: str, notes: Notes) -> Any:
         content = [content]
     if not isinstance(content, list):
         return content
+    # Anthropic encrypts such thoughts for itself.
     if any(_type(one) == "redacted_thinking" for one in content):
         notes.ignored(f"{general}[].type redacted_thinking", "only its author can read it", where)
     return [_part(one) for one in content if _type(one) != "redacted_thinking"]
@@ -232,6 +235,7 @@ def _part(part: Any) -> Any:
         rewritten = _thought(part)
     if rewritten is None:
         return part
+    # Kept so that it is noted, like anywhere else (`NOTED_ONCE`).
     if "cache_control" in part:
         rewritten["cache_control"] = part["cache_control"]
     return rewritten
@@ -305,6 +309,7 @@ def _url_of(source: Mapping[str, Any]) -> Any:
 
 
 def _data_uri(data: Any, media_type: Any) -> Any:
+    # Some programs put an address where the bytes belong.
     if not isinstance(data, str) or data.startswith(("data:", "https:", "http:")):
         return data
     return f"data:{media_type};base64,{data}"

@@ -47,6 +47,7 @@ def _stops(value: str | list[str], name: str, notes: Notes) -> Any:
         stops = [stop for stop in stops if stop]
     if len(stops) > MOST_STOPS:
         notes.adjusted(name, f"{len(stops)} sequences", f"the first {MOST_STOPS}")
+    # All that were sent may have been empty: then none is sent.
     return stops[:MOST_STOPS] or UNSET
 
 
@@ -62,6 +63,7 @@ def _documents(value: list[str | dict[str, Any]], name: str, notes: Notes) -> An
         if isinstance(document, dict) and "data" not in document:
             rest = {key: item for key, item in document.items() if key != "id"}
             document = {"data": rest, "id": document["id"]} if "id" in document else {"data": rest}
+        # A document that has Cohere's shape, or is a text, stays as it is.
         shaped.append(document)
     return shaped or UNSET
 

@@ -72,6 +72,7 @@ def _lengths(pattern: str) -> tuple[int, float]:
         operations = list(tree)
     except (re.error, OverflowError, RecursionError):
         return 0, math.inf
+    # A pattern bounds a text from above only with both anchors. Without them it may stand in a longer one.
     whole = len(operations) > 1 and operations[0] == _BEGINNING and operations[-1] == _END
     return least, most if whole and most < _ENDLESS else math.inf
 
@@ -87,6 +88,7 @@ def _expression(pattern: str) -> Any:
         return None
     spend(_compile_steps(pattern))
     options = re2.Options()
+    # Else RE2 writes what it cannot compile to the standard error.
     options.log_errors = False
     options.max_mem = 1 << 20
     try:
@@ -106,6 +108,7 @@ def _compile_steps(pattern: str) -> int:
 
 def _in_re2_syntax(pattern: str) -> str:
     r"""Writes ECMAScript's `\uXXXX` as RE2 reads it."""
+    # An escaped backslash begins no escape of its own, so what stands between them is looked at by itself.
     pieces = pattern.split("\\\\")
     return "\\\\".join(_with_code_points(piece) for piece in pieces)
 

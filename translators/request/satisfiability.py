@@ -125,6 +125,7 @@ class _Search:
     def _resolve(self, reference: str) -> Any:
         value: Any = self._root
         for key in reference.removeprefix("#").strip("/").split("/") if reference not in ("#", "#/") else ():
+            # In this order, or `~01` would become a slash (RFC 6901 §4).
             key = key.replace("~1", "/").replace("~0", "~")
             value = value.get(key, True) if isinstance(value, dict) else True
         return value

@@ -23,6 +23,7 @@ from translators.request.patterns import MAX_PATTERN_BYTES, is_checked, may_matc
 
 MAX_SUBSCHEMAS = 50_000
 MAX_DEPTH = 200
+# Just below the largest number that a double holds.
 _LARGEST_NUMBER = 1.7e308
 LARGEST_CACHED_SCHEMA = 64 * 1024
 
@@ -160,6 +161,7 @@ class _Limits:
             self.exceeded = f"it has more than {MAX_SUBSCHEMAS} subschemas"
         elif depth > MAX_DEPTH:
             self.exceeded = f"it is nested more than {MAX_DEPTH} levels deep"
+        # A list, so that each keyword is looked at, and one that exceeds a bound is found behind one that is wrong.
         elif not all([self._keyword_holds(keyword, value) for keyword, value in schema.items()]):
             self.odd.append((schema, path))
         for keys, subschema in _subschemas(schema):

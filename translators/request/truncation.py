@@ -19,6 +19,7 @@ def shortened(messages: Sequence[Message], halvings: int) -> list[Message]:
     groups = _groups(messages)
     if not halvings or not groups:
         return list(messages)
+    # One group is always left, however often the history is halved.
     first = len(groups) - max(1, len(groups) >> halvings)
     user_groups = [number for number, group in enumerate(groups) if _has_user(messages, group)]
     # A conversation begins with its user, unless all of the user's turns are older than what is kept.
