@@ -278,6 +278,7 @@ def find(verb: str, path: str) -> Method:
     """Returns the method that a path of Cohere's calls; OTHER if the table has none. path: as it was sent, escaped."""
     # The same without a body, so it needs the same permission.
     verb = "GET" if verb == "HEAD" else verb
+    # Most calls have no id in their path, and need no look at its parts.
     if (method := _FIXED.get((verb, path))) is not None:
         return method
     parts = path.removesuffix("/").split("/")

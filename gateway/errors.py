@@ -67,6 +67,7 @@ ERRORS: Mapping[str, Meaning] = {
     "bad_request": Meaning(
         400, _INVALID, "bad_request", "the request cannot be processed; the message says why", Fault.CALLER_REQUEST
     ),
+    # A record that was deleted stays for reports, and so does its id.
     "name_taken": Meaning(
         400,
         _INVALID,
@@ -298,6 +299,7 @@ ERRORS: Mapping[str, Meaning] = {
     "internal": Meaning(
         500, _SERVER, "internal_error", "a bug in the gateway; its log has the details", Fault.GATEWAY_INTERNAL
     ),
+    # The status that RFC 9112 §6.1 asks for.
     "unknown_coding": Meaning(
         501, _INVALID, "unsupported_transfer_coding", "the transfer coding is not `chunked`", Fault.CALLER_REQUEST
     ),

@@ -66,7 +66,9 @@ class MemoryBudget:
         """
         total, share = self._answer_bounds if answer else self._request_bounds
         with self._lock:
+            # The share first: who has too much of it is told so, also where all together have.
             if self._by_owner[owner] + size > share:
+                # It alone would be too much, so that to wait would not help.
                 if own + size > share and answer:
                     message = f"Cohere's answer takes more than the {share} bytes of memory that one caller may take"
                     raise UpstreamError(failure("cut", f"{message} (memory.caller_share)"))

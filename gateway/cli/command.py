@@ -74,6 +74,7 @@ class Group(click.Group):
         return super().invoke(context)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        # Entries have a line of help of their own, so that none of the commands is imported for it.
         rows = [(name, entry.help) for name, entry in self._entries.items()]
         rows += [(name, command.get_short_help_str(90)) for name, command in self.commands.items()]
         with formatter.section("Commands"):

@@ -356,6 +356,7 @@ async def _reach(settings: Settings) -> AsyncIterator[Finding]:
 def _names(body: bytes) -> set[str]:
     try:
         return {str(one["name"]) for one in msgspec.json.decode(body)["models"]}
+    # What answers there may be no Cohere.
     except (msgspec.DecodeError, KeyError, TypeError):
         return set()
 

@@ -97,6 +97,7 @@ def update(user: str, url: str | None, config: str | None, **options: Any) -> No
 @where_options
 def block(user: str, url: str | None, config: str | None) -> None:
     answer = run_operation("end_user_block", {"url": url, "config": config}, {"user_ids": [user]})
+    # One was named, so one comes back.
     _print(answer["blocked_users"][0])
 
 

@@ -92,6 +92,7 @@ def show(team: str, url: str | None, config: str | None) -> None:
 @where_options
 def update(team: str, url: str | None, config: str | None, **options: Any) -> None:
     body = {"team_id": team, **body_of(options)}
+    # The answer has the team twice: as `data`, and in fields of its own.
     _print(run_operation("team_update", {"url": url, "config": config}, body)["data"])
 
 

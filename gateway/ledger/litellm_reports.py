@@ -52,6 +52,7 @@ def _date(start: int) -> str:
 def _key_where(report: Report, name: str = "api_key") -> dict[str, str]:
     key = report.query.get(name)
     key_id = report.names.key_id(key) if key else report.own_key_id
+    # Refused rather than replaced: sums under another key's name would look like that key's.
     if report.own_key_id is not None and key_id != report.own_key_id:
         raise InvalidField(name, "This key sees its own usage only")
     return {"key_id": key_id} if key_id else {}
@@ -130,6 +131,7 @@ async def _wanted(report: Report) -> Filter:
 
 def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
     text = query.get(name) or str(default)
+    # So short that `int` reads it at once: it refuses thousands of digits with an error of its own.
     if not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= most:
         raise InvalidField(name, f"'{name}' must be a whole number from 1 to {most}")
     return int(text)
@@ -476,6 +478,7 @@ class _Day(Struct):
                 continue
             one = self.groups[group].setdefault(name, _Group(_zero()))
             _add(one.metrics, values)
+            # Keys have no keys below them.
             if group != "api_keys":
                 _add(one.keys.setdefault(digest, _zero()), values)
 
@@ -485,6 +488,7 @@ def _zero() -> list[float]:
 
 
 def _add(metrics: list[float], values: Sequence[float]) -> None:
+    # In place, since groups hold these lists.
     metrics[:] = map(operator.add, metrics, values)
 
 

@@ -178,6 +178,7 @@ def _what(operation: str, method: str | None, object: str | None, model: str | N
 
 def _name(text: str) -> str:
     """Returns a name that a caller chose, in quotes where it might be taken for words of ours."""
+    # Other quotes inside of it, so that it ends where its own do.
     return text if _ONE_WORD.match(text) else "'" + text.replace("'", "\u2019") + "'"
 
 
@@ -228,6 +229,7 @@ def _failure(entry: LedgerEntry, reason: str) -> str:
     if entry.outcome in ("client_closed", "cancelled"):
         left = "the caller left" if entry.outcome == "client_closed" else "the caller cancelled it"
         return ", ".join([f"{left} after {_duration(entry.total_ms)}", *_consumed(entry), *_cost(entry)])
+    # A fault begins with whose it is.
     origin = (entry.fault or "").partition("_")[0]
     match origin:
         case "caller" | "policy":

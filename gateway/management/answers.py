@@ -109,6 +109,7 @@ def team_info(team: Team, now: float) -> dict[str, Any]:
         "total_spend": 0.0,
         "model_spend": {},
         **rights,
+        # LiteLLM's name for the aliases of a team.
         "model_aliases": rights["aliases"],
         **_limits(team, now),
         **_written(team),

@@ -20,6 +20,7 @@ def new(request: ManagementRequest) -> Work:
     """Serves /customer/new."""
     require_writer(request.actor)
     values = fields.END_USER_NEW.read(request.body, request.notes)
+    # Unlike a key or a team it has no id of ours: requests name it.
     record = EndUser(**{**values, "user_id": _required(values.get("user_id"), "user_id")})
 
     def work(connection: Connection) -> dict[str, Any]:
@@ -117,6 +118,7 @@ def list_end_users(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> list[Any]:
         page = keys.list_records(connection, EndUser, end_user_conditions(), 0, MOST_END_USERS)
+        # An array has no place for a next page, so a note says that there are more.
         if page.total > MOST_END_USERS:
             request.notes.inform("list", f"the newest {MOST_END_USERS} of {page.total} end users")
         return [answers.end_user_info(user, request.now) for user in page.records]

@@ -63,6 +63,7 @@ _RIGHTS = (
     field("tags", Texts, "labels for reports", values.printable),
 )
 
+# In this order they are options of the command line.
 _KEY = (
     field("key_alias", Text, "a name; no two keys have the same", values.alias),
     field("role", Literal["", "viewer", "admin"], "what the key may manage; only the master key gives it", null=""),

@@ -127,6 +127,7 @@ def list_teams(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> list[Any]:
         page = keys.list_records(connection, Team, conditions, 0, MOST_TEAMS)
+        # An array has no place for a next page, so a note says that there are more.
         if page.total > MOST_TEAMS:
             request.notes.inform("list", f"the newest {MOST_TEAMS} of {page.total} teams")
         return [answers.team_info(team, request.now) for team in page.records]

@@ -121,6 +121,7 @@ class Bodies:
             body.data += piece
         else:
             self.discard()
+            # Both bodies and all of them: a part would be taken for the whole.
             self.lost = True
 
     def discard(self) -> None:

@@ -52,6 +52,7 @@ UPSTREAM_CODES = frozenset(
     meaning.code
     for table in (ERRORS.values(), (meaning for row in UPSTREAM_ERRORS.values() for meaning in (row.own, row.server)))
     for meaning in table
+    # What is below 429 is the caller's own.
     if meaning.status >= 429 and meaning.code and meaning.code != "internal_error"
 ) | {"upstream_protocol_error"}
 """The codes of failures that are Cohere's or the connection's: a closed set, as Cohere may invent error types."""

@@ -163,6 +163,7 @@ class RequestRecord(Struct):
     price_version: str = ""
     estimated: bool = False
     billed: Mapping[str, int | float] = {}
+    # msgspec gives each record a list of its own.
     attempts: list[TimedAttempt] = []
     notes: tuple[str, ...] = ()
     retries: int = 0

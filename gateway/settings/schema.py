@@ -191,6 +191,7 @@ class OffloadSettings(Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[
         int, _about("threads for large requests, and as many for long checks, in each worker"), Meta(ge=1)
     ] = 1
+    # Not less: what a thread reads costs four times as much as on the event loop (docs/decisions.md).
     min_bytes: Annotated[
         int,
         _about(
@@ -418,6 +419,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
     allow_open: Annotated[bool, _about("allow open mode on non-loopback addresses")] = False
     cors_origins: Annotated[list[str], _about("origins of web pages that may call, separated by commas")] = []
+    # Against pages whose own host name was made to lead to this machine, which CORS takes for the same origin.
     allowed_hosts: Annotated[
         list[str],
         _about(
@@ -463,6 +465,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["search_document", "search_query", "classification", "clustering"],
         _about("the `input_type` of texts to embed when the caller names none"),
     ] = "search_document"
+    # Nothing else that Cohere does not define is sent (docs/decisions.md).
     extra_upstream_fields: Annotated[
         list[str], _about("fields to send to Cohere although the gateway does not know them")
     ] = []
@@ -476,6 +479,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     response_days: Annotated[
         float, _about("days that a stored response is kept; 0 keeps it forever"), Meta(ge=0, le=36_500)
     ] = 30.0
+    # Callers could fill the disk, and then nobody would be served.
     max_stored_bytes: Annotated[
         int, _about("most bytes of stored responses and conversations; 0 sets no limit"), Meta(ge=0)
     ] = 16 * 1024 * 1024 * 1024

@@ -166,6 +166,7 @@ def history(connection: Connection, owner: str, id: str, now: float, max_items: 
     if size > max_bytes:
         raise ChainTooLong(f"the conversation has {size} bytes, more than {max_bytes}")
     items = select(CONVERSATION_ITEMS.c.body).where(CONVERSATION_ITEMS.c.conversation_id == id)
+    # One more than may be loaded: it tells that there are too many.
     bodies = connection.scalars(items.order_by(CONVERSATION_ITEMS.c.position).limit(max_items + 1)).all()
     if len(bodies) > max_items:
         raise ChainTooLong(f"the conversation has more than {max_items} items")
@@ -192,6 +193,7 @@ def page(connection: Connection, owner: str, id: str, after: str | None, limit: 
     items = select(CONVERSATION_ITEMS.c.id, CONVERSATION_ITEMS.c.body).where(CONVERSATION_ITEMS.c.conversation_id == id)
     if start.position is not None:
         items = items.where(position > start.position if order == "asc" else position < start.position)
+    # One more than the page has: it tells whether another one follows.
     items = items.order_by(position if order == "asc" else position.desc()).limit(limit + 1)
     rows = [Item(*row) for row in connection.execute(items)]
     return Page(rows[:limit], len(rows) > limit)

@@ -31,6 +31,7 @@ LEASE = 60
 CONFIRM_SECONDS = 0.5
 """Between two calls of `Counters.confirm`."""
 
+# Exact as a double, as Lua has numbers, and with room in 64 bits for what is added to it.
 NO_LIMIT = 2**62
 """The limit of a counter that only counts, as for a budget that is soft."""
 
@@ -100,6 +101,7 @@ class Decision(Struct, frozen=True):
     leases: Mapping[str, int] = {}
 
 
+# Compared by identity: those under way are keys of mappings, and two may hold the same.
 class Reservation(Struct, eq=False):
     """What an admitted request has reserved in each of these counters, until it is settled.
 

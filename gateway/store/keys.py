@@ -203,6 +203,7 @@ def _change_record(
     _refuse_taken_names(connection, [after], id)
     connection.execute(update_rows(table).where(table.c.id == id).values(_row(description, after)))
     if isinstance(after, VirtualKey):
+        # All of them anew: a rotation adds one and drops those whose time is over.
         connection.execute(delete_rows(KEY_DIGESTS).where(KEY_DIGESTS.c.key_id == id))
         _insert_digests(connection, [after])
     _audit(connection, [_change(description, action, before, after, by, now)])
@@ -232,6 +233,7 @@ def _refuse_taken_names(connection: Connection, records: Sequence[Any], own_id: 
 def _refuse_taken(
     connection: Connection, column: Column[Any], values: Sequence[str], field: str, *conditions: ColumnElement[bool]
 ) -> None:
+    # Twice among those that are to be added.
     if len(set(values)) < len(values):
         raise NameTaken(field)
     for part in _parts(values):
@@ -368,6 +370,7 @@ def list_records(
     """
     table = _KINDS[kind].table
     total = connection.scalar(select(func.count()).select_from(table).where(*conditions)) or 0
+    # By id in the end, or pages might overlap where times are equal.
     order = (table.c.created_at.desc() if order_by is None else order_by), table.c.id
     rows = connection.scalars(select(table.c.body).where(*conditions).order_by(*order).offset(offset).limit(limit))
     return RecordPage([_decode(kind, body) for body in rows], total)

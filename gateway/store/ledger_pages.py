@@ -202,6 +202,7 @@ def _found_in_segments(connection: Connection, conditions: Sequence[ColumnElemen
     columns = LEDGER.c
     for segment, newest in connection.execute(_segments(conditions)).all():
         if len(rows) >= count:
+            # Of what was found so far the newest. No segment that follows has anything newer than `newest`.
             rows = sorted(rows, key=itemgetter(1, 2), reverse=True)[:count]
             if rows[-1].at > newest:
                 break

@@ -121,6 +121,7 @@ def _add_sums(connection: Connection, rows: Sequence[tuple[Any, ...]], latency: 
     """
     statement = _ADD_SUMS[connection.dialect.name, latency]
     if connection.dialect.name == "postgresql":
+        # With arrays the text is the same for any number of rows, so the driver prepares it once.
         connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
     else:
         connection.exec_driver_sql(statement, list(rows))

@@ -77,9 +77,11 @@ class RedisClusterCounters(RedisCounters):
 
     async def reserve(self, counters: Sequence[Counter], tokens: int, money: int, seconds: float = 0.0) -> Decision:
         until = moment_after(seconds)
+        # One moment for both tries, as the caller waits no longer for a second one.
         admission = _Admission(counters, tokens, money, until)
         decision = await self._try_to_reserve(admission)
         refusing = {subject for subject, reply in admission.replies.items() if not reply.admitted}
+        # Only the first time: a subject that has just refused leads, and is asked before others hold anything.
         if refusing and not refusing & admission.leading:
             await asyncio.sleep(SECOND_TRY_SECONDS)
             decision = await self._try_to_reserve(_Admission(counters, tokens, money, until))
@@ -97,6 +99,7 @@ class RedisClusterCounters(RedisCounters):
                 await self._ask(admission, {subject: "" for subject in subjects - first})
             admitted = admission.admitted
         finally:
+            # Also where one did not answer, and where the caller has left.
             if not admitted:
                 await self._take_back(admission)
         self._remember(admission)
@@ -109,6 +112,7 @@ class RedisClusterCounters(RedisCounters):
             self._decide(admission.counters_of(subject), admission.tokens, admission.money, mode, admission.until)
             for subject, mode in modes.items()
         )
+        # All are waited for, since what each has reserved must be known to be taken back.
         results = await asyncio.gather(*calls, return_exceptions=True)
         for (subject, mode), result in zip(modes.items(), results, strict=True):
             if isinstance(result, Reply):
@@ -126,6 +130,7 @@ class RedisClusterCounters(RedisCounters):
             reply = admission.replies[subject]
             for n, counter in enumerate(admission.counters_of(subject)):
                 amount, state = counter.amount(admission.tokens, admission.money), reply.states[n]
+                # None, as no trace of it is to stay, not even among requests.
                 rows.append(Row(counter, amount, reply.lease, None))
                 at_once = counter.unit == "requests"
                 spent, reserved = state.spent - amount * at_once, state.reserved - amount * (not at_once)
@@ -160,6 +165,7 @@ class RedisClusterCounters(RedisCounters):
     async def _finish(self, rows: Sequence[Row]) -> Finished:
         finished = (await self._finish_all(rows)).values()
         foreign = [row for one in finished for row in one.foreign]
+        # No lease for all of them: each node has its own clock.
         return Finished(0, foreign, any(one.is_marked for one in finished))
 
     async def _finish_all(self, rows: Sequence[Row]) -> dict[str, Finished]:
@@ -198,6 +204,7 @@ class RedisClusterCounters(RedisCounters):
 
     def _key(self, counter: Counter) -> str:
         subject = counter.subject
+        # What stands in braces is all that a slot is chosen by.
         return f"{PREFIX}{{{subject}}}{counter.id.removeprefix(subject)}"
 
 

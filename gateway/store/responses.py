@@ -145,6 +145,7 @@ def chain(
     links = connection.execute(_LINKS, {"newest": id, "owner": owner, "now": int(now), "max_links": max_links}).all()
     if not links:
         raise ChainBroken(id)
+    # They come in the order of their depth.
     oldest = links[-1]
     if len({link.id for link in links}) < len(links):
         raise ChainBroken(oldest.id)  # a circle, which no gateway writes: a response is stored after its predecessor
@@ -309,6 +310,8 @@ def _stored_events_size(connection: Connection, id: str) -> int:
 
 def _lock_run(connection: Connection, id: str) -> bool:
     """Keeps others from ending a run before this transaction does. False if there is none."""
+    # SQLite knows no locks of rows: a transaction that writes has the file to itself from its beginning
+    # (`database.py`).
     return connection.scalar(select(RUNS.c.response_id).where(RUNS.c.response_id == id).with_for_update()) is not None
 
 

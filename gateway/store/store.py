@@ -63,6 +63,7 @@ class Store:
         """
         self._database = Database(url, timeout, pool_size)
         self._end_interrupted, self._row_of_interrupted = end_interrupted, row_of_interrupted
+        # No other process has ids like these, so each removes the probes of its own alone.
         self._probe_prefix, self._probe_numbers, self._probe_id = secrets.token_hex(8), itertools.count(), ""
         self._probing: asyncio.Task[None] | None = None
         self._probed_at, self._total_bytes = -math.inf, 0
