@@ -124,6 +124,10 @@ def wait_for_calls(gateway: Gateway, count: int, **query: str) -> list[dict[str,
     return rows
 
 
+def time_of_last_call(gateway: Gateway) -> datetime:
+    return datetime.fromisoformat(calls(gateway)[0]["time"])
+
+
 def info(gateway: Gateway, alias: str) -> dict[str, Any]:
     """A key as the management API shows it."""
     listed = gateway.ask("GET", f"/key/list?return_full_object=true&key_alias={alias}").body["keys"]
@@ -479,10 +483,9 @@ def test_usage(chromium: Browser, gateway: Gateway) -> None:
         expect(row.locator("td").nth(3)).to_have_text(str(mine["calls"]))
         expect(page.get_by_role("application", name="Cost over time").get_by_text("agent")).to_be_visible()
         expect(page.get_by_role("application", name="Latency over time").locator("canvas")).to_be_visible()
-        (day,) = gateway.ask(
-            "GET", f"/usage?by=key&key=agent&since={time.strftime('%Y-%m-%d', time.gmtime())}&latency=true"
-        ).body["data"]
-        expect(row).to_contain_text(about(day["latency"]["p50_ms"]))
+        first_day = calls(gateway, key="agent")[-1]["time"][:10]
+        (took,) = gateway.ask("GET", f"/usage?by=key&key=agent&since={first_day}&latency=true").body["data"]
+        expect(row).to_contain_text(about(took["latency"]["p50_ms"]))
         choose(page.get_by_role("radiogroup", name="By"), "Model")
         choose(page.get_by_role("radiogroup", name="Range"), "24 h")
         expect(page.locator(".tile").filter(has_text="Latency, p95")).to_contain_text("half within")
@@ -525,7 +528,7 @@ def test_usage_of_calendar_months(chromium: Browser, gateway: Gateway) -> None:
     write_calls(gateway, 1, "of-october", (last - timedelta(days=3)).timestamp(), 1_000_000_000)
     write_calls(gateway, 1, "of-october", today.timestamp(), 500_000_000)
     with console(chromium, gateway) as window:
-        page = window.sign_in(MASTER_KEY, "usage?model=of-october")
+        page = window.sign_in(MASTER_KEY, "usage?model=of-october", now=today)
         for period, cost, change, columns, file in (
             ("Last month", "$4.00", "+300 % on", (this - last).days, last),
             ("This month", "$0.50", "", today.day, this),
@@ -549,10 +552,14 @@ def test_usage_of_calendar_months(chromium: Browser, gateway: Gateway) -> None:
 
 def test_charts_and_tables_are_read_by_keyboard(chromium: Browser, gateway: Gateway) -> None:
     """The arrow keys go from column to column, which is shown and said; j and k go through the rows below."""
+    for key, fields in (("hostile", {"model": HOSTILE}), ("agent", {})):
+        answer = call(gateway, key, **fields)
+        wait_for_calls(gateway, 1, request_id=answer.headers["x-request-id"])
+    now = time_of_last_call(gateway)
     with console(chromium, gateway) as window:
-        page = window.sign_in(MASTER_KEY, "usage?by=key&range=7d")
+        page = window.sign_in(MASTER_KEY, "usage?by=key&range=7d", now=now)
         page.mouse.move(0, 0)  # what is below the mouse is read as well
-        day = time.strftime("%Y-%m-%d", time.gmtime())
+        day = f"{now:%Y-%m-%d}"
         faults = gateway.ask("GET", f"/usage?by=fault&since={day}").body["data"]
         failures = sum(one["failures"] for one in faults if (one["fault"] or "").startswith("policy_"))
         assert failures, faults
@@ -648,7 +655,8 @@ def test_the_overview_says_what_is_wrong(chromium: Browser, gateway: Gateway) ->
         page = window.open()
         page.route("**/gateway/status", ill)
         page.route("**/gateway/models", deprecating)
-        window.sign_in(MASTER_KEY)
+        now = time_of_last_call(gateway)
+        window.sign_in(MASTER_KEY, now=now)
         main = page.locator("main")
         for text in (
             *("degraded", "Redis does not answer: limits are counted in each process", "1 ready", "2 resting for 13 s"),
@@ -656,7 +664,7 @@ def test_the_overview_says_what_is_wrong(chromium: Browser, gateway: Gateway) ->
         ):
             expect(main.get_by_text(text, exact=True)).to_be_visible()
         expect(main.get_by_role("listitem").filter(has_text="deprecated")).to_contain_text(A)
-        today = gateway.ask("GET", f"/usage?by=total&since={time.strftime('%Y-%m-%d', time.gmtime())}").body["data"]
+        today = gateway.ask("GET", f"/usage?by=total&since={now:%Y-%m-%d}").body["data"]
         expect(main.locator(".tile").filter(has_text="Spent today")).to_contain_text(
             re.compile(rf"\${today[0]['cost_nanodollars'] / 1e9:.2f}".rstrip("0"))
         )
