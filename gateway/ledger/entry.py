@@ -1,7 +1,7 @@
 """A row of the ledger: one call, whatever became of it, with the names that reports, console and documents share.
 
-`entry_of` makes it of a finished request record, away from the request's path. No body, no prompt and no secret is in
-it. Its sentence is made in `sentences.py`, its place in the database is `gateway/store/ledger.py`.
+`entry_of` makes it of a finished request record, on the event loop of the requests. No body, no prompt and no secret is
+in it. Its sentence is made in `sentences.py`, its place in the database is `gateway/store/ledger.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

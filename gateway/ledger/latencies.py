@@ -1,6 +1,6 @@
 """How long calls took, out of the buckets of the sums: half of them, and nineteen of twenty, took no longer.
 
-Within a bucket calls are taken to lie evenly on a scale of powers. Its bounds are a factor of less than two apart, so a
+Within a bucket calls are taken to lie evenly on a scale of powers. Its bounds are a factor of about two apart, so a
 number is usually off by a few percent; hence it is given to two digits.
 """
 

@@ -142,7 +142,7 @@ def _log_rows(entries: Iterable[bytes], names: Names) -> list[Row]:
 
 
 def log_row(entry: LedgerEntry, names: Names) -> Row:
-    """Returns a row as LiteLLM's `LiteLLM_SpendLogs` has it. Bodies are empty: they are not stored."""
+    """Returns a row as LiteLLM's `LiteLLM_SpendLogs` has it. Bodies are empty: no row has them in it."""
     key_id, team_id = entry.key_id or "", entry.team_id or ""
     began = entry.at - round(entry.total_ms * 1000)
     # What was not streamed began and ended at once, as its caller saw it.

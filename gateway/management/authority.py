@@ -31,7 +31,7 @@ def require_writer(actor: Actor) -> None:
 
 
 def require_role_giver(actor: Actor, fields: Mapping[str, Any]) -> None:
-    """Raises CallerError (403) for a role that is given or taken by somebody else than the master key."""
+    """Raises CallerError (403) for a role that is given by somebody else than the master key."""
     if "role" in fields and fields["role"] and actor.role != "master":
         raise _refused("Only the master key gives a role", "role")
 

@@ -232,7 +232,7 @@ def _periods(since: int, until: int, hourly: bool) -> list[tuple[int, int, int]]
 
 
 def bounds(connection: Connection) -> tuple[int, int] | None:
-    """Returns the first and the last hour that has a sum, in Unix seconds; None of an empty ledger."""
+    """Returns the beginning of the first day that has a sum and the end of the last one; None of an empty ledger."""
     within = and_(LEDGER_SUMS.c.scope == int(Scope.CALLS), LEDGER_SUMS.c.seconds == DAY)
     first, last = connection.execute(
         select(func.min(LEDGER_SUMS.c.start), func.max(LEDGER_SUMS.c.start)).where(within)
