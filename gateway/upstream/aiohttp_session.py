@@ -47,7 +47,9 @@ class AiohttpSession:
         self._base_url, self._timeouts, self._headers = base_url, timeouts, headers
         self._encoded_base = str(URL(base_url)).rstrip("/")
         self._session = aiohttp.ClientSession(
+            # No limit of aiohttp's: `ConcurrencyLimiter` says how many calls there are at once.
             connector=Connector(limit=0, ssl=tls),
+            # Nor a total time: each call has its own deadline, as with the other client.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
@@ -114,6 +116,7 @@ class AiohttpSession:
         body, sending = request.body, None
         upload = None
         if not (body is None or isinstance(body, bytes)):
+            # The total time would end an upload that is slow but moves: its pieces are timed one by one.
             upload, last_deadline = body, math.inf
         try:
             first = min(loop.time() + self._timeouts.first_event, last_deadline)
@@ -131,11 +134,14 @@ class AiohttpSession:
                     headers=headers,
                     skip_auto_headers=SKIPPED_HEADERS,
                     allow_redirects=False,
+                    # As it came, with its `content-encoding`: the caller unpacks it.
                     auto_decompress=False,
                     read_bufsize=STREAM_BUFFER,
+                    # An upload says by itself when all of it is sent. The head's being sent says nothing of it.
                     trace_request_ctx=exchange if sending is None else None,
                 )
                 if sending is not None:
+                    # The clock stops with the block. To set it again later would be a RuntimeError, in the upload.
                     sending.has_response = True
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if upload is not None and upload.failure is not None:
@@ -146,6 +152,7 @@ class AiohttpSession:
             response.close()
             raise UpstreamError(failure("cut", "Cohere switched protocols without a request to do so"))
         limit_reads(response, streamed=True)
+        # None while a piece of the caller's is waited for: Cohere has answered before it had all of them.
         deadline = clock.when() or loop.time() + self._timeouts.first_event
         return UpstreamResponse(_Response(response), deadline, self._timeouts.between_events, last_deadline, request)
 

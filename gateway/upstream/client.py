@@ -63,6 +63,7 @@ class UpstreamClient:
         resources.pool.configure(keys, settings.pool)
         resources.breakers.configure(settings.breaker)
         resources.limiter.configure(settings.concurrency)
+        # There may be new keys, or more calls allowed: those who wait for a key ask again.
         resources.keys_freed.notify_all()
         resources.observer.on_keys_configured(resources.pool.disabled)
 
@@ -119,6 +120,7 @@ class UpstreamClient:
         send = functools.partial(self._session.forward, request)
         # What has been passed on is gone: nobody keeps a gigabyte to send it twice.
         repeatable = repeatable and isinstance(request.body, bytes | None)
+        # `streamed` whatever comes back: a body is passed on as it arrives, and nobody needs the whole of it.
         return Attempts(self.resources, send, caller, path, options, streamed=True, repeatable=repeatable)
 
     def first_upstream(self, model: str, caller: Principal) -> tuple[str, str]:

@@ -59,6 +59,8 @@ class ConcurrencyLimiter:
             async with asyncio.timeout(self._settings.queue_timeout):
                 await waiter
         except BaseException as error:
+            # One that failed was taken out by `reject_waiters`. One that was cancelled, by the time-out or with its
+            # task, is still in its queue.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.release(owner)  # it came in the very moment in which we gave up
             elif waiter.cancelled() or not waiter.done():
@@ -107,6 +109,7 @@ class ConcurrencyLimiter:
 
     def _remove(self, owner: str, waiter: asyncio.Future[None]) -> None:
         queue = self._queues.get(owner)
+        # `_admit` or `reject_waiters` may have taken it out between its cancellation and now.
         if queue is not None and waiter in queue:
             queue.remove(waiter)
             self.waiting -= 1

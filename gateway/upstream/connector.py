@@ -32,6 +32,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        # The class of its connections is no parameter of aiohttp's connector, but what its `_factory` makes.
         self._factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
 
     async def _get(self, *args: Any) -> Connection | None:

@@ -240,6 +240,7 @@ class Decoder:
 
     def __init__(self, encoding: bytes) -> None:
         """encoding: gzip or deflate."""
+        # 16 more is zlib's way to say gzip. `deflate` is the format of zlib itself (RFC 9110 §8.4.1.2).
         self._unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS if encoding == b"gzip" else zlib.MAX_WBITS)
         self._pending, self._begun = b"", False
 
@@ -252,6 +253,7 @@ class Decoder:
         """Returns what is in these bytes and those before, so many bytes at most."""
         self._begun = self._begun or bool(data)
         try:
+            # Zero is no bound to zlib.
             unpacked = self._unpacker.decompress(self._pending + data, max(count, 0))
         except zlib.error as error:
             raise Broken("the response cannot be unpacked") from error
@@ -339,9 +341,11 @@ class Connection(asyncio.BufferedProtocol):
             if self._pieces:
                 self._feed_pieces()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # What stands before the break belongs to the body, and is read before the error.
             self._feed_pieces()
             self._clean = False
             self._fail(Broken("the response is not HTTP"))
+            # A body that was complete before is read to its end: only the connection is of no more use.
             if self._in_use and (self._body is None or not self._body.complete):
                 self.abort()
             return
@@ -387,6 +391,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._head_bytes += len(name) + len(value)  # trailers
             if self._head_bytes > MAX_HEAD_BYTES:
+                # httptools makes an HttpParserError of it, which ends the connection.
                 raise Broken("the response's trailers are too large")
 
     def on_headers_complete(self) -> None:
@@ -401,6 +406,7 @@ class Connection(asyncio.BufferedProtocol):
         decoder = Decoder(coding) if coding in (b"gzip", b"deflate") else None
         self._body = Body(self, self._limit, decoder)
         framed = by_name.get(b"content-length") or by_name.get(b"transfer-encoding")
+        # Of these two there is no body (RFC 9112 §6.3), whatever their heads say.
         self._until_eof = not framed and status not in (204, 304)
         self._head.set_result(Response(self, status, headers, self._body))
 
@@ -446,6 +452,7 @@ class Connection(asyncio.BufferedProtocol):
         waiting = self._head = loop.create_future()
         self._watch(deadline)
         try:
+            # Together, so that a request of the usual size is one segment, or one TLS record, and not two.
             if len(body) <= WRITE_BLOCK:
                 self.transport.write(head + body)
                 all_written = True
@@ -484,6 +491,7 @@ class Connection(asyncio.BufferedProtocol):
         view = memoryview(body)
         for offset in range(0, len(body), WRITE_BLOCK):
             if waiting.done():
+                # The rest is never sent: Cohere would read the next request as a part of this body.
                 self._clean = False
                 return False
             if self._writable is not None:
@@ -555,6 +563,7 @@ class Http1Client:
         TimeoutError. The parameters are those of `Connection.request`.
         """
         while self._idle:
+            # The newest, so that those that are not needed at the load of the moment grow old and are closed.
             connection = self._idle.pop()
             if connection.usable:
                 break
@@ -566,6 +575,7 @@ class Http1Client:
         """Closes all connections."""
         if self._timer is not None:
             self._timer.cancel()
+        # A copy, as each takes itself out of the set.
         for connection in [*self._all]:
             connection.abort()
 
@@ -610,6 +620,7 @@ class Http1Client:
                     addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, interleave=1, loop=self.loop
                 )
                 factory: Callable[[], Connection] = functools.partial(Connection, self)
+                # asyncio allows no name without TLS, and insists on one with it where the socket is made already.
                 server_hostname = self._host if self._tls is not None else None
                 try:
                     _, connection = await self.loop.create_connection(
@@ -629,6 +640,7 @@ class Http1Client:
             return self._addresses
         if self._resolving is None:
             self._resolving = self.loop.create_task(self._look_up())
+        # Shielded: one caller who leaves must not take the answer from the others.
         return await asyncio.shield(self._resolving)
 
     async def _look_up(self) -> Sequence[Address]:

@@ -31,6 +31,7 @@ class KeyMask:
     def partial(self, data: bytes) -> int:
         """Returns how many bytes at the end of data are the beginning of the key, and may become the whole of it."""
         secret = self._secret
+        # A whole key is masked by now, so that only the last bytes, one fewer than it has, may be its beginning.
         start = data.find(secret[:1], max(len(data) - len(secret) + 1, 0))
         while start >= 0:
             if secret.startswith(data[start:]):
@@ -40,6 +41,7 @@ class KeyMask:
 
     def _occurs(self, data: bytes) -> bool:
         position = data.find(self._rare)
+        # Where the byte is frequent in this answer, so many places cost more than the search for the whole key.
         for _ in range(ATTEMPTS):
             if position < 0:
                 return False

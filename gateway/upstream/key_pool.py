@@ -102,6 +102,7 @@ class Bucket:
         """Returns when it has budget for this weight; 0 for now."""
         if self.cooldown_until > now:
             return self.cooldown_until
+        # A call that alone is heavier than the limit goes when nothing else is counted, or it never would.
         return self.window_start + WINDOW if self.enforced and self.used and self.used + weight > self.limit else 0.0
 
     def retry_at(self, longest: float) -> float:
@@ -180,6 +181,7 @@ class KeyPool:
         # By the secret: a key that only moved in the setting keeps what is known of it, and one that was disabled gets
         # another chance, as the operator has just looked at it.
         old_keys = {key.secret: key for key in self._keys if key.kind == settings.kind}
+        # Twice the same key is one key with one budget.
         secrets = list(dict.fromkeys(secrets))
         keys = [PoolKey(secret, position, len(secrets), settings.kind) for position, secret in enumerate(secrets, 1)]
         for key in keys:
@@ -205,6 +207,7 @@ class KeyPool:
             state: Literal["ready", "resting", "disabled"] = (
                 "disabled" if key.disabled_until else "resting" if resting > now else "ready"
             )
+            # A window is moved on only when its bucket is asked for: what has not been since then does not count.
             used = sum(bucket.used for bucket in key.buckets.values() if now - bucket.window_start < WINDOW)
             reports.append(PoolKeyReport(key.number, state, max(until - now, 0.0), used, key.trial))
         return reports
@@ -256,6 +259,7 @@ class KeyPool:
             return _charged(probe, weight)
         if free_at < math.inf:
             return min(free_at, probe_at) - now
+        # Only disabled keys come here: of any other it is known when it is free.
         disabled = [key for key in self._keys if key not in excluded]
         if not disabled:
             return math.inf
@@ -270,7 +274,6 @@ class KeyPool:
         key, bucket = lease.key, lease.bucket
         # Calls overlap: an answer to a call that began before the last 429 says nothing of what came after it.
         if lease.since >= bucket.last_rejection:
-            # What was under way before the last 429 says nothing of what is left now.
             bucket.rejections = 0
             if bucket.estimated:
                 bucket.cooldown_until = 0.0
@@ -280,6 +283,7 @@ class KeyPool:
             key.trial = key.enforced = bucket.enforced = True
             bucket.limit = int(limit)
             if remaining.isdecimal():
+                # Cohere's count takes the place of ours: the key may be used elsewhere, and by other workers.
                 bucket.used = max(bucket.limit - int(remaining), 0)
         if not key.disabled_until:
             return False

@@ -67,6 +67,7 @@ class MaskedBody:
             if self._over and self._unpacker is not None:
                 self._unpacker.end()
             data = self._mask.apply(self._held + piece)
+            # At the end nothing can follow that would complete the key.
             held = 0 if self._over else self._mask.partial(data)
             data, self._held = data[: len(data) - held], data[len(data) - held :]
             if data:
@@ -100,6 +101,7 @@ class _Unpacker:
 
     def next_piece(self) -> bytes:
         """Returns the next piece; empty where more has to come first. Raises UpstreamError."""
+        # Another member may follow the one that has ended (RFC 1952 §2.2).
         if self._decompressor.eof:
             self._decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._begun = True

@@ -103,6 +103,7 @@ class ModelCatalog:
     def read_soon(self, caller: Principal) -> None:
         """Reads the list beside a request, with its caller's key."""
         self._looked_up_at = time.monotonic()
+        # Kept, since the loop itself holds a task only weakly.
         self._look_up_task = asyncio.get_running_loop().create_task(self._look_up(caller))
 
     async def _look_up(self, caller: Principal) -> None:
@@ -178,6 +179,8 @@ class ModelCatalog:
         now = self._read_at = time.monotonic()
         result = ModelList(pages, now, now, note, further)
         if self._max_age:
+            # Taken out first, so that it goes to the end: the list that is dropped is the one that was fetched
+            # longest ago.
             self._lists.pop(owner, None)
             self._lists[owner] = result
             if len(self._lists) > MAX_LISTS:

@@ -233,6 +233,7 @@ class UpstreamResponse:
         if now >= self._deadline:
             self._response.content.set_exception(TimeoutError())
             return
+        # Not at a far deadline, as the last one is: the next read has less time, and would replace the timer.
         self._set_timer(min(self._deadline, now + self._between))
 
     def _set_timer(self, when: float) -> None:
@@ -327,6 +328,8 @@ class UpstreamResponse:
         if self._timer is not None:
             self._timer.cancel()
         upload = self._forwarded.body if self._forwarded is not None else None
+        # Where an upload broke off, the other side still waits for the rest of it, and would take the next request
+        # for that.
         if self._response.content.at_eof() and (upload is None or isinstance(upload, bytes) or upload.complete):
             self._response.release()
         else:
@@ -348,6 +351,7 @@ def connection_error(error: Exception) -> UpstreamError:
     if isinstance(error, TimeoutError):
         return UpstreamError(failure("silent", "Cohere did not answer in time"), cause="silent")
     if isinstance(error, http1_client.Unreachable):
+        # The look-up of a name needs a descriptor as well, and its error has no errno of the system's.
         if error.errno in descriptors.EXHAUSTED_ERRNOS or descriptors.exhausted():
             message = "The gateway has no file descriptor left for a call to Cohere; try again in a moment"
             return UpstreamError(failure("no_descriptors", message), "1", cause="descriptors")

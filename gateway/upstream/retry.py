@@ -138,8 +138,10 @@ class RetryBudget:
         delay: float = min(settings.initial_backoff * 2**self._retries, settings.max_backoff) * (
             0.5 + self._random.random() / 2
         )
+        # What failed is the model's output. Cohere is not overloaded, so that waiting would change nothing.
         if rule.once:
             delay = 0.0
+        # A little chance on top, but never sooner than Cohere asks for.
         if retry_after is not None:
             delay = max(retry_after + delay * 0.1, delay)
         if self._clock() + delay - self._started > settings.budget:

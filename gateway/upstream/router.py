@@ -129,6 +129,7 @@ class UpstreamRouter:
         self._default.client.configure(settings, keys)
         self._settings = settings.upstreams
         for name, client in self._clients.items():
+            # There are the same names in both: `accepts` has made sure of it.
             client.configure(settings, settings.upstreams[name].api_key)
         self._set_routes()
 
@@ -192,6 +193,7 @@ class UpstreamRouter:
         """Returns the name of the upstream that is asked first for a model, and its address with its model's name."""
         upstream = self._default if caller.own_key else self.route(model)[0]
         if upstream is self._default:
+            # Empty, as where there are no named upstreams: what was cached for those is as good here.
             return DEFAULT_UPSTREAM, ""
         return upstream.name, f"{self._settings[upstream.name].base_url} {upstream.name_of(model)} "
 
@@ -207,6 +209,7 @@ class UpstreamRouter:
             # A model that several have is listed once: each list leaves out what stands in those before it.
             before = [*pages, *further]
             further.append(models.further_models(before, listed or (), settings.names, partial(serves, settings)))
+            # Names and not patterns: nobody knows which models a pattern stands for.
             further.append(models.named_models([*pages, *further], filter(_is_name, settings.models)))
         silent = ", ".join(name for name, listed in zip(names, lists, strict=True) if listed is None)
         return further, f"upstreams without a list of models: {silent}" if silent else ""
@@ -215,6 +218,7 @@ class UpstreamRouter:
         """Returns an upstream's own list of models; None where it has none."""
         try:
             async with asyncio.timeout(LIST_SECONDS), self._clients[name].get(models.PATH, caller) as response:
+                # The key is the operator's, so that nothing of what is wrong with it is for the caller.
                 await response.raise_for_status(False)
                 page = await response.read_body()
             models.next_page(page)  # whether it can be read
@@ -341,6 +345,7 @@ class RoutedCall:
             self._observe(upstream, attempts)
             raise
         finally:
+            # On every way out, since a call that is cancelled has its attempts in the log, too.
             for attempt in attempts:
                 attempt.upstream = upstream.name
             self._recorded += attempts
@@ -364,6 +369,7 @@ def _is_name(pattern: str) -> bool:
 
 def is_elsewhere(status: int) -> bool:
     """Tells whether another upstream may answer what this one has answered with a status."""
+    # Redirects are not followed, so that one is no answer.
     return status in ASK_ANOTHER or status >= 500 or 300 <= status < 400
 
 

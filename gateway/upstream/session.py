@@ -83,6 +83,7 @@ class UpstreamSession:
 
     async def stop(self) -> None:
         """Closes the session and its connections."""
+        # Looked for in `vars`, since to name it would make it.
         if "_other" in vars(self):
             await self._other.stop()
         if self._client is not None:
@@ -148,6 +149,7 @@ class UpstreamSession:
         }
         if has_body:
             headers["content-type"] = "application/json"
+        # Without the empty line at its end: the lines of the single request follow.
         beginning = encode_head(headers.items(), f"{method} {URL(self._base_url + path).raw_path_qs} HTTP/1.1")[:-2]
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
@@ -168,6 +170,7 @@ class UpstreamSession:
         Cohere must take each in time, and the time for the response begins with the last one.
         """
         if self._client is not None and (request.body is None or isinstance(request.body, bytes)):
+            # httptools would wait for the body that the head of the response announces.
             if request.method != "HEAD":
                 return await self._forward(
                     self._client, request, request.body, key, last_deadline, extra_headers, exchange
@@ -186,11 +189,13 @@ class UpstreamSession:
     ) -> UpstreamResponse:
         """Does what `forward` does, without aiohttp."""
         ours = self._own_headers
+        # Ours first: `host` is Cohere's, and no caller replaces what the operator has set.
         headers = [*ours.items(), *(pair for pair in request.headers if pair[0] not in ours), *extra_headers]
         if not any(name == "user-agent" for name, _ in headers):
             headers.append(("user-agent", USER_AGENT))
         if key:
             headers.append(("authorization", f"Bearer {key}"))
+        # A method that expects a body says so even without one, or a server may answer 411 (RFC 9110 §8.6).
         if body is not None or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("content-length", str(len(body or b""))))
         deadline = min(client.loop.time() + self._timeouts.first_event, last_deadline)
