@@ -51,7 +51,7 @@ class Group(click.Group):
     """A group of commands, most of which are imported when they are used."""
 
     def __init__(self, *arguments: Any, example: str, entries: Mapping[str, Entry] = {}, **options: Any) -> None:
-        # click would answer a group without a command by its help, and 0. `invoke` says what is missing.
+        # click would answer a group without a command by its help. `invoke` says what is missing.
         options |= {"subcommand_metavar": "COMMAND ...", "no_args_is_help": False}
         super().__init__(*arguments, **options)
         self.example, self._entries = example, entries

@@ -160,7 +160,7 @@ _SURPRISES: tuple[tuple[str, str, Callable[[Settings, Mode], bool]], ...] = (
     (
         "nobody hears of spent budgets, disabled keys or a ledger that is behind",
         "set alerts.url and alerts.secret",
-        # On a laptop nobody has to be told.
+        # Not on loopback, where people try the gateway.
         lambda settings, mode: mode is Mode.VIRTUAL_KEYS and not settings.alerts.url and not settings.loopback,
     ),
     (
@@ -276,6 +276,7 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _reach(settings):
                 yield finding
             return
+        # Each key is asked for the models that it may use: that needs a valid key, and costs nothing.
         models: set[str] = set()
         for number, key in enumerate(keys, 1):
             name = f"key {number} of {len(keys)}"

@@ -80,6 +80,7 @@ def _kind_of(type_of_field: Any) -> str:
             return "number"
         case inspect.ListType(item_type=inspect.StrType()):
             return "list"
+        # The name of a preset, or a map.
         case inspect.UnionType():
             return "either"
         case inspect.StrType() | inspect.LiteralType():
@@ -140,6 +141,7 @@ def body_of(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, tuple):
             if value:
                 texts = [one for one in value if one is not CLEARED]
+                # None where nothing but `null` was given.
                 body[name] = [part for text in texts for part in text.split(",") if part] if texts else None
         elif value is CLEARED:
             body[name] = None
@@ -307,6 +309,7 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
             status, noted, content = response.status, response.getheader("x-gateway-notes"), response.read()
         finally:
             connection.close()
+    # ValueError for a port that is none.
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise CommandFailed(f"{url} does not answer: {error}", 1) from error
     if noted:
@@ -315,6 +318,7 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
         answer = msgspec.json.decode(content)
     except msgspec.DecodeError:
         answer = None
+    # Also for a redirect, which is not followed.
     if status != 200:
         refusal = answer.get("error") if isinstance(answer, dict) else None
         message = refusal.get("message") if isinstance(refusal, dict) else f"no gateway's answer, status {status}"

@@ -148,7 +148,6 @@ def audit(follow: bool, url: str | None, config: str | None, **options: str | No
         return
     if options["until"]:
         raise CommandFailed("--follow goes on for ever: leave --until out")
-    # 0 stands for the first page, whose rows are never forgotten: they may be as old as `--since` asks for.
     printed = {row["id"]: 0.0 for row in answer["data"]}
     _print_sentences(answer["data"])
     while True:

@@ -66,11 +66,13 @@ def _announce(settings: Any) -> None:
     from gateway.auth.modes import Mode, mode_of
 
     mode = mode_of(settings)
+    # What stands for all addresses is none that a caller could use.
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     scheme = "https" if settings.tls.certificate else "http"
     base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
     curl = "curl"
     if settings.unix_socket:
+        # curl wants the name of a host all the same.
         base, curl = f"{scheme}://localhost/v1", f"curl --unix-socket {settings.unix_socket}"
     upstream = settings.cohere_base_url
     if settings.demo:

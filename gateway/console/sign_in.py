@@ -120,6 +120,7 @@ class SignIn:
         authenticator = self._services.authenticator
         principal: Principal | None = None
         session: Session | None = None
+        # Whoever may call without a key is somebody here as well.
         if authenticator.mode in (Mode.DEMO, Mode.OPEN):
             principal = (await authenticator.authenticate(scope["headers"], record.address)).principal
         elif authenticator.sessions.enabled:
@@ -137,6 +138,7 @@ class SignIn:
             key = msgspec.json.decode(content, type=SignInBody).key.strip()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CallerError(NO_KEY) from error
+        # No other text can be in a header, and the session puts it into one.
         if not key.isascii() or not key.isprintable() or not key:
             raise CallerError(NO_KEY)
         # Before the key is looked at, and taken back if it is good.

@@ -97,6 +97,7 @@ def merged(rows: Mapping[str, ModelPrice], overrides: Mapping[str, ModelPrice]) 
     result = dict(rows)
     for model, override in overrides.items():
         changes = {name: value for name, value in asdict(override).items() if value is not None}
+        # What was changed is not what the packaged source has said.
         result[model] = replace(result.get(model, ModelPrice()), **{"source": "settings", "date": "", **changes})
     return result
 
@@ -128,6 +129,7 @@ def packaged() -> Mapping[str, ModelPrice]:
 
 def _version(rows: Mapping[str, ModelPrice]) -> str:
     newest = max((row.date for row in rows.values() if row.date), default="")
+    # In one order, so that the same prices have the same version everywhere.
     digest = hashlib.sha256(msgspec.json.encode(sorted(rows.items()), order="sorted")).hexdigest()
     return f"{newest}.{digest[:8]}"
 

@@ -142,6 +142,7 @@ def dollars(nanodollars: int) -> str:
     if nanodollars >= TEN_CENTS or nanodollars == 0:
         cents = (nanodollars + CENT // 2) // CENT
         return f"${cents // 100:,}.{cents % 100:02}"
+    # The place of the second digit.
     unit = int(10 ** max(0, len(str(nanodollars)) - 2))
     rounded = (nanodollars + unit // 2) // unit * unit
     # Below ten cents nine decimals hold all of it.

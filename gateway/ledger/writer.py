@@ -167,6 +167,7 @@ class Ledger:
 
     async def stop(self) -> None:
         """Returns when all rows are in the database or in the spool file."""
+        # In another thread, because those who wait for the last rows are told in this loop.
         await asyncio.to_thread(self._writer.stop, STOP_SECONDS)
         await self._reading.close()
 
@@ -327,6 +328,7 @@ class _Writer:
 
     def start(self) -> None:
         self._thread.start()
+        # `wake` needs the loop of the thread.
         self._ready.wait()
 
     def wake(self) -> None:
@@ -515,6 +517,7 @@ class _Writer:
     async def _recover(self, database: Database) -> None:
         """Writes what was put aside, also by processes that are gone; gives up, for now, when that fails."""
         try:
+            # Its own file first, then those of processes that are gone, one after the other.
             while not self._spool.empty or self._spool.adopt():
                 for lines in self._spool.batches(GROUP):
                     entries = [entry for line in lines if (entry := _decode(line)) is not None]

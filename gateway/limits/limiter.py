@@ -173,6 +173,7 @@ class Limiter:
         Raises CallerError: 429 past a limit, BudgetSpent past a budget, 403 where a budget meets an unknown price.
         """
         plan = self._plan(record, workload.model)
+        # What costs nothing is open when a budget is spent.
         applied = plan.free if method.name in FREE else plan.all
         if not applied.counters:
             return None

@@ -43,6 +43,7 @@ IN_METADATA = ("model_rpm_limit", "model_tpm_limit", "tags")
 
 ALIASES = {"object_permission_id": "object_permission", "organization": "organization_id", "org_id": "organization_id"}
 
+# Rows have `expires` and no duration, and a role is given by the master key alone.
 _TABLE = FieldTable([row for row in KEY_UPDATE.rows.values() if row.name not in ("key", "duration", "role")])
 _OPEN = FieldTable([row for row in _TABLE.rows.values() if row.verdict is not Verdict.REFUSED])
 _RESTRICTIONS = frozenset(row.name for row in _TABLE.rows.values() if row.verdict is Verdict.REFUSED)
@@ -79,6 +80,7 @@ def read_rows(content: bytes) -> Iterator[Mapping[str, Any]]:
                 except msgspec.DecodeError as error:
                     raise ValueError(f"line {number} is not a JSON object: {error}") from error
         return
+    # csv refuses cells of more than 128 KiB by itself, and metadata may have more.
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if "token" not in (reader.fieldnames or ()):
@@ -105,6 +107,7 @@ def _csv_value(name: str, text: Any) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         if text.startswith("{") and text.endswith("}"):
+            # Elements of PostgreSQL's arrays are quoted as in CSV, but for the backslash.
             return next(csv.reader([text[1:-1]], escapechar="\\"), [])
         return text
 

@@ -46,6 +46,7 @@ def fill_in(answer: Any, amounts: Spent | None, now: float) -> None:
         in_window = None if amounts is None else amounts[by, _window_start(record, now)].get(id, {})
         record["spend"], record["total_spend"] = _dollars(in_window), _dollars(by_model)
         if "model_spend" in record:
+            # What is not known stays None.
             record["model_spend"] = by_model and {
                 model: cost / NANO_PER_DOLLAR for model, cost in by_model.items() if model and cost
             }

@@ -228,6 +228,7 @@ class Metrics:
             "operation",
             "result",
         )
+        # Added to and taken from, and never set, so it can be passed on like a counter.
         self.in_flight = self.count(gauge("livesum", "gateway_requests_in_flight", "Requests being served").inc)
         self.runs = gauge(
             "livesum", "gateway_background_responses_in_flight", "Background responses that have not ended"
@@ -338,6 +339,7 @@ class Metrics:
             "How long a collection of garbage let nothing else run in a worker",
             buckets=_SHORT_SECONDS,
         )
+        # Not the sum, which would be the number of workers.
         gauge("livemax", "gateway_build_info", "1, with the version that runs", "version").labels(__version__).set(1)
         self._cpu = counter("process_cpu_seconds_total", "CPU seconds of user and system, of all workers")
         self._resident = gauge("livesum", "process_resident_memory_bytes", "Resident memory in bytes, of all workers")

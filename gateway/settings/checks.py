@@ -140,6 +140,7 @@ def _check_origin(origin: str) -> None:
 
 
 _GLOB = re.compile(r"[*?\[]")
+# It is a part of a variable's name and of labels in metrics.
 _UPSTREAM_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 

@@ -31,7 +31,7 @@ LEASE = 60
 CONFIRM_SECONDS = 0.5
 """Between two calls of `Counters.confirm`."""
 
-# Exact as a double, as Lua has numbers, and with room in 64 bits for what is added to it.
+# Exact as a double, as Lua has numbers, and within the 64 bits of a database.
 NO_LIMIT = 2**62
 """The limit of a counter that only counts, as for a budget that is soft."""
 

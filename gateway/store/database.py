@@ -94,10 +94,12 @@ class Address(Struct, frozen=True):
 
     def executor(self, timeout: float, pool_size: int, durable: bool = True) -> "Executor":
         """Returns an executor that has not connected yet. timeout: seconds. durable: as for Database."""
+        # Further calls wait for one of these connections, no longer than a call may take.
         bounds: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
         if self.path is not None:
             # isolation_level None: the driver begins no transactions of its own; _begin does.
             connect: dict[str, Any] = {"timeout": timeout * BUSY_SHARE, "isolation_level": None}
+            # `hide_parameters`: errors go to the log, and parameters are callers' words.
             engine = create_engine(self.url, connect_args=connect, hide_parameters=True, **bounds)
             event.listen(engine, "connect", _apply_pragmas if durable else _apply_fast_pragmas)
             event.listen(engine, "begin", _begin)
@@ -189,6 +191,7 @@ class SqliteExecutor:
         await asyncio.to_thread(self._engine.dispose)
 
     async def close(self) -> None:
+        # A thread that hangs in SQLite is not to hold up the end.
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self.reset()
 
@@ -280,6 +283,7 @@ class Database:
         # Inspected, and not failed since. Writing has a flag of its own, because reads of a read-only file succeed, and
         # only a new connection can tell that it may be written again.
         self._readable = self._writable = False
+        # Of SQLite's file when it was inspected: another file of this name is another database.
         self._identity: tuple[int, int] | None = None
         self._inspection: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[Any]] = set()
@@ -304,6 +308,7 @@ class Database:
             self._inspection.cancel()
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._timeout)
+        # A task, since closing may wait for what does not stop.
         closing = asyncio.create_task(self._executor.close())
         await asyncio.wait({closing}, timeout=GRACE_SECONDS)
         closing.cancel()
@@ -327,6 +332,7 @@ class Database:
         the next call more than letting this one finish.
         """
         task = asyncio.create_task(call)
+        # Nobody else keeps a call whose caller has left, and `close` waits for it.
         self._calls.add(task)
         task.add_done_callback(self._finished)
         done, _ = await asyncio.wait({task}, timeout=self._timeout + GRACE_SECONDS)
@@ -383,6 +389,7 @@ class Database:
         async with asyncio.timeout(self._timeout):
             version = await self._executor.run(_version, False)
         if version != HEAD:
+            # Over a connection of its own, which has more time than a call.
             await asyncio.to_thread(upgrade, self._url)
         self._identity = address.identity()
         self._readable = True

@@ -149,6 +149,7 @@ def _is_present(connection: Connection, row: StoredRow) -> bool:
 
 def _segment(connection: Connection) -> int:
     """Returns the segment of the rows that a transaction adds. SQLite lets one process write at a time."""
+    # One look at the end of the table, however long it is.
     last: int | None = connection.exec_driver_sql(f"SELECT max(rowid) FROM {LEDGER.name}").scalar()  # noqa: S608
     return (last or 0) // SEGMENT_ROWS + 1
 
@@ -266,6 +267,7 @@ def delete_old(connection: Connection, before: int) -> bool:
     Daily sums stay. On PostgreSQL a partition goes when all of its day is too old.
     """
     if connection.dialect.name == "postgresql":
+        # One of the two in a transaction, so that each is short.
         return _drop_oldest(connection, LEDGER, before) or ledger_sums.delete_old(connection, before)
     deleted = _delete_batch(connection, LEDGER, before, DELETED_ROWS)
     more = ledger_sums.delete_old(connection, before)

@@ -229,6 +229,7 @@ def _scan(connection: Connection, wanted: Filter, before: Position | None, limit
     """Returns those rows that meet all filters of the next so many that meet what an index answers."""
     indexed = _indexed(wanted)
     newest = _newest(connection, wanted, before, count)
+    # The other filters are asked of these rows alone. Else the search would go on through all there are.
     inner = newest.subquery()
     matching = select(inner.c.at, inner.c.id, inner.c.entry).where(*_conditions(wanted, indexed, inner))
     matches = connection.execute(matching.order_by(inner.c.at.desc(), inner.c.id.desc()).limit(limit + 1)).all()

@@ -206,6 +206,7 @@ def usage(
     sums = [func.sum(all_parts.c[name]).label(name) for name in summed]
     query = select(*groups, *sums).group_by(*groups)
     if start is not None:
+        # By the start, which is the last of the groups.
         query = query.order_by(groups[-1])
     else:
         # By the key in the end, so that a limit cuts the same groups off each time.

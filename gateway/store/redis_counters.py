@@ -391,6 +391,7 @@ def adopted(reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past
     for reservation, age in reservations:
         for counter in reservation.counters:
             if counter.unit == "requests":
+                # In the second in which it came, so that it counts for a minute from then on.
                 rows.append(Row(counter, 0, 0, 1, age=age))
             else:
                 rows.append(Row(counter, _reserved(reservation, counter), 0, 0, "new"))

@@ -212,6 +212,7 @@ class Generations:
         Raises CountersUnavailable.
         """
         marked: set[Budget] = set()
+        # One for each budget: counters of different limits may name the same.
         distinct = {(counter.id, counter.window): counter for counter in counters}
         entries = {counter: self.first_entry(counter) for counter in distinct.values()}
         for _ in range(MAX_TRIES):
@@ -246,6 +247,7 @@ class Generations:
     def first_entry(self, counter: Counter) -> Entry:
         """Returns the first attempt to join a budget."""
         budget = (counter.id, counter.window)
+        # What is in doubt begins anew, whatever generation Redis has of it.
         return Entry("mark" if budget in self._doubted else "look", self.joined(budget))
 
     async def _entry(self, mode: Literal["join", "begin"], counter: Counter, generation: str, written: int) -> Entry:
@@ -274,6 +276,7 @@ class Generations:
         Where Redis was emptied, joins all of which something is under way. Returns whether there is more to confirm.
         """
         began, budgets = asyncio.get_running_loop().time(), self._spent.unconfirmed()
+        # With no limit, for which joining does not ask.
         unused = [Counter(id, "money", 0, window) for id, window in budgets]
         marked = await self.join([*unused, *self._long_unused()])
         self._spent.confirm([budget for budget in budgets if budget not in marked], began)

@@ -157,8 +157,8 @@ def chain(
     if size > max_bytes:
         raise ChainTooLong(f"the responses that are continued have {size} bytes, more than {max_bytes}")
     ids = [link.id for link in reversed(links)]
-    # Without the owner, which the walk has asked for. On PostgreSQL one may have been deleted since the walk: each
-    # statement sees what is committed when it begins.
+    # Without the owner, which the walk has asked for. One may have been deleted since then: each statement of a read
+    # sees what is committed when it begins.
     rows = {
         row.id: StoredResponse(*row) for row in connection.execute(select(*_COLUMNS).where(RESPONSES.c.id.in_(ids)))
     }

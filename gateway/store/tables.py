@@ -52,6 +52,7 @@ class Name(TypeDecorator[str]):
         return encoded.decode() if len(value) <= MAX_NAME_LENGTH else hashlib.sha256(encoded).hexdigest()
 
 
+# The names by which migrations refer to constraints and indexes, the same in both databases.
 METADATA = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
