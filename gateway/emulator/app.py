@@ -61,9 +61,11 @@ class Endpoint:
         if self.emulator.trial_limits is not None:
             exchange.extra_headers += self.emulator.trial_limits.count_call(key, self.path)
         body, form, content = await _read_content(exchange, handler)
+        # Before the handler, which must find the model without the fault's suffix.
         fault = _requested_fault(exchange, body)
         exchange.record.stream = body.get("stream") is True
         if fault is not None:
+            # Not the headers: a client's retry may say in them that it is one, and is the same request all the same.
             target = f"{scope['method']} {scope['path']}?".encode() + scope["query_string"]
             await self._apply_early_fault(exchange, fault, target + b"\0" + content)
         query = parse_qs(scope["query_string"].decode("latin-1"))
@@ -145,10 +147,12 @@ async def _send(exchange: HttpExchange, response: Response, fault: Fault | None)
         return
     else:
         data = go_json.encode(fault_injection.change_body(response.body, fault))
+        # `num_tokens` tells the usage as well.
         headers = () if fault is not None and fault.name == "no_usage" else response.headers
         if fault is None:
             await exchange.send_whole(200, http_exchange.JSON, data, headers)
             return
+        # Without compression, as the script cuts the body by its bytes.
         script, length = fault_injection.body_script(data, fault)
         await exchange.start(200, http_exchange.JSON, (*headers, (b"content-length", str(length).encode())))
     for step in script.steps:
@@ -202,6 +206,7 @@ class NotFound:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
+            # Before the connection is accepted, which makes the server refuse it.
             await send({"type": "websocket.close", "code": 1000})
             return
         record = self.request_log.open(scope["method"], scope["path"])
@@ -220,13 +225,16 @@ def create_emulator(
     """
     emulator = EmulatorState(ModelCatalog(models), clock, trial)
     paths: dict[str, dict[str, Handler]] = {}
+    # One route for each path, whatever the method: for another one Starlette would answer in words of its own.
     for method, path, handler in ROUTES:
         paths.setdefault(path, {})[method] = handler
     routes = [Route(path, Endpoint(emulator, path, handlers)) for path, handlers in paths.items()]
     routes.append(Route(datasets.DOWNLOAD_PATH, DatasetDownload(emulator)))
     routes.append(Route("/emulator/log", RequestLogEndpoint(emulator.request_log)))
     app = Starlette(routes=routes)
+    # In Cohere's format, which Starlette's own 404 has not.
     app.router.default = NotFound(emulator.request_log)
+    # Starlette would redirect a path with another slash at its end, where it has to be unknown.
     app.router.redirect_slashes = False
     app.state.log = emulator.request_log.records
     app.state.emulator = emulator

@@ -35,6 +35,7 @@ def encode_container(schema: Schema, rows: Sequence[Any]) -> bytes:
     schema_json = ENCODER.encode(schema)
     block = b"".join(encode(schema, row) for row in rows)
     sync_marker = hashlib.blake2b(schema_json + block, digest_size=16).digest()
+    # A map of two entries, which a count of zero ends.
     meta = _long(2) + _text("avro.schema") + _bytes(schema_json) + _text("avro.codec") + _bytes(b"null") + _long(0)
     blocks = _long(len(rows)) + _bytes(block) + sync_marker if rows else b""
     return MAGIC + meta + sync_marker + blocks
@@ -52,9 +53,11 @@ def encode(schema: Schema, value: Any) -> bytes:
         case "double":
             return struct.pack("<d", value)
         case ["null", other]:
+            # A union is the index of the type, and then the value.
             return _long(0) if value is None else _long(1) + encode(other, value)
         case {"type": "array", "items": items}:
             block = _long(len(value)) + b"".join(encode(items, item) for item in value) if value else b""
+            # A list is blocks, of which an empty one is the last.
             return block + _long(0)
         case {"type": "record", "fields": fields}:
             return b"".join(encode(field["type"], value[field["name"]]) for field in fields)

@@ -130,6 +130,7 @@ def cancel(request: Request) -> Response:
     batch = _find(request)
     if batch.progress.stage not in (QUEUED, IN_PROGRESS):
         raise invalid_request(f"batch {batch.id} cannot be cancelled, it is {batch.progress.stage}.")  # guessed
+    # Nothing has run yet: all of the work is done when a batch completes.
     batch.progress = JobProgress([CANCELING, CANCELED])
     batch.updated = request.emulator.clock()
     return Response(body={})

@@ -73,11 +73,14 @@ def respond(body: Mapping[str, Any], model: Model, disobedience: str = "") -> Ch
     mode = str((body.get("citation_options") or {}).get("mode") or "ENABLED").upper()
     if calls:
         plan = None if model.reasoning else budget.take(tool_selection.write_plan(conversation, calls))
+        # A turn that was cut in its plan, or in its thinking before that, calls nothing.
         calls = [] if budget.exceeded else _write_calls(calls, budget)
         finish_reason, unbilled = "TOOL_CALL", usage.UNBILLED_CALLS
     elif not budget.exceeded:
+        # Before the budget is asked: what follows a stop sequence is never written, and costs nothing.
         text, stop_sequence = _stop(response_text.write_text(conversation), body.get("stop_sequences") or ())
         text = budget.take(text)
+        # A text that is cut before the stop sequence has not come to it.
         if stop_sequence and not budget.exceeded:
             finish_reason, unbilled = "STOP_SEQUENCE", usage.UNBILLED_PLAIN + tokens.count(stop_sequence)
         if mode not in citations.DISABLED_MODES:

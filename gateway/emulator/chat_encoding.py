@@ -84,6 +84,7 @@ def message_end(delta: dict[str, Any]) -> bytes:
 
 def _text_index(response: ChatResponse) -> int:
     """Returns the index of the text block, which a thinking block precedes."""
+    # Calls and citations are not counted: they have indices of their own (docs/cohere-api.md#order-of-events).
     return 0 if response.thinking is None else 1
 
 
@@ -95,6 +96,7 @@ def _indexed(kind: str, index: int, message: dict[str, Any] | None = None) -> by
 
 
 def _thinking_events(text: str) -> list[bytes]:
+    # Only the start of a block names its type.
     start = _indexed("content-start", 0, {"content": {"type": "thinking", "thinking": ""}})
     deltas = [_indexed("content-delta", 0, {"content": {"thinking": piece}}) for piece in tokens.split(text)]
     return [start, *deltas, _indexed("content-end", 0)]
@@ -109,6 +111,7 @@ def _text_events(response: ChatResponse, text: str) -> list[bytes]:
     for piece in tokens.split(text):
         events.append(_text_delta(response, index, piece))
         position += len(piece)
+        # They are sorted by their beginnings, and as none overlaps another, by their ends as well.
         while response.inline_citations and pending and pending[0][1].end <= position:
             events += _citation_events(*pending.pop(0), index)
     for number, citation in pending:

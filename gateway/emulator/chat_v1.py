@@ -107,6 +107,7 @@ def respond(body: Mapping[str, Any], emulator: EmulatorState) -> ChatV1Response:
 
 def check(body: Mapping[str, Any]) -> None:
     """Applies the rules that /v2/chat does not have."""
+    # An unknown field is no error here. `routes.py` warns of it in a header.
     validation.fields({name: body[name] for name in body if name in FIELDS}, FIELDS, "chat")
     if not body.get("message") and not body.get("tool_results"):
         raise invalid_request("message must be at least 1 token long or tool results must be specified.")
@@ -196,6 +197,7 @@ def _save(
     if body.get("conversation_id"):
         turns = [*turns, chatbot_turn(response)][-MAX_SAVED_TURNS:]
         while turns and len(msgspec.json.encode(turns)) > MAX_SAVED_BYTES:
+            # Half of the turns, rounded up, so that the last one goes as well if it alone is too long.
             turns = turns[(len(turns) + 1) // 2 :]
         emulator.repository(SavedConversation).add(body["conversation_id"], SavedConversation(turns))
 
@@ -270,6 +272,7 @@ def _to_v2(
 def _visible_fields(document: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a document that the model reads."""
     hidden = ("id", "_excludes", *(document.get("_excludes") or ()))
+    # /v2/chat refuses a document without content.
     return {key: value for key, value in document.items() if key not in hidden} or {"text": "(nothing)"}
 
 
@@ -302,6 +305,7 @@ def _tool_messages(results: list[dict[str, Any]], plan: str, call_numbers: Itera
             {"type": "document", "document": {"id": identity, "data": output}}
             for identity, output in _outputs(result, index).items()
         ]
+        # A tool may return nothing, which is an empty text and not an empty list.
         messages.append({"role": "tool", "tool_call_id": call["id"], "content": parts or ""})
     return messages
 

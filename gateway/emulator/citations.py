@@ -36,9 +36,11 @@ def find_citations(text: str, sources: Sequence[Source]) -> tuple[Citation, ...]
         position = 0
         for fragment in FRAGMENT_ENDS.split(source.text):
             fragment = fragment.strip()
+            # A single character stands in any text, and would be cited by chance.
             start = text.find(fragment, position) if len(fragment) > 1 else -1
             if start < 0:
                 continue
+            # The fragments of a source are looked for in their order, so that each is found behind the one before.
             position = start + len(fragment)
             if not any(start < other.end and other.start < position for other in citations):
                 citations.append(Citation(start, position, fragment, (source.reference,)))

@@ -85,6 +85,7 @@ class _Classifier:
         by_label: dict[str, list[vectors.Vector]] = {}
         for text, label in examples:
             by_label.setdefault(label, []).append(vectors.text_vector(text, VECTOR_SIZE, "classify"))
+        # Sorted, so that of labels that are equally near the same one wins, in whatever order their examples come.
         self.centres = {label: vectors.mean_vector(by_label[label]) for label in sorted(by_label)}
 
     def classify(self, text: str, multi_label: bool) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def search(body: Mapping[str, Any], text: str, registered: Repository[Connector]
     for entry in entries:
         require_object("connectors", entry)
         validation.string("id", entry.get("id"), "chat")
+    # Queries alone are asked for without connectors, too.
     if not entries and not body.get("search_queries_only"):
         return None
     query = {"text": text or "nothing", "generation_id": str(uuid.uuid4())}
@@ -184,6 +185,7 @@ def _search_one(
     entry_result: dict[str, Any] = {"search_query": query, "connector": {"id": identity}, "document_ids": []}
     result.results.append(entry_result)
     if connector is None and identity not in BUILT_IN:
+        # Raises the 404, as there is no such connector.
         if not entry.get("continue_on_failure"):
             registered.get(identity, _not_found(identity))
         entry_result |= {"error_message": _not_found(identity), "continue_on_failure": True}
@@ -210,6 +212,7 @@ def _apply(connector: Connector, body: Mapping[str, Any]) -> None:
         if body.get(field) is not None:
             setattr(connector, field, body[field])
     if body.get("oauth") is not None:
+        # Without the client's secret.
         oauth = {name: body["oauth"].get(name) or "" for name in ("client_id", "authorize_url", "token_url")}
         connector.oauth = oauth | ({"scope": body["oauth"]["scope"]} if body["oauth"].get("scope") else {})
     if body.get("service_auth") is not None:

@@ -212,6 +212,7 @@ def _trailing_results(messages: list[dict[str, Any]]) -> tuple[Source, ...]:
     for message in reversed(messages):
         if message["role"] != "tool":
             break
+        # In front of those that are there, as the list is read from its end.
         results[:0] = _result_sources(message["tool_call_id"], message["content"])
     return tuple(results)
 

@@ -48,6 +48,7 @@ class DatasetRows(msgspec.Struct, kw_only=True):
 
 def read_rows(part: Part, kind: str, separator: str, delimiter: str) -> DatasetRows:
     """Returns the rows of a file. `separator` splits a text file, `delimiter` the columns of a CSV file."""
+    # Some programs begin a file with a byte order mark, which is no part of its first column's name.
     text = part.data.decode("utf-8", "replace").removeprefix("\ufeff")
     if not part.complete:
         text = text[: text.rfind("\n") + 1]  # the last row was cut
@@ -80,6 +81,7 @@ def _from_csv(text: str, delimiter: str) -> tuple[list[dict[str, Any]], list[str
     rows: list[dict[str, Any]] = []
     try:
         for row in csv.DictReader(io.StringIO(text), delimiter=delimiter or ","):
+            # `DictReader` has None for a name where a row is too long, and for a value where it is too short.
             rows.append({name: value for name, value in row.items() if name is not None and value is not None})
     except csv.Error as error:
         return rows, [f"csv: {error}"]
@@ -94,6 +96,7 @@ def _from_json_lines(text: str) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         try:
             row = DECODER.decode(line)
+        # msgspec gives up on deeply nested JSON with a RecursionError.
         except (msgspec.DecodeError, RecursionError):
             row = None
         if isinstance(row, dict):

@@ -152,6 +152,7 @@ def list_all(request: Request) -> Response:
     before, after = _date(query.get("before")), _date(query.get("after"))
     matches = []
     for dataset in request.emulator.repository(Dataset).newest_first():
+        # Before the filter, so that it sees the status that the list will show.
         advance(dataset, request.emulator)
         if kind and dataset.kind != kind or status and dataset.progress.stage != status:
             continue
@@ -221,6 +222,7 @@ def _store(dataset: Dataset, emulator: EmulatorState) -> None:
     repository = emulator.repository(Dataset)
     repository.add(dataset.id, dataset)
     total = sum(each.stored_bytes for each in repository.items.values())
+    # Never the newest, however large it is: its upload has just succeeded.
     for each in list(repository.items.values())[:-1]:
         if total > MAX_STORED_BYTES:
             total -= repository.remove(each.id, _not_found(each.id)).stored_bytes

@@ -18,6 +18,7 @@ from gateway.emulator.repository import JobProgress, format_time, short_id
 from gateway.emulator.request import META_V1, EmulatorState, Request, Response
 from gateway.emulator.validation import Check
 
+# Twice, since the first look at a job moves it on already: whoever polls sees it unfinished once.
 STAGES = ("processing", "processing", "complete")
 CANCELLED_STAGES = ("cancelling", "cancelled")
 FIELDS: dict[str, Check] = {
@@ -129,6 +130,7 @@ def _advance(job: EmbedJob, emulator: EmulatorState) -> None:
 
 def _finish(job: EmbedJob, emulator: EmulatorState) -> None:
     rows: list[dict[str, Any]] = []
+    # The text is in each row of the output anyway.
     preserved = [name for name in job.source.preserved_fields if name != "text"]
     for row in job.source.rows:
         result = embed.embed({"texts": [row["text"]], **job.options}, job.model)

@@ -58,8 +58,10 @@ def _rewrite_message_end(event: bytes, changes: dict[str, Any], omit: Collection
 def _rewrite_stream_end(
     write: Callable[..., bytes], event: bytes, changes: dict[str, Any], omit: Collection[str]
 ) -> bytes:
+    # A line of JSON has no such prefix, and stays whole.
     data = go_json.decode(event.split(b"\ndata: ", 1)[-1])
     response = data["response"] | changes
+    # Version 1 has the usage in `meta`, beside what is no usage.
     if "usage" in omit and "meta" in response:
         response["meta"] = {"api_version": response["meta"]["api_version"]}
     reason = changes.get("finish_reason", data["finish_reason"])
@@ -118,6 +120,7 @@ def disobedience(fault: Fault | None, body: Mapping[str, Any], counts: MutableMa
     ]
     identity = [fault.name, fault.argument, body.get("message"), spoken]
     key = hashlib.blake2b(go_json.encode(identity), digest_size=16).digest()
+    # Taken out and put in again, so that the conversation that is forgotten is the one that was met longest ago.
     times = counts.pop(key, 0)
     if times >= int(fault.argument):
         return ""
@@ -133,6 +136,7 @@ def stream_script(
     """Returns the script of a stream whose events end with the format's tail."""
     if fault is None:
         return Script((b"".join(events),))
+    # At least the first event is sent, or the caller could not tell the fault from an answer that never began.
     middle = max(1, len(events) // 2)
     before, after = b"".join(events[:middle]), b"".join(events[middle:])
     match fault.name:
@@ -149,6 +153,7 @@ def stream_script(
         case "unknown_event":
             return Script((before + stream_format.unknown_event + after,))
         case "finish_error":
+            # What follows the end stays, such as `[DONE]` (docs/cohere-api.md#errors-inside-a-stream).
             rest = b"".join(events[len(events) - stream_format.tail + 1 :])
             return Script((before + stream_format.error_end + rest,))
         case "finish_timeout":
@@ -183,6 +188,7 @@ def body_script(data: bytes, fault: Fault) -> tuple[Script, int]:
         case "cut":
             return Script((data[:half],), complete=False), len(data)
         case "eof" | "broken_json":
+            # The body is half of the answer, but as HTTP it is complete.
             return Script((data[:half],)), half
         case "stall_stream" | "slow":
             return Script((data[:half], Wait(fault.seconds), data[half:])), len(data)

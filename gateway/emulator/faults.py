@@ -137,10 +137,12 @@ def parse(text: str) -> Fault:
         raise invalid_request(f"the emulator has no fault '{name}', only: {', '.join(FAULTS)}")
     fault = Fault(name, argument or kind.default or "")
     try:
+        # Only statuses of errors, since the body is one.
         if name == "status" and not 400 <= int(fault.argument) <= 599:
             raise ValueError
         if kind.default is not None and float(fault.argument) < 0:
             raise ValueError
+        # `inf` is no whole number, and the model would never obey again.
         if name in DISOBEDIENCE:
             int(fault.argument)
     except ValueError:

@@ -228,6 +228,7 @@ def _advance(model: FinetunedModel, emulator: EmulatorState) -> None:
     if model.progress.finished:
         model.completed = model.updated
         models = emulator.model_catalog.models
+        # A classifier has no template, and needs none of its capabilities.
         template = models.get(TEMPLATE_MODELS.get(model.endpoint, "")) or Model(name="")
         name = model.id + SUFFIX
         models[name] = msgspec.structs.replace(

@@ -68,6 +68,7 @@ def handle_generate(request: Request) -> Response:
     if body.get("stream"):
         return Response(events=tuple(_events(responses, prompt)), stream_format="v1 lines", headers=warning)
     billed = {
+        # The prompt is billed once, however many generations it has.
         "input_tokens": responses[0].billed_tokens[0],
         "output_tokens": sum(response.billed_tokens[1] for response in responses),
     }

@@ -79,6 +79,7 @@ class HttpExchange:
     async def pause(self, seconds: float | None) -> None:
         """Waits, for ever if `seconds` is None. Raises ClientDisconnect as soon as the client leaves."""
         if self._disconnect is None:
+            # One task for all pauses: `asyncio.wait` leaves it alone when the time is up.
             self._disconnect = asyncio.ensure_future(self._wait_for_disconnect())
         done, _ = await asyncio.wait((self._disconnect,), timeout=seconds)
         if done:
@@ -123,12 +124,14 @@ class HttpExchange:
         """Stops waiting for the client to disconnect."""
         if self._disconnect is not None and not self._disconnect.done():
             self._disconnect.cancel()
+            # Until it has ended, so that no task of this request outlives it.
             await asyncio.wait((self._disconnect,))
 
     def _compress(self, data: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
         """Returns the body as it is sent, and the header that names its encoding."""
         if len(data) < MIN_COMPRESSED_BYTES or "gzip" not in self.headers.get("accept-encoding", ""):
             return data, ()
+        # Without the time of day, so that the same answer has the same bytes.
         return gzip.compress(data, compresslevel=1, mtime=0), ((b"content-encoding", b"gzip"),)
 
     async def _wait_for_disconnect(self) -> None:

@@ -61,6 +61,7 @@ def _size(kind: str, data: bytes) -> tuple[int, int]:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if kind == "gif" and data[:3] == b"GIF" and len(data) >= 10:
         return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    # Only the extended format has the size of its canvas at a fixed place, each side less one.
     if kind == "webp" and data[:4] == b"RIFF" and data[12:16] == b"VP8X" and len(data) >= 30:
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     return _jpeg_size(data) if kind == "jpeg" else (0, 0)
@@ -71,6 +72,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     offset = 2
     while offset + 9 < len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]
+        # C4 and CC are tables, C8 is reserved: none of them has a size.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = data[offset + 5 : offset + 7], data[offset + 7 : offset + 9]
             return int.from_bytes(width, "big"), int.from_bytes(height, "big")

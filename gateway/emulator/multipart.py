@@ -127,6 +127,7 @@ class _FormReader:
         return True
 
     def _read_headers(self) -> bool:
+        # The line end behind the boundary counts, so that a part without headers is seen to have none.
         end = self.buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self.buffer) > MAX_HEADER_BYTES:

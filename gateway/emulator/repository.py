@@ -31,6 +31,7 @@ class Repository(Generic[Item]):
     def add(self, identity: str, item: Item) -> Item | None:
         """Stores an item; returns the one that had to go for it, if any."""
         evicted = None
+        # Who replaces an item takes no more room.
         if identity not in self.items and len(self.items) >= self.max_items:
             evicted = self.items.pop(next(iter(self.items)))
         self.items[identity] = item
@@ -117,6 +118,7 @@ def paginate(
     A page size above the maximum is lowered to it, as in Cohere's description of batches.
     """
     requested = query.get("page_size", "")
+    # `int` raises a ValueError for a number of thousands of digits.
     if requested and (not requested.isdecimal() or len(requested) > 9):
         raise invalid_request("page_size must be a positive integer.")  # guessed
     size = min(int(requested), max_size) if requested and int(requested) else default_size
@@ -140,6 +142,7 @@ def _count(query: Mapping[str, str], name: str, default: int) -> int:
         value = float(query.get(name) or default)
         if value < 0 or value != int(value):
             raise ValueError
+    # `int` raises an OverflowError for infinity, and a ValueError for what is no number.
     except (ValueError, OverflowError):
         raise invalid_request(f"{name} must be a non-negative integer.") from None  # guessed
     return int(value)

@@ -66,6 +66,7 @@ class _Scorer:
         threshold = options.get("threshold")
         spans: list[dict[str, Any]] = []
         for match in SENTENCE.finditer(text):
+            # An offset begins at the sentence, and not at the space before it.
             start = match.start() + len(match.group()) - len(match.group().lstrip())
             score = self.score(match.group())
             if start < match.end() and score > (DEFAULT_THRESHOLD if threshold is None else threshold):

@@ -35,6 +35,7 @@ from gateway.emulator.repository import decode_page_token, next_page
 from gateway.emulator.request import META_V1, ORGANIZATION_ID, OWNER_ID, Handler, Request, Response
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 20, 1_000
+# As in the specification; no model serves `rate`.
 ENDPOINTS = ("chat", "embed", "classify", "summarize", "rerank", "rate", "generate")
 
 
@@ -45,6 +46,7 @@ def handle_chat(request: Request) -> Response:
     response = chat.respond(request.body, model, request.disobedience)
     if request.body.get("stream"):
         return Response(events=tuple(chat_encoding.to_events(response)))
+    # Of a stream nothing is counted in the headers (docs/cohere-api.md#requests).
     return Response(body=chat_encoding.to_body(response), headers=_count_headers(response))
 
 
@@ -147,6 +149,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v2/rerank", handle_rerank),
     ("POST", "/v2/parse", parse.handle),
     ("POST", "/v2/audio/transcriptions", transcription.handle),
+    # The first path that fits is taken: those with a fixed end stand before the one whose id would fit as well.
     ("POST", "/v2/batches/{id}:cancel", batches.cancel),
     ("GET", "/v2/batches/{id}", batches.get),
     ("GET", "/v2/batches", batches.list_all),

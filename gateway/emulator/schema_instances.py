@@ -44,6 +44,7 @@ class InstanceBuilder:
         resolved = self.resolve(schema)
         if "const" in resolved:
             return resolved["const"]
+        # What the text says goes before an enum's first value and before a default.
         value = self._extract(name, resolved)
         if value is not MISSING:
             return value
@@ -74,10 +75,13 @@ class InstanceBuilder:
             return long_enough and ("pattern" not in schema or search(schema["pattern"], value) is not None)
         if isinstance(value, list):
             items = self.resolve(schema.get("items") or {})
+            # By their texts, as lists and objects cannot be in a set.
             unique = not schema.get("uniqueItems") or len(set(map(repr, value))) == len(value)
+            # What stands where in the list is not to be found in a text.
             special = "prefixItems" in schema or "contains" in schema
             long_enough = len(value) >= (schema.get("minItems") or 0)
             return unique and long_enough and not special and all(self._obeys_limits(item, items) for item in value)
+        # To Python a bool is an int, but no limit is meant for it.
         return isinstance(value, bool) or not isinstance(value, int | float) or in_range(value, schema)
 
     def resolve(self, schema: Any) -> Schema:
@@ -85,6 +89,7 @@ class InstanceBuilder:
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise invalid_request("the schema is too complex for the emulator")
+        # References may go in a circle, so that there is no end to wait for.
         for _ in range(MAX_DEPTH):
             if not isinstance(schema, Mapping):
                 return {"type": "string"}
@@ -112,6 +117,7 @@ class InstanceBuilder:
             properties = {**merged.get("properties", {}), **part.get("properties", {})}
             required = [*merged.get("required", []), *part.get("required", [])]
             merged |= part
+            # `|=` has put the last part's properties in the place of all others.
             if properties:
                 merged |= {"properties": properties, "required": required}
         return merged
@@ -121,6 +127,7 @@ class InstanceBuilder:
         schema: Any = self.root
         for step in str(reference).removeprefix("#").strip("/").split("/"):
             if step:
+                # In this order, or `~01`, which is `~1`, would become a slash (RFC 6901 §4).
                 step = step.replace("~1", "/").replace("~0", "~")
                 schema = schema.get(step) if isinstance(schema, Mapping) else None
         return schema if schema is not None else {"type": "string"}
@@ -140,6 +147,7 @@ class InstanceBuilder:
             elif depth < MAX_OPTIONAL_DEPTH:
                 instance[name] = self._property(item, name, depth)
         for name in required:
+            # Required, but described nowhere: anything will do.
             instance.setdefault(name, keywords(self.extractor.text))
         return self._fit_size(instance, schema, required, depth)
 
@@ -147,6 +155,7 @@ class InstanceBuilder:
         """Returns an object with as many properties as `minProperties` and `maxProperties` allow."""
         optional = [name for name in instance if name not in required]
         excess = len(instance) - (schema.get("maxProperties") or len(instance))
+        # From the end, so that the properties that are named first stay.
         for name in optional[::-1][: max(0, excess)]:
             del instance[name]
         missing = min(schema.get("minProperties") or 0, MAX_ITEMS) - len(instance)
@@ -170,6 +179,7 @@ class InstanceBuilder:
     def _mentioned(self, item: Any, name: str) -> Any:
         """Returns the value of an optional property that the text clearly mentions, or MISSING."""
         resolved = self.resolve(item)
+        # Almost any text would do for it, so that nothing is clearly meant.
         if resolved.get("type") in ("string", "str", "array", "object") and "enum" not in resolved:
             return MISSING
         if resolved.get("default") is not None and not _mentions(self.extractor.text, name, resolved):
@@ -180,12 +190,14 @@ class InstanceBuilder:
         length = min(schema.get("minItems") or 0, MAX_ITEMS)
         if schema.get("maxItems") == 0 or (depth >= MAX_OPTIONAL_DEPTH and not length):
             return []
+        # A list has its name in the plural; what one item is, is looked for by the singular.
         singular = name[:-1] if name.endswith("s") else name
         first = [self.build(item, singular, depth + 1) for item in schema.get("prefixItems") or ()]
         if "contains" in schema:
             count = min(schema.get("minContains", 1), MAX_ITEMS)
             first += [self.build(schema["contains"], singular, depth + 1) for _ in range(count)]
         items = schema.get("items")
+        # One item where none is demanded: an empty list would show nothing of its items.
         rest = 0 if items is False else max(0, max(1, length) - len(first))
         array = first + [self.build(items or {}, singular, depth + 1) for _ in range(rest)]
         return _distinct(array, self.resolve(items or {})) if schema.get("uniqueItems") else array
@@ -228,6 +240,7 @@ def _vary(value: Any, number: int, schema: Schema) -> Any:
         return not value
     if isinstance(value, int | float):
         step = schema.get("multipleOf") or 1
+        # The last one is for a range that is narrower than a step.
         options = (value + number * step, value - number * step, value + number / MAX_ITEMS)
         whole = schema.get("type") in ("integer", "int")
         fitting = [option for option in options if in_range(option, schema) and (not whole or option == int(option))]
@@ -268,8 +281,10 @@ def _number(schema: Schema, *, whole: bool) -> int | float:
     limits = [schema[name] for name in LIMITS if name in schema]
     candidates: list[float] = [1, 0]
     for limit in limits:
+        # The multiples of the step around each limit: one of them is within it.
         near = math.floor(limit / step) * step
         candidates += [limit, near, near + step, near - step]
+    # For a range that neither a limit nor a multiple is in.
     candidates += [(left + right) / 2 for left in limits for right in limits if left < right]
     for value in candidates:
         if whole and value != int(value):

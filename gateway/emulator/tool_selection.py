@@ -282,6 +282,7 @@ def _call(conversation: Conversation, tool: Tool, extractor: ValueExtractor, ind
         id=f"{tool.name}_{suffix}",
         name=tool.name,
         arguments=_dump_compact(values),
+        # A stream has no delta of arguments where there are none (docs/cohere-api.md#order-of-events).
         raw_arguments=json.dumps(values, ensure_ascii=False, indent=indent) if values else "",
     )
 

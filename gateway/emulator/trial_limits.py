@@ -54,6 +54,7 @@ class TrialLimits:
 
     def _count(self, key: str, scope: str, seconds: int) -> int:
         window = int(self.clock() // seconds)
+        # Windows that are over are dropped, so that a long run does not gather them.
         for old in [name for name in self.counts if name[:2] == (key, scope) and name[2] < window]:
             del self.counts[old]
         self.counts[key, scope, window] = self.counts.get((key, scope, window), 0) + 1

@@ -218,6 +218,7 @@ def check_output_limit(limit: int | None, model: Model) -> None:
 
 def _check_capabilities(body: Body, model: Model, tools: Collection[Any], documents: Collection[Any]) -> None:
     choice = body.get("tool_choice")
+    # Where the model knows no tools either, the next error says more.
     if choice is not None and not model.tool_choice and (model.tools or not tools):
         raise bad_request("tool_choice is not supported for this model")
     if tools and not model.tools:
@@ -339,6 +340,7 @@ def tokenize(body: Body) -> None:
 def detokenize(body: Body) -> None:
     """Checks the tokens of /v1/detokenize."""
     tokens = body.get("tokens")
+    # An empty list is missing; a false or a zero is of the wrong type.
     if not tokens and not isinstance(tokens, bool | int | str):
         raise invalid_request("required 'tokens' param is missing or empty.")  # guessed
     if not isinstance(tokens, list):

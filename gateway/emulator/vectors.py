@@ -31,6 +31,7 @@ def _directions(feature: str) -> tuple[tuple[int, float], ...]:
     """Returns the (dimension, sign) pairs of a feature."""
     data = hashlib.shake_128(feature.encode("utf-8", "surrogatepass")).digest(DIRECTIONS * 2)
     values = (int.from_bytes(data[index : index + 2], "big") for index in range(0, len(data), 2))
+    # The low bits name the dimension, of which there is a power of two; the highest one is the sign.
     return tuple((value & (DIMENSIONS - 1), 1.0 if value & 0x8000 else -1.0) for value in values)
 
 
