@@ -129,6 +129,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
     cache = ResponseCache(settings, log)
     accepted_keys = AcceptedKeys(upstream)
     for resources in upstream.all_resources().values():
+        # Set afterwards: to say whose share it is, the upstream is asked whether a key is accepted.
         resources.share_of = accepted_keys.owners.share_of
     offload = Offload(settings.offload, accepted_keys)
     memory = MemoryBudget(settings.memory, accepted_keys.owners.share_of, metrics.held_bytes.inc)

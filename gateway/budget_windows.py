@@ -51,6 +51,7 @@ def window_at(duration: str | None, now: float) -> Window:
 
 def _months(count: int, now: float) -> Window:
     moment = datetime.fromtimestamp(now, UTC)
+    # Counted from the year 0, so that quarters begin in January.
     first = (moment.year * 12 + moment.month - 1) // count * count
     return Window(_first_day(first), _first_day(first + count))
 

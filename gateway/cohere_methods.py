@@ -226,6 +226,7 @@ METHODS: tuple[Method, ...] = (
         "connector",
         phrase="authorize connector {}",
     ),
+    # Cohere's own API in OpenAI's shape, passed on as it is and permitted as what it does.
     Method(
         "compatibility.chat",
         "chat",

@@ -167,6 +167,7 @@ class AcceptLimit:
     def _pause(self, listener: socket.socket, accept: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Closes a few idle connections, and lets new ones wait for a moment."""
         pause = CLOSING_SECONDS if self._close_idle() else PAUSE_SECONDS
+        # Or the loop would come here in each of its turns while a connection waits.
         self._loop.remove_reader(listener)
         self._loop.call_later(pause, self._resume, listener, accept, arguments)
         now = self._loop.time()

@@ -145,6 +145,7 @@ def _expected_units(
             output = workload.max_tokens if workload.max_tokens is not None else usual_answer(model) * workload.calls
             return {"input_tokens": prompt + images * IMAGE_TOKENS, "output_tokens": output}
         case "embed":
+            # By tokens, unless the model has a price for images alone.
             by_token = "image_tokens" in unit_prices or "images" not in unit_prices
             return {
                 "input_tokens": prompt,
@@ -153,6 +154,7 @@ def _expected_units(
         case "rerank":
             return {"search_units": workload.searches} if "search_units" in unit_prices else {"input_tokens": prompt}
         case "parse":
+            # How many pages a file has is known when it has been read.
             return {"pages": workload.calls}
         case "classify":
             return {"classifications": workload.inputs}

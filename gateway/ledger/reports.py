@@ -190,6 +190,7 @@ MAX_FIELDS = 5
 
 def _change_sentence(change: Change, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     record = after or before
+    # A key's and a team's alias have the kind in front, an end user's has not.
     name = record.get(f"{change.kind}_alias") or record.get("alias") or change.object_id
     sentence = f"{change.author or 'Somebody'} {change.action} {change.kind.replace('_', ' ')} {name}"
     # What every change touches would hide what somebody has changed.

@@ -151,6 +151,7 @@ class Ledger:
     def lag(self, now: float) -> float:
         """Returns the age in seconds of the oldest row that is not in the database. now: in monotonic seconds."""
         try:
+            # Not asked before whether there is one: the other thread may take it in between.
             oldest = self._queue[0].now
         except IndexError:
             oldest = now
@@ -595,6 +596,7 @@ def _interrupted(entry: LedgerEntry, run: InterruptedRun, at: int) -> LedgerEntr
     """Returns the row of a background response whose process is gone. at: when that was noticed."""
     # Of a call that waited in the queue, Cohere never heard.
     cost = entry.cost_nanodollars if run.started else 0
+    # The row in advance has the time at which the call began.
     ended = replace(entry, at=at, time=timestamp(at), total_ms=(at - entry.at) / 1000, cost_nanodollars=cost)
     if run.status == "cancelled":
         ended = replace(ended, status=CANCELLED.status, outcome="cancelled", error=None, fault=str(CANCELLED.fault))
@@ -640,5 +642,6 @@ def _subject(record: RequestRecord) -> str | None:
         if record.path.startswith(prefix):
             method = METHODS.get(record.cohere_method, cohere_methods.OTHER)
             subject = cohere_methods.subject(method, record.path.removeprefix(prefix.rstrip("/")))
+            # A caller may have written anything there, and it stands in the sentence.
             return subject if subject is None or subject.isprintable() else None
     return None

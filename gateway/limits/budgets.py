@@ -34,7 +34,7 @@ def estimated_tokens(method: Method, workload: Workload) -> int:
     """Returns the tokens that a request may take, prompt and answer; 0 for methods without tokens."""
     if method.group not in BILLED_GROUPS:
         return 0
-    # Rounded up: a byte is a token.
+    # Rounded up, as a single byte is a token.
     prompt = min(-(-workload.prompt_bytes // BYTES_PER_TOKEN), MAX_PROMPT_TOKENS * workload.calls)
     if method.group != "chat":
         return prompt

@@ -223,6 +223,7 @@ class SharedCounters:
         await self._end_abandoned()
         with contextlib.suppress(Exception):
             await self._shared.stop()
+        # Last, since what is left is put into it.
         await self._stored.stop()
 
     # --- the shared counters --------------------------------------------------------------------------------
@@ -448,6 +449,7 @@ class SharedCounters:
         except CountersUnavailable:
             self._return_at = None
             return
+        # What was spent meanwhile has to be known before they decide again.
         with contextlib.suppress(StoreUnavailable, CountersUnavailable):
             await self._stored.flush()
             await self._in_order(self._shared.tell)

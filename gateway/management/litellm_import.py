@@ -179,6 +179,7 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
     def work(connection: Connection) -> Imported:
         teams: dict[str, bool] = {}
         wanted = []
+        # For all at once, as there may be a hundred thousand.
         digests = present(connection, "digest", [key.digest for key in result.keys])
         aliases = present(connection, "alias", [key.key_alias for key in result.keys if key.key_alias])
         for number, key in enumerate(result.keys, 1):

@@ -389,6 +389,7 @@ class Metrics:
                 series.per_token.observe(seconds)
         if record.cache:
             self.cache.labels(record.operation, record.cache).inc()
+        # The tokens of a hit were counted when its answer was first made.
         if record.prompt_tokens and record.cache != CACHE_HIT:
             series.input_tokens.added += record.prompt_tokens
         if record.completion_tokens and record.cache != CACHE_HIT:
@@ -425,6 +426,7 @@ class Metrics:
         """Counts the fields that were not taken as asked."""
         for note in notes:
             if note.kind is not Kind.NOTED:
+                # `messages[0].content` counts as `messages`.
                 field = note.field.partition("[")[0].partition(".")[0]
                 label = field if field in self._fields else OTHER
                 self.noted.labels(operation, note.kind.value, label).inc()

@@ -100,6 +100,7 @@ class OtlpTelemetry:
         _report_complaints(message)
         resource = Resource.create(
             {
+                # Read here, because the SDK lets what it is given win over the environment.
                 "service.name": os.environ.get("OTEL_SERVICE_NAME") or SCOPE,
                 "service.version": __version__,
                 # Each worker exports for itself: under one id they would overwrite each other's counters.

@@ -88,7 +88,6 @@ def _check_jwt(jwt: JwtSettings) -> None:
         raise SettingError("jwt.jwks: over http anybody on the way can replace the keys; use https")
     if jwt.ca_file and jwt.jwks and not jwt.jwks.startswith("https://"):
         raise SettingError("jwt.ca_file: only an https address has certificates, and jwt.jwks is a file")
-    # The address is in the log when the keys cannot be loaded.
     if "@" in urlsplit(jwt.jwks).netloc:
         raise SettingError("jwt.jwks: it must not contain credentials")
 

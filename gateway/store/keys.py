@@ -109,6 +109,7 @@ def insert(connection: Connection, records: Sequence[Stored], by: ChangedBy, now
     kind = _KINDS[type(records[0])]
     # Before anything is looked at: no other writer can take a name between the look and the insert.
     last = _next_revision(connection, len(records))
+    # A revision for each, by which the audit knows its rows.
     numbers = range(last - len(records) + 1, last + 1)
     times = {"created_at": now, "updated_at": now, "created_by": by.name, "updated_by": by.name}
     stored = [replace(record, revision=number, **times) for record, number in zip(records, numbers, strict=True)]

@@ -38,6 +38,7 @@ def take_due(connection: Connection, limit: int, seconds: float) -> Mapping[str,
     rows = connection.execute(due.order_by(LEDGER_OUTBOX.c.due).limit(limit).with_for_update(skip_locked=True)).all()
     if rows:
         chosen = LEDGER_OUTBOX.c.response_id.in_([id for id, _ in rows])
+        # Final: whoever takes a row writes it, and its worker may not replace it any more.
         connection.execute(update(LEDGER_OUTBOX).where(chosen).values(final=True, due=database_time() + seconds))
     return {id: row for id, row in rows}
 

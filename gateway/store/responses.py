@@ -241,6 +241,7 @@ def begin(
     """
     size = _size(response) + _events_size(events)
     connection.execute(insert(RESPONSES), {**msgspec.structs.asdict(response), "size": size})
+    # By the database's clock, which all processes have in common.
     lease_until = database_time() + lease
     run = {"response_id": response.id, "lease_until": lease_until, "cancel": False, "ledger_row": ledger_row}
     connection.execute(insert(RUNS).values(run))
@@ -310,8 +311,7 @@ def _stored_events_size(connection: Connection, id: str) -> int:
 
 def _lock_run(connection: Connection, id: str) -> bool:
     """Keeps others from ending a run before this transaction does. False if there is none."""
-    # SQLite knows no locks of rows: a transaction that writes has the file to itself from its beginning
-    # (`database.py`).
+    # SQLite knows no locks of rows: of all transactions that write there is one at a time (`database.py`).
     return connection.scalar(select(RUNS.c.response_id).where(RUNS.c.response_id == id).with_for_update()) is not None
 
 
