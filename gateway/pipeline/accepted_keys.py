@@ -31,6 +31,7 @@ class AcceptedOwners:
     def add(self, owner: str) -> None:
         """Remembers that Cohere has just answered a call with this owner's key."""
         self._accepted[owner] = time.monotonic() + ACCEPTED_SECONDS
+        # A key that is there keeps its place when its value is set, and would be the next to go.
         self._accepted.move_to_end(owner)
         if len(self._accepted) > MAX_KEYS:
             self._accepted.popitem(last=False)

@@ -29,6 +29,7 @@ class Source(Struct, frozen=True):
 
     def answered(self, record: RequestRecord) -> bool:
         """Tells whether all answers to a request came from here."""
+        # Another upstream that took over has answers of its own: they would be stored under the name of this one.
         return not self.name or all(one.upstream == self.name for one in record.attempts if one.status == 200)
 
 
@@ -49,6 +50,7 @@ async def find(
         return None
     try:
         response = await respond(bodies)
+    # The call is made after all, as if nothing had been found.
     except TranslationError:
         return None
     admission.record.cache = CACHE_HIT
@@ -68,6 +70,7 @@ async def store(
 
     The caller has theirs already and does not wait for this.
     """
+    # A stream that was too large to be recorded has no answer here.
     if responses is not None and usage.cacheable and len(responses) == len(translation.bodies):
         if source.answered(record):
             await lookup.save(source.path, translation.bodies, responses)

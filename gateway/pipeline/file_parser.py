@@ -45,6 +45,7 @@ class FileParser:
             await admission.extend(self._method, Workload(model, calls=len(missing)))
             parsed = await gather_or_first_error([self._parse(admission, model, uri) for uri in missing])
             texts.update(zip(missing, parsed, strict=True))
+        # Those that were there already, too: they are now the ones that were used last.
         for uri, text in texts.items():
             self._cache(keys[uri], text)
         return texts

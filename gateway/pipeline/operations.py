@@ -39,6 +39,7 @@ from translators.operations import (
 
 
 def _done(stream: Stream) -> bytes:
+    # No [DONE] after an error (docs/decisions.md#a-failure-never-looks-like-a-success).
     return sse.DONE if stream.failure is None else b""
 
 
@@ -171,6 +172,7 @@ CALLS: tuple[CallOperation, ...] = (
         responses.finished_response,
         responses.queued_response,
     ),
+    # It continues a conversation and stores nothing: neither its items nor a response in the background.
     CallOperation(
         "compact",
         "/v1/responses/compact",
@@ -211,6 +213,7 @@ COUNTS: tuple[CountOperation, ...] = (
         "input_tokens",
         "/v1/responses/input_tokens",
         "/v1/tokenize",
+        # A request that only warms a cache has tokens to count all the same.
         partial(responses.request, prewarms=False),
         responses.state_options,
         responses_token_count.tokenize_requests,
@@ -221,8 +224,10 @@ COUNTS: tuple[CountOperation, ...] = (
 
 LOOKUPS: tuple[LookupOperation, ...] = (
     LookupOperation("models", "/v1/models", "models.list", models.list_models, True),
+    # A name may have slashes in it, as in `cohere/...`.
     LookupOperation("model", "/v1/models/{name:path}", "models.get", models.retrieve_model),
 )
 
+# Not of uploads, whose requests are forms and no JSON.
 TRANSLATE: Mapping[str, Any] = {row.name: row.translate for row in TRANSLATED if not isinstance(row, UploadOperation)}
 """What `cohere-gateway translate` knows."""

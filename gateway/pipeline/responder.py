@@ -65,6 +65,7 @@ class Responder:
         if failure.second_attempt:
             caller, size = admission.record.principal, translation.workload.prompt_bytes
             second = await self.services.offload.run(caller, size, translation.second_attempt)
+        # The answer that failed was paid for. The second one has to fit into the budget as well.
         if second is None or not await admission.repeat(second.workload):
             raise AnswerRefused(failure)
         note_changes(admission.record, second.notes)
@@ -88,6 +89,7 @@ class Responder:
             try:
                 bodies = await self._bodies(translation, admission)
                 response = await self._translate_response(translation, admission, bodies)
+            # Only of an answer that is new: one out of the cache that fails its check is no answer.
             except AnswerFailed as error:
                 translation = await self._second_attempt(translation, admission, error.failure)
                 admission.notes = translation.notes
@@ -96,6 +98,7 @@ class Responder:
         if self.saves:
             await self.save(response.body)
         await sink.whole(translation, response.body)
+        # Under the call that was answered, which may be the second one.
         if self.lookup is not None:
             source = self._source(translation, admission)
             await cached_response.store(self.lookup, source, translation, admission.record, bodies, response.usage)
@@ -179,6 +182,7 @@ class Responder:
                 stack.enter_async_context(upstream.post(path, record.principal, body, True, options))
                 for body in translation.bodies
             ]
+            # At the same time, so that the choices of one answer begin together.
             responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)
             sources = [
                 UpstreamStream(await admission.accept(response), stream, choice, recording, validate, bill)
@@ -186,18 +190,22 @@ class Responder:
             ]
             source: UpstreamStream | MergedStream = sources[0]
             if len(sources) > 1:
+                # Entered last, so that it is closed before the responses from which its tasks read.
                 source = stack.enter_context(contextlib.closing(MergedStream(sources, stream)))
             try:
                 await pump(source, stream, translation, sink, self._save_final)
             finally:
                 for one in sources:
+                    # Cohere charges for what a stream has consumed that broke off.
                     if one.begun and not one.counted:
                         admission.bill_estimate(translation.model, one.pieces, one.ended)
                 if stream.failure is not None:
                     record.fail(stream.failure)
+            # Or their connections could not be used again, as a few bytes follow the last event.
             for response in responses:
                 await response.drain()
         if self.lookup is not None and stream.failure is None:
+            # Fewer than there are bodies where one is too large, so that none is stored.
             events = [recording.to_json() for recording in recordings if recording is not None]
             complete = [one for one in events if one is not None]
             origin = self._source(translation, admission)
@@ -234,4 +242,5 @@ class Responder:
 def _as_stream(translation: Translation, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
     """Returns whole responses as a stream: the stream when it has ended, and all of its documents."""
     stream = translation.stream()
+    # A request that only warms a cache has no body, and its stream is made of nothing.
     return stream, [document for choice, body in enumerate(bodies or (b"",)) for document in stream.whole(body, choice)]
