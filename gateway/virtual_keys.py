@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+# By it a secret is told from the other names of a key, and cut out of paths that are logged.
 PREFIX = "sk-"
 """Of every secret of a key."""
 
@@ -200,6 +201,7 @@ def new_secret() -> str:
 
 def new_key_id() -> str:
     """Returns an id that no other key has."""
+    # No alias may begin so (`management/values.py`), or it could be taken for an id.
     return f"key_{secrets.token_hex(8)}"
 
 

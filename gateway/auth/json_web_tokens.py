@@ -20,6 +20,7 @@ from gateway.settings.schema import JwtSettings
 from gateway.virtual_keys import Role
 
 LONGEST_TOKEN = 16 * 1024
+# As of names in the database (`tables.MAX_NAME_LENGTH`).
 LONGEST_NAME = 255
 """Characters of a subject, a team or a user."""
 

@@ -62,6 +62,7 @@ NOBODY = Principal("", "", False, Credential())
 
 def owner_of_virtual_key(key: VirtualKey) -> str:
     """Returns the owner that a virtual key stands for: itself, whatever its secret is, or its team."""
+    # Owners are stored with responses: written otherwise, all that is stored would be nobody's.
     if key.shared == "team" and key.team_id is not None:
         return f"team:{key.team_id}"
     return f"virtual:{key.key_id}"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 COOKIE, SECURE_COOKIE = "gateway-session", "__Host-gateway-session"
 """Names of the cookie over http and https. A browser takes the second one from no other host, and over https only."""
 
+# Sent by the console's scripts.
 CSRF_HEADER = b"x-gateway-csrf"
 
 LONGEST_SECONDS = 12 * 3600.0
@@ -40,6 +41,7 @@ LONGEST_COOKIE = 3_800
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
+# Another number in a label makes another key, and so ends all sessions.
 _LABEL, _CSRF_LABEL = b"cohere-gateway session 1", b"cohere-gateway csrf 1"
 _NONCE_BYTES = 12
 _MAX_ENDED = 100_000

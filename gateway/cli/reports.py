@@ -19,6 +19,7 @@ BAR_WIDTH = 30
 FOLLOW_SECONDS = 1.0
 """Between two looks for new rows, with `--follow`."""
 
+# The most that a page may have.
 PAGE = "500"
 """Rows that are asked for at a time while following."""
 

@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 
 from msgspec import Struct
 
+# A folder that is not named here is not served.
 FOLDERS = ("scripts", "screens", "vendor")
 PAGE = "index.html"
 PREFIX = "/console/static/"
@@ -26,6 +27,7 @@ TYPES: Mapping[str, str] = {
 }
 """By the end of a file's name: what is served, and as what. Other files beside them are not."""
 
+# What stands in `index.html` for the address of its files.
 _PLACEHOLDER = b"{static}"
 
 

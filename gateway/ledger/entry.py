@@ -106,6 +106,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     attempts: tuple[Attempt, ...] = ()
     cache: str | None = None
     saved_nanodollars: int | None = None
+    # `store/ledger_pages.py` looks for this name in the JSON, where an empty field has none.
     notes: tuple[str, ...] = ()
     ttft_ms: float | None = None
     total_ms: float = 0.0

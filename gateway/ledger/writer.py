@@ -66,6 +66,7 @@ RETENTION_SECONDS = 3600.0
 RETENTION_PAUSE = 0.05
 """Between two batches of rows that are deleted: others want to write, too."""
 
+# For the transaction that is under way, for the one with what is left, and some more.
 STOP_SECONDS = 2 * TIMEOUT + 5
 """How long the end of the process waits for the last rows."""
 
@@ -74,6 +75,7 @@ ROWS_PER_ADDRESS = 60
 
 MAX_ADDRESSES = 10_000
 
+# As `http/error_responses.py` has them, which is no lower layer than this one.
 NATIVE_PREFIXES = ("/litellm/cohere/", "/cohere/")
 
 

@@ -365,6 +365,7 @@ class Limiter:
 
 NO_LIMITS = Limits.of(())
 
+# Up to twice WINDOW: where a clock was set back, slots may lie so far in the future (`counters.py`).
 _SECONDS = tuple(b"%ds" % seconds for seconds in range(2 * WINDOW + 2))
 """How a time to wait is written."""
 

@@ -24,6 +24,7 @@ MAX_SEEN = 100_000
 RECENT_SECONDS = 1.0
 """So long what was seen of a budget is better than what the database has, which is half a second late."""
 
+# A second more than WINDOW, since a slot ends up to a second after what was spent in it.
 FORGOTTEN = WINDOW + 1
 """Seconds after which nothing of the last minute counts any more."""
 

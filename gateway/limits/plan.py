@@ -230,6 +230,7 @@ def _budget(
 ) -> Limit:
     # On the calendar, so that all processes and all restarts agree on it without asking each other.
     window = window_at(duration, now)
+    # Such ids are stored with what was spent: written otherwise, all budgets would begin anew.
     counter = Counter(f"{prefix}:budget:{duration or 'total'}", "money", limit, window.start, window.end)
     return Limit(counter, owner, subject, model, duration, soft)
 

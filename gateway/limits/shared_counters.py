@@ -50,6 +50,7 @@ EARLY_BEATS = 4
 """Signs of life at the beginning that follow each other as fast as looks do: processes that were started together are
 to know of each other before they may have to share."""
 
+# Three signs of life that did not come.
 ALIVE_SECONDS = 15
 """After so long without one, a process counts as gone."""
 

@@ -29,6 +29,7 @@ RETRY_SECONDS = 5.0
 MAX_GROUPS = 64
 """Groups of a budget that are remembered. Beyond them two become one each."""
 
+# As many as `redis_generations.MAX_JOINED`: by a full batch `confirm` tells that there are more.
 MAX_UNCONFIRMED = 200
 """Budgets that are confirmed at once."""
 

@@ -17,6 +17,7 @@ from translators.core.errors import InvalidField
 from translators.core.model_names import PREFIX as MODEL_PREFIX
 from translators.core.notes import Notes
 
+# As `tables.MAX_NAME_LENGTH`: the database would have a longer one as a digest.
 LONGEST_NAME = 255
 """Characters of a name, an alias or an id."""
 

@@ -50,6 +50,7 @@ def new_id() -> str:
 
 def new_row_id() -> str:
     """Returns 24 hex digits that no two rows share: milliseconds since 1970 and chance, so that rows sort by time."""
+    # `began_of` in `store/ledger.py` reads the time out of it.
     return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(48):012x}"
 
 

@@ -64,6 +64,7 @@ SECONDS_PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.
 SECONDS_TO_FIRST = (*(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),)
 """Boundaries of buckets, which the conventions give."""
 
+# For each signal, when the process ends.
 STOP_MILLISECONDS = 3_000
 
 REPORT_SECONDS = 60.0

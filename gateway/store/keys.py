@@ -46,6 +46,7 @@ from gateway.store.tables import (
 )
 from gateway.virtual_keys import EndUser, PackedKey, PreviousDigest, Records, Team, VirtualKey
 
+# Of this name in Redis as well, where messages are empty (`key_announcements.py`).
 CHANNEL = "cohere_gateway_keys"
 """PostgreSQL's channel on which every change is announced: the message is its revision."""
 

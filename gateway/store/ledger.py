@@ -41,6 +41,7 @@ In one index of all rows, a random request id of a caller's changes a page that 
 segment has few pages. Whoever looks for an id looks in each segment, so they must not be many either.
 """
 
+# Twice what `timeouts.total` may be at most.
 MAX_CALL_SECONDS = 2 * DAY
 """From the id of a row, which begins with the time at which its call began, to the row's own time."""
 
@@ -184,6 +185,7 @@ def _insert_into_sqlite(
 
 # --- PostgreSQL's partitions ----------------------------------------------------------------------------------
 
+# Not the number of a migration (`migrations.LOCK`). Counters are locked by pairs, which PostgreSQL keeps apart.
 _PARTITION_LOCK = 0x6C6564676572
 
 

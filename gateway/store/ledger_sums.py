@@ -28,6 +28,7 @@ OTHER_END_USERS = "(other)"
 """Counts the end users of an hour beyond those that are counted by name."""
 
 
+# The numbers are stored: none of them may change its meaning.
 class Scope(IntEnum):
     """What a sum is of."""
 
@@ -80,6 +81,7 @@ class Sums(Struct):
 SUMMED = Sums.__struct_fields__[:-1]
 """What reports always read, latencies apart."""
 
+# By the order of the fields: those before are counted of all calls.
 COUNTED_UNITS = SUMMED[9:]
 """Cohere's units that have a sum of their own."""
 

@@ -14,6 +14,7 @@ from gateway.store.counters import WINDOW, Counter, CounterState, Decision, Sett
 MAX_IDLE_COUNTERS = 10_000
 """Counters of the last minute that may be idle before they are looked through for those that are empty."""
 
+# As many as `limits/plan.py` keeps plans, whose tuples these are.
 MAX_BOUND = 20_000
 """Sequences of counters whose rows are remembered."""
 

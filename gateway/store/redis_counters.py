@@ -44,6 +44,7 @@ REFUSED, ADMITTED, MISSING, LATE, INCOMPLETE = 0, 1, 2, 3, 4
 for those of which the database has more than Redis; after LATE comes the time of Redis; after INCOMPLETE nothing: other
 processes have still to join a budget."""
 
+# The scripts renew it whenever they write, so a counter that is used never goes.
 IDLE_SECONDS = 2 * (WINDOW + LEASE)
 """After so long without use, a counter of the last minute is empty and goes."""
 

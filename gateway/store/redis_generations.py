@@ -31,6 +31,7 @@ MAX_COMPARED = 100_000
 MAX_TRIES = 5
 """To join a budget that others begin at the same time, or that is lost once more."""
 
+# As many as `stored_budgets.MAX_UNCONFIRMED`, for the sake of `confirm`.
 MAX_JOINED = 200
 """Budgets that are joined with one script where nobody waits for it."""
 

@@ -18,7 +18,8 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 # Redis runs a script as a whole, and nothing else meanwhile: what it has read holds until it writes. Only tests give
-# the time as an argument. `write` keeps Lua from writing more than fourteen digits as 1e+15.
+# the time as an argument. `write` keeps Lua from writing more than fourteen digits as 1e+15. A mark counts for ten
+# seconds, which is longer than a look at the database may take (`limits/start.py`).
 _FUNCTIONS = """
 local function number(value) return tonumber(value or nil) or 0 end
 local function write(value) return string.format('%.0f', value) end

@@ -33,6 +33,7 @@ from gateway.store import conversations, ledger_outbox, usage
 from gateway.store.errors import ChainBroken, ChainTooLong
 from gateway.store.tables import EVENTS, RESPONSES, RUNS, database_time, insert_new, not_expired
 
+# OpenAI's words for a response that has not ended.
 LIVE = ("queued", "in_progress")
 
 MAX_SEQUENCE = 2**62

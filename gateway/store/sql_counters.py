@@ -33,6 +33,7 @@ from gateway.store.database import Database
 from gateway.store.errors import StoreUnavailable
 from gateway.store.tables import COUNTER_SLOTS, database_time
 
+# Stored, and written as digits in PostgreSQL's functions: none may change.
 ROLLING, RESERVED, MONEY, PROCESS, CLAIM, PROCESSES = 0, 1, 2, 3, 4, 5
 """Kinds of rows. The slot is: the second in which it was spent; the one in which the reservation lapses; the beginning
 of the budget's window; the second until which a process counts as alive, whose id stands in the place of a counter; the

@@ -275,6 +275,7 @@ LEDGER_BODIES = Table(
     postgresql_partition_by="RANGE (at)",
 )
 
+# Each bucket is a column: other bounds are a migration, and what was counted before stays as it was.
 LATENCY_BOUNDS = (20, 50, 100, 200, 350, 600, 1000, 1700, 3000, 5000, 8500, 15_000, 25_000, 40_000, 60_000, 120_000)
 """Milliseconds at which a bucket of latencies ends, the bound included; a last bucket has what took longer."""
 
