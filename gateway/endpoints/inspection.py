@@ -84,6 +84,7 @@ def show_models(services: Services, principal: Principal, reasons: Callable[[], 
     prices = Prices(settings.prices, settings.policy)
     # Beside this request and not awaited: the page shows what is known, and more when it is loaded again.
     catalog.refresh(principal, READ_SECONDS)
+    # The last two are sets, whose order is another one in each process.
     names = [*CAPABILITIES, *EMBEDDERS, *sorted(RERANKERS), *sorted(TRANSCRIBERS)]
     names += [name for name in prices.rows if name not in names]
     models = []
@@ -148,6 +149,7 @@ def show_status(services: Services, principal: Principal, reasons: Callable[[], 
         },
         "cohere_keys": _of_upstreams({name: msgspec.to_builtins(one.pool.report()) for name, one in resources.items()}),
         "breakers": _of_upstreams({name: one.breakers.report() for name, one in resources.items()}),
+        # Its kind alone: the whole address may have a password in it.
         "database": urlsplit(settings.database_url).scheme,
         "redis": bool(settings.redis_url),
         "cache": settings.cache.store,

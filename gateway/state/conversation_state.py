@@ -140,6 +140,7 @@ class ConversationState:
     async def stop(self) -> None:
         """Closes the store, if anybody has opened it, after a last attempt to save what waits for it."""
         if self._opening is not None:
+            # First, as a store that is still being opened cannot be closed.
             await asyncio.gather(self._opening, return_exceptions=True)
             self._stopping = True
             self._retry_now.set()
@@ -276,6 +277,7 @@ class ConversationState:
             await self.store.save(row, items)
         except StoreUnavailable as error:
             size = len(body) + len(row.items) + len(row.output)
+            # Those that wait are in memory, which an outage of the storage must not fill.
             if size + sum(self._deferred.values()) > MAX_DEFERRED_BYTES:
                 self._log.message(f"storage: response {response.id} was not stored: {error}")
                 return

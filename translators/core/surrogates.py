@@ -15,6 +15,7 @@ STEP_BYTES = 16 * 1024
 ESCAPE_BYTES = 6
 """Bytes of an escape, `\\ud83d`."""
 
+# A first half that no second one follows, or a second one that follows no first.
 _HALF = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
@@ -43,6 +44,7 @@ def pieces(text: bytes) -> Iterator[bytes]:
     while start < len(text):
         piece = text[start : start + STEP_BYTES]
         if start + len(piece) < len(text):
+            # An escape or pair that is cut is shorter than two escapes.
             unfinished = _UNFINISHED.search(_hide_backslashes(piece), len(piece) - 2 * ESCAPE_BYTES)
             piece = piece[: unfinished.start()] if unfinished is not None else piece
         yield piece
@@ -51,6 +53,7 @@ def pieces(text: bytes) -> Iterator[bytes]:
 
 def replace_halves_in_piece(piece: bytes) -> bytes:
     """Returns one of `pieces` with each half of a pair replaced; the same object where there is none."""
+    # Text with that byte is no UTF-8, and refused by the parser as it is.
     if not may_have_halves(piece) or _HIDDEN in piece:
         return piece
     replaced, count = _HALF.subn(rb"\\ufffd", _hide_backslashes(piece))

@@ -135,6 +135,7 @@ def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
         code = error.error_type or (CONTEXT_LENGTH if text.startswith("too many tokens") else code)
         # "too many tokens" is about the prompt, unless it names `max tokens`.
         param = "messages" if code == CONTEXT_LENGTH and "max tokens" not in text else _parameter(message)
+        # A bound above the model's is no long prompt: frameworks would shorten the history in vain.
         if param == "max_tokens":
             code = "invalid_value"
     if meaning is _UPSTREAM_AUTH:
@@ -165,6 +166,7 @@ def _is_page(body: bytes) -> bool:
 
 
 def _plain(body: bytes) -> str:
+    # No character has more than four bytes.
     text = body[: LONGEST_TEXT * 4].decode("utf-8", "replace").strip()
     if not text or _NO_TEXT.search(text):
         return ""

@@ -101,6 +101,7 @@ class FileTexts(Struct):
     def _data(self, data: str, name: str, where: str) -> str:
         kind, payload, encoding = _split(data, name, where)
         if kind in PARSED_TYPES:
+            # Four characters of base64 are three bytes.
             if len(payload) * 3 // 4 > MOST_PARSED_BYTES:
                 raise _too_large(where, MOST_PARSED_BYTES)
             if not encoding.base64:
@@ -122,6 +123,7 @@ class FileTexts(Struct):
             raise InvalidField(where, message, "unsupported_value")
         if not uri.startswith("data:") and not uri.startswith(("http://", "https://")):
             raise InvalidField(where, f"Invalid '{where}': it must be an http or https URL")
+        # A file that is there twice is parsed once.
         self.unparsed[uri] = None
         if len(self.unparsed) > MOST_PARSED_FILES:
             message = f"At most {MOST_PARSED_FILES} PDF files and images of pages can be read in one request"

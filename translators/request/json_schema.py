@@ -250,6 +250,7 @@ def _require_something(clean: dict[str, Any], removed: set[str]) -> None:
     properties = clean.get("properties")
     if isinstance(properties, dict) and properties:
         schema_required = clean.get("required") or []
+        # Cohere refuses a schema that requires a name which is no property.
         required = [name for name in schema_required if name in properties]
         # Any of them would do for Cohere. The first, so that equal schemas stay equal.
         clean["required"] = required or [next(iter(properties))]
@@ -262,6 +263,7 @@ def _name_the_type(clean: dict[str, Any]) -> None:
     """Turns a list of types into `anyOf`, and gives a bare enum or const the type of its values."""
     kind = clean.get("type")
     if isinstance(kind, list):
+        # The description is one of the property, whichever type its value has.
         rest = {key: clean.pop(key) for key in list(clean) if key not in ("description",)}
         clean["anyOf"] = [{**_rest_for(one, rest), "type": one} for one in kind]
     elif kind is None and ("enum" in clean or "const" in clean):

@@ -102,6 +102,7 @@ class _Search:
         # A condition that always holds, or never does, leaves one of the two.
         condition = schema.get("if")
         branch = "then" if condition in (True, {}) else "else" if condition is False else ""
+        # Without a condition `branch` is an empty text, which may be a key of the schema, too.
         if branch in schema and condition is not None:
             followed |= self._expand(schema[branch], f"{path}/{branch}", references, parts)
         reference = schema.get("$ref")
@@ -127,6 +128,7 @@ class _Search:
         for key in reference.removeprefix("#").strip("/").split("/") if reference not in ("#", "#/") else ():
             # In this order, or `~01` would become a slash (RFC 6901 §4).
             key = key.replace("~1", "/").replace("~0", "~")
+            # What a reference does not find allows everything: `check_references` reports it.
             value = value.get(key, True) if isinstance(value, dict) else True
         return value
 
@@ -135,6 +137,7 @@ class _Search:
     ) -> None:
         """Raises Contradiction if no type has a value: that of the first type."""
         first: Contradiction | None = None
+        # Sorted, so that one schema always gets the same sentence.
         for name in sorted(types):
             try:
                 if name == "object":
@@ -208,6 +211,7 @@ class _Search:
             together = [[one] for one in inner]
             if "contains" in part.schema and part.schema.get("minContains", 1) != 0:
                 contained = [(part.schema["contains"], f"{part.path}/contains")]
+                # With `prefixItems` it may be one of those that is contained, for which `items` does not hold.
                 if "items" in part.schema and not first:
                     contained.append((part.schema["items"], f"{part.path}/items"))
                 together.append(contained)
