@@ -405,6 +405,19 @@ def test_an_error_in_a_200_that_repeats_the_servers_key_is_masked(streamed: bool
         assert SERVER_KEY.encode() not in on.gateway.log.getvalue()
 
 
+@pytest.mark.parametrize("key", ["k", "test", "text", "placeholder"])
+def test_a_placeholder_is_no_secret(key: str) -> None:
+    """Private deployments and emulators take any key; its letters are those of the answers."""
+    text = f"Look: a {key} in a text of a test."
+    message = {"role": "user", "content": "Hi"}
+    with run_harness(cohere_api_key=[key]) as on:
+        for stream in (False, True):
+            on.respond_with(event_stream(transcript(*story(text))) if stream else json_answer(200, whole(text)))
+            assert on.gateway.ask("POST", CHAT, {"model": A, "messages": [message], "stream": stream}).text == text
+            native = on.gateway.ask("POST", "/cohere/v2/chat", {"model": A, "messages": [message], "stream": stream})
+            assert text.encode() in native.data
+
+
 GZIP = (("content-type", "application/json"), ("content-encoding", "gzip"))
 
 

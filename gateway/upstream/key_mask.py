@@ -1,5 +1,7 @@
 """Hides the server's key in what Cohere sends: errors have been seen to repeat it, also in answers with status 200."""
 
+from __future__ import annotations
+
 MASK = b"*"
 
 SHORT_BYTES = 16 * 1024
@@ -11,6 +13,15 @@ ATTEMPTS = 16
 # Answers are numbers above all, then text. A byte that neither has much of is found, or found missing, at the speed of
 # memory; a search for a key with digits in it looks at each digit of a vector.
 _COMMON = b'0123456789.,-e+E[] \n"etaoinsrhldcumfpgwybvk:{}'
+
+
+SHORTEST_SECRET = 12
+"""Characters from which on a key is a secret. Cohere's have 40 or more; `test` is a placeholder, and a word of answers."""
+
+
+def mask_of(secret: str) -> KeyMask | None:
+    """Returns the mask of a key; None for a placeholder, whose letters belong to the answers that have them."""
+    return KeyMask(secret) if len(secret) >= SHORTEST_SECRET else None
 
 
 class KeyMask:

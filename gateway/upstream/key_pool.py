@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gateway.cohere_methods import ELSE, METHODS
 from gateway.settings.schema import PoolSettings
-from gateway.upstream.key_mask import KeyMask
+from gateway.upstream.key_mask import mask_of
 
 WINDOW = 60.0
 """Seconds over which calls are counted."""
@@ -125,7 +125,7 @@ class PoolKey:
 
     def __init__(self, secret: str, position: int, count: int, kind: str) -> None:
         self.secret, self.number = secret, position
-        self.mask = KeyMask(secret)
+        self.mask = mask_of(secret)
         self.kind = kind
         self.trial = kind == "trial"
         self.enforced = kind != "learned"
