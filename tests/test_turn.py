@@ -240,7 +240,7 @@ def test_an_event_without_content(before: tuple[Event, ...], kind: str, steps: l
     [
         (None, "text"),
         ({}, "text"),
-        ({"type": "new"}, "text"),
+        ({"type": "new", "text": ""}, "text"),
         ({"type": "thinking"}, "thinking"),
         ({"thinking": ""}, "thinking"),
         ({"type": "text", "thinking": ""}, "thinking"),

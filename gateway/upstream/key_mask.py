@@ -16,7 +16,7 @@ _COMMON = b'0123456789.,-e+E[] \n"etaoinsrhldcumfpgwybvk:{}'
 
 
 SHORTEST_SECRET = 12
-"""Characters from which on a key is a secret. Cohere's have 40 or more; `test` is a placeholder, and a word of answers."""
+"""Characters from which on a key is a secret. Cohere's have 40; `test` is a placeholder, and a word of answers."""
 
 
 def mask_of(secret: str) -> KeyMask | None:

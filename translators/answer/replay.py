@@ -40,20 +40,29 @@ def _content(
         thinking = block.thinking is not None or block.type == "thinking"
         text = (block.thinking if thinking else block.text) or ""
         # An empty block is opened and closed all the same: a client that counts blocks by Cohere's citations must find
-        # it.
+        # it. It comes as it is, since the machine knows which blocks are of another kind.
         if not text:
-            yield events.ContentStart(index, _body("", thinking))
+            start = events.Content(block.type, block.text, block.thinking)
+            yield events.ContentStart(index, events.ContentBody(events.ContentMessage(start)))
+            yield from _citations(citations, index, last_text)
+            yield events.ContentEnd(index)
+            continue
         for piece, logprob in _pieces(text, [] if thinking and text_only else _take(remaining, text)):
             yield events.ContentDelta(index, _body(piece, thinking), logprob)
         # After the text of their block and before its end, where the accurate mode has them in a stream.
-        for citation in citations:
-            if citation.content_index == index or (citation.content_index is None and index == last_text):
-                yield _citation_start(citation)
+        yield from _citations(citations, index, last_text)
         yield events.ContentEnd(index)
     # Those that belong to no block. The machine finds their words by itself, or drops them at the end.
     for citation in citations:
         index_of_block = citation.content_index
         if last_text < 0 if index_of_block is None else index_of_block >= len(blocks):
+            yield _citation_start(citation)
+
+
+def _citations(citations: list[Citation], index: int, last_text: int) -> Iterator[events.Event]:
+    """Yields the citations of this block. last_text: the index of the block of those without an index."""
+    for citation in citations:
+        if citation.content_index == index or (citation.content_index is None and index == last_text):
             yield _citation_start(citation)
 
 

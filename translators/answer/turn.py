@@ -228,7 +228,11 @@ class Turn:
         kind = Kind.THINKING if thinking else Kind.TEXT
         # Whatever was open ends here. Two open texts at once have no meaning for either projection, and Cohere's blocks
         # follow one another.
-        events = [*self._close(), *self._begin(kind, event.index)]
+        events = self._close()
+        # New kinds of blocks may come at any time, as new events may. Opened as a text, one would be an empty message.
+        if content is not None and content.type not in _KINDS and content.text is None and not thinking:
+            return events
+        events += self._begin(kind, event.index)
         text = (content.thinking if thinking else content.text) if content else None
         if text:
             events.append(self._write(kind, text))
@@ -248,9 +252,11 @@ class Turn:
         text, kind = content.text, TEXT
         if text is None:
             text, kind = content.thinking, THINKING
-            # A delta with neither, as for an empty piece, begins no thought amid a text.
-            if text is None and self._open is not THINKING:
-                kind = TEXT
+            if text is None:
+                # Neither: of a block of another kind, or of log probabilities alone, which belong to the open block.
+                if event.logprobs is None:
+                    return []
+                kind = THINKING if self._open is THINKING else TEXT
         # Nearly every event of a stream takes this path: one more piece of the open block.
         if kind is self._open and event.index == self._index:
             if text and event.logprobs is None:
@@ -450,6 +456,9 @@ _STEPS: dict[State, dict[type, tuple[Callable[[Turn, Any], list[AnswerEvent]], S
     for state, row in TRANSITIONS.items()
 }
 """What is done with an event, and the state that follows: both tables in one."""
+
+_KINDS = (None, "text", "thinking")
+"""Types of content blocks."""
 
 _CITED_KINDS = {"THINKING_CONTENT": Kind.THINKING, "PLAN": Kind.PLAN}
 

@@ -39,6 +39,9 @@ LAST: Mapping[str, str] = {
 }
 """A response's final status -> the event that ends its stream."""
 
+INCOMPLETE: Mapping[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""A finish reason of chat of an answer that was cut short -> the reason that Responses has for it."""
+
 TEXT_DELTA = "response.output_text.delta"
 
 _encode = Encoder().encode
@@ -261,7 +264,7 @@ class ResponsesStream:
         if self._view.summary:
             tokens = total([self._view.summary_tokens, tokens])
         reason, _ = finish_reason(event.reason, self._calls)
-        cut = reason == "length"
+        cut = INCOMPLETE.get(reason)
         # Cohere may send a refusal as the only event, and clients expect a response to begin.
         documents = [] if self._begun else self._started(Started(""))
         documents += self._finish_item("incomplete" if cut else "completed")
@@ -270,7 +273,7 @@ class ResponsesStream:
             self._view.base,
             status="incomplete" if cut else "completed",
             completed_at=None if cut else self._view.context.identity.completed_at(),
-            incomplete_details=openai.IncompleteDetails("max_output_tokens") if cut else None,
+            incomplete_details=openai.IncompleteDetails(cut) if cut else None,
             output=list(self._output),
             usage=usage(tokens, self._view.context.cost()),
         )
