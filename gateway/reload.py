@@ -91,10 +91,12 @@ class RunningGateway:
         # Before anything is taken over, so that settings that cannot be used change nothing.
         try:
             authenticator = Authenticator(settings, services.directory, self._log.message)
+            _check_modes(services.authenticator.mode, authenticator.mode)
             services.limiter.configure(settings)
         except SettingError as error:
             self.refuse(error)
             return False
+        mode_before = services.authenticator.mode
         if authenticator.mode is Mode.VIRTUAL_KEYS:
             services.directory.watch()  # the settings of before may have had no keys
         services.settings, services.policy, services.authenticator = settings, settings.policy, authenticator
@@ -103,6 +105,8 @@ class RunningGateway:
         self._middleware.configure(settings, authenticator)
         self._websockets.configure(settings, authenticator)
         message = f"the settings were read again: {', '.join(applied) or 'nothing'} changed"
+        if authenticator.mode is not mode_before:
+            message += f"; callers: {authenticator.mode.value}"
         self._log.message(
             message + (f"; {', '.join(not_applied)} changed, too, and need a restart" if not_applied else "")
         )
@@ -111,3 +115,13 @@ class RunningGateway:
     def refuse(self, error: SettingError) -> None:
         """Tells the operator that the new settings cannot be used."""
         self._log.message(f"the new settings cannot be used, the old ones stay: {error}")
+
+
+def _check_modes(before: Mode, after: Mode) -> None:
+    """Raises SettingError where keys would not be asked for any more.
+
+    A file is read while an editor or a program writes it, and then it may be empty. That must neither open the gateway
+    nor send the keys of its callers to Cohere.
+    """
+    if before is Mode.VIRTUAL_KEYS and after is not Mode.VIRTUAL_KEYS:
+        raise SettingError(f"master_key: without it callers would be '{after.value}', which needs a restart")

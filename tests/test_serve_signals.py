@@ -245,6 +245,29 @@ def test_bad_settings_are_refused_and_the_old_ones_stay(text: str, says: str, tm
         assert "first" not in result
 
 
+KEYS = 'master_key = "master-key-0003"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("", "bring your own key"), ("[models.aliases]\n", "bring your own key"), (FIRST, "open")]
+)
+def test_keys_are_asked_for_until_the_end(text: str, mode: str, tmp_path: Path) -> None:
+    """An editor empties a file before it writes it: then anybody could call, or callers' keys would go to Cohere."""
+    with served(tmp_path, lambda _: answered(), FIRST + KEYS) as harness:
+        result = harness.hangs_up(text)["message"]
+        assert result.startswith("the new settings cannot be used, the old ones stay: master_key: ") and mode in result
+        assert b"HTTP/1.1 401" in harness.server.chat()
+        assert harness.keys == []
+        assert harness.hangs_up(FIRST + KEYS)["message"] == "the settings were read again: nothing changed"
+
+
+def test_a_change_of_who_may_call_is_in_the_log(tmp_path: Path) -> None:
+    with served(tmp_path, lambda _: answered(), FIRST) as harness:
+        message = harness.hangs_up(FIRST + KEYS)["message"]
+        assert message == "the settings were read again: master_key changed; callers: virtual keys"
+        assert b"HTTP/1.1 401" in harness.server.chat()
+
+
 NOWHERE = ("default", "")
 
 
