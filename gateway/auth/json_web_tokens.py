@@ -116,6 +116,7 @@ class TokenChecker:
         granted = _at(payload, paths.permissions)
         if granted is not None:
             try:
+                # What means nothing is refused: without it the caller would have the default, which may be more.
                 permissions.check(granted)
             except PermissionsError as error:
                 raise TokenRefused from error
@@ -125,6 +126,7 @@ class TokenChecker:
             float(payload["exp"]),
             _optional_name(_at(payload, paths.team)),
             _optional_name(_at(payload, paths.user)),
+            # Providers have roles of their own, so one that is not known here is none.
             role if role in ("viewer", "admin") else "",
             granted,
             _models(_at(payload, paths.models)),

@@ -320,6 +320,7 @@ async def _named_upstreams(settings: Settings) -> AsyncIterator[Finding]:
             for number, key in enumerate(upstream.api_key, 1):
                 try:
                     response = await session.open("GET", MODELS_PATH, None, False, key)
+                    # The status is all that counts.
                     response.close()
                 except GatewayError as error:
                     yield Finding(table, "fail", error.failure.message, f"can this machine reach {table}.base_url?")

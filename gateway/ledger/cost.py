@@ -36,6 +36,7 @@ def cost(rates: Mapping[str, int], billed: Mapping[str, int | float], cached_tok
         return None
     total: int | Fraction = 0
     for unit, amount in billed.items():
+        # Nothing of a unit costs nothing, also where it has no price.
         if not amount:
             continue
         if type(amount) is not int or not 0 < amount <= MAX_AMOUNT:

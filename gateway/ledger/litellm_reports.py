@@ -427,6 +427,7 @@ def _activity(sums: Iterable[Mapping[str, Any]], names: Names, number: int, size
             "total_successful_requests": total_sums.successful_requests,
             "total_failed_requests": total_sums.failed_requests,
             "total_cache_read_input_tokens": total_sums.cache_read_input_tokens,
+            # Cohere says what it has read from its cache, and not what it has put there.
             "total_cache_creation_input_tokens": 0,
             "page": number,
             "total_pages": pages,

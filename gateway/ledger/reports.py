@@ -172,6 +172,7 @@ def change_row(change: Change) -> Row:
         "door": "management",
         "action": change.action,
         "object": {"kind": change.kind, "id": change.object_id},
+        # As it was stored.
         "before": Raw(change.before) if change.before is not None else None,
         "after": Raw(change.after) if change.after is not None else None,
     }
@@ -302,10 +303,12 @@ def _usage_row(row: Mapping[str, Any], by: Sequence[str], names: Names) -> Row:
     result: Row = {}
     for name in by:
         if name in ("hour", "day"):
+            # As much of an RFC 3339 time as the name says.
             result[name] = timestamp(row["start"] * MICROSECONDS)[: 10 if name == "day" else 13]
             if name == "hour":
                 result[name] += ":00:00Z"
             continue
+        # Empty in the sums where a call had none.
         value = row[BY[name]] or None
         result[name] = value
         if name == "key" and value is not None:

@@ -125,6 +125,7 @@ class LimitedRequest(Struct):
         elif counter.unit == "money":
             spent = record.known_nanodollars - self.cost
             if record.cost_nanodollars is None:
+                # While a cost is not known, what was expected stands in for it.
                 spent = max(spent, reserved)
         return CounterState(state.spent + spent, max(state.reserved - reserved, 0))
 
@@ -383,6 +384,7 @@ def headers(applied: Limits, counters: Sequence[Counter], states: Sequence[Count
                     position, least = n, remaining
             result += (
                 (names[0], b"%d" % counters[position].limit),
+                # More than the limit may be taken, since estimates are not what is spent.
                 (names[1], b"%d" % (least if least > 0 else 0)),
                 (names[2], _SECONDS[math.ceil(states[position].wait)]),
             )

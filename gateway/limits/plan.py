@@ -142,6 +142,7 @@ class Plans:
             limits += _record_limits(("team", team.team_id), name, team, model, policy, now)
         if end_user is not None:
             name = f"end user '{end_user.user_id}'"
+            # By the gateway's names for models, as an end user has no aliases.
             limits += _record_limits(("end_user", end_user.user_id), name, end_user, model, self._policy, now)
         settings = self._settings
         limits += _limits(("gateway", ""), "this gateway", settings, now)
@@ -150,6 +151,7 @@ class Plans:
             Limits.of(limit for limit in limits if limit.counter.unit != "money"),
             max((limit.counter.window for limit in limits), default=0),
             min((limit.counter.until for limit in limits if limit.counter.until), default=math.inf),
+            # `plan` compares them in this order.
             (key, team, end_user),
             any(limit.counter.unit in ("tokens", "money") for limit in limits)
             or any(_limits_models(record) for record in (key, team, end_user) if record is not None),

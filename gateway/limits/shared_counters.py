@@ -307,6 +307,7 @@ class SharedCounters:
         """Sends the settlements that wait. Returns whether they arrived."""
         arrived = False
         async with self._stored.order:
+            # In order with whoever begins or joins a generation: what was spent is in one of the two places then.
             group, self._settlements = self._settlements, []
             self._group = group
             try:

@@ -114,6 +114,7 @@ def info(request: ManagementRequest) -> Work:
 def list_end_users(request: ManagementRequest) -> Work:
     """Serves /customer/list: an array, the newest first."""
     require_reader(request.actor)
+    # Only to refuse parameters.
     Filters(request)
 
     def work(connection: Connection) -> list[Any]:

@@ -102,6 +102,7 @@ def _set_blocked(request: ManagementRequest, blocked: bool) -> Work:
 
 def info(request: ManagementRequest) -> Work:
     """Serves /team/info: the team of the query, or the caller's own, with its keys."""
+    # Only to refuse other parameters.
     Filters(request, "team_id")
     reference = request.query.get("team_id") or request.actor.team_id
     require_reader(request.actor)

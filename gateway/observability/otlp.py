@@ -230,6 +230,7 @@ def attributes_of(record: RequestRecord) -> dict[str, str | int | float | bool]:
         "http.response.status_code": record.status or None,
         "error.type": record.error or (record.fault.value if record.fault is not None else None),
         "cohere_gateway.request.id": record.request_id,
+        # Only where there is a row that it leads to.
         "cohere_gateway.log.id": record.id if record.has_row else None,
         "cohere_gateway.operation": record.operation,
         "cohere_gateway.door": record.door,
@@ -292,6 +293,7 @@ class _Instruments:
             "gen_ai.server.time_per_output_token", "s", "Between the tokens of a stream", SECONDS_PER_TOKEN
         )
         self._http = histogram("http.server.request.duration", "s", "HTTP requests", SECONDS)
+        # Read when they are exported, so that nothing is counted a second time for it.
         for family in metrics.numbers():
             create = meter.create_observable_counter if family.is_counter else meter.create_observable_gauge
             create(family.name, [_callback(family.read)], description=family.text)
@@ -305,6 +307,7 @@ class _Instruments:
             "http.response.status_code": record.status,
             **error,
         }
+        # Of all requests. What follows is of those that ask a model.
         self._http.record(duration, http)
         operation = operation_of(record)
         if not operation:

@@ -90,6 +90,7 @@ KEYS_OF_UPSTREAMS = "GATEWAY_UPSTREAMS_"
 
 def _upstreams(settings: Settings, environment: Mapping[str, str]) -> dict[str, NamedUpstream]:
     """Returns the named upstreams with their keys from the environment. Raises SettingError."""
+    # What is left of these in the end names an upstream that there is not.
     unused = {name for name in environment if name.startswith(KEYS_OF_UPSTREAMS)}
     upstreams = {}
     for name, upstream in settings.upstreams.items():

@@ -116,6 +116,7 @@ def insert(
     _prepare_days(connection, LEDGER, {row.at // MICROSECONDS // DAY for row in rows})
     if bodies:
         new = {row.id for row in rows}
+        # Of a row that was there already they came with it, if at all.
         bodies = [body for body in bodies if body.id in new]
         _prepare_days(connection, LEDGER_BODIES, {body.at // MICROSECONDS // DAY for body in bodies})
         _insert_rows(connection, LEDGER_BODIES, StoredBody.__struct_fields__, [astuple(body) for body in bodies])
@@ -125,6 +126,7 @@ def insert(
         _insert_rows(connection, LEDGER, names, [(*astuple(row), segment) for row in rows])
     else:
         _insert_rows(connection, LEDGER, StoredRow.__struct_fields__, [astuple(row) for row in rows])
+    # Of the new rows alone and with them, so that sums and rows always agree.
     ledger_sums.add(connection, sums_of(rows))
     return len(rows)
 

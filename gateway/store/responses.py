@@ -270,6 +270,7 @@ def update_live(
     discard_events: deletes its earlier events. ledger_row: of a call that has finished. lease: seconds that its worker
     has to write that. False if the response is not live any more, or missing: then nothing changes.
     """
+    # The run first, as everywhere. Where there is none, somebody else has ended the response.
     if not _lock_run(connection, response.id):
         return False
     live = and_(_of_owner(response.owner, response.id), RESPONSES.c.status.in_(LIVE))
@@ -279,6 +280,7 @@ def update_live(
     if discard_events:
         connection.execute(delete(EVENTS).where(EVENTS.c.response_id == response.id))
     _insert_events(connection, response.id, first_sequence, events)
+    # Now that the new events are among them.
     size = _size(response) + _stored_events_size(connection, response.id)
     connection.execute(
         update(RESPONSES)
@@ -295,6 +297,7 @@ def update_live(
         )
     )
     added = 0
+    # All of it or nothing: the end, the row for the ledger, and what the conversation gets.
     if response.status not in LIVE:
         connection.execute(delete(RUNS).where(RUNS.c.response_id == response.id))
         if ledger_row is not None:

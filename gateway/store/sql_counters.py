@@ -235,6 +235,7 @@ def _settlement_rows(settlement: Settlement) -> list[dict[str, Any]]:
             "window": counter.window,
         }
         for counter in reservation.counters
+        # Requests were counted at the beginning, and nothing of them is reserved.
         if counter.unit != "requests"
     ]
 
@@ -317,6 +318,7 @@ def _adopt(
     spent: dict[tuple[str, int], int] = {}
     reserved: dict[tuple[str, int], int] = {}
 
+    # Added up here, so that each counter has one statement for a slot.
     def count(amounts: dict[tuple[str, int], int], counter: Counter, at: int, amount: int) -> None:
         amounts[counter.id, at] = amounts.get((counter.id, at), 0) + amount
 
