@@ -37,11 +37,18 @@ SKIPPED_HEADERS = ("accept", "accept-encoding", "content-type", "user-agent")
 class AiohttpSession:
     """Cohere, or what stands in its place. Its methods are those of `UpstreamSession`.
 
-    headers: of every request, by lower-case name. proxy: its address, None for none.
+    headers: of every request, by lower-case name. user_agent: where neither they nor the caller have one. proxy: its
+    address, None for none.
     """
 
     def __init__(
-        self, base_url: str, timeouts: Timeouts, headers: Mapping[str, str], tls: ssl.SSLContext, proxy: str | None
+        self,
+        base_url: str,
+        timeouts: Timeouts,
+        headers: Mapping[str, str],
+        user_agent: str,
+        tls: ssl.SSLContext,
+        proxy: str | None,
     ) -> None:
         """Needs the running loop."""
         self._base_url, self._timeouts, self._headers = base_url, timeouts, headers
@@ -52,7 +59,7 @@ class AiohttpSession:
             # Nor a total time: each call has its own deadline, as with the other client.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
+            headers={"user-agent": user_agent, **headers},
             proxy=proxy,
             trace_configs=[_tracing()],
         )

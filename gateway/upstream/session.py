@@ -44,11 +44,8 @@ MAX_HEADS = 100
 class UpstreamSession:
     """Cohere, or what stands in its place."""
 
-    def __init__(
-        self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings | None = None, table: str = "upstream"
-    ) -> None:
+    def __init__(self, base_url: str, timeouts: Timeouts, settings: UpstreamSettings, table: str = "upstream") -> None:
         """table: of the settings. Raises SettingError where a certificate or a header cannot be used."""
-        settings = settings or UpstreamSettings()
         self._base_url, self._timeouts = base_url, timeouts
         self._encoded_base = str(URL(base_url)).rstrip("/")
         self._headers, self._settings = _extra_headers(settings.headers, table), settings
@@ -78,8 +75,8 @@ class UpstreamSession:
         """The session of aiohttp's. Few gateways need it, and it takes thirteen megabytes."""
         from gateway.upstream.aiohttp_session import AiohttpSession
 
-        headers = {"user-agent": USER_AGENT, **self._headers}
-        return AiohttpSession(self._base_url, self._timeouts, headers, self._tls(), _proxy(self._base_url))
+        proxy = _proxy(self._base_url)
+        return AiohttpSession(self._base_url, self._timeouts, self._headers, USER_AGENT, self._tls(), proxy)
 
     async def stop(self) -> None:
         """Closes the session and its connections."""

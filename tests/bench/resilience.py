@@ -114,7 +114,7 @@ def resilient(case: Case) -> Work:
     upstream = UpstreamClient(
         settings, keys, UpstreamEvents(Metrics(lambda model: True, ()), Log(False), Alerts("", "", print))
     )
-    upstream._session = Session(settings.cohere_base_url, settings.timeouts)
+    upstream._session = Session(settings.cohere_base_url, settings.timeouts, settings.upstream)
 
     async def work() -> object:
         async with upstream.post("/v2/chat", case.caller, BODY, case.streamed, CallOptions(MODEL)) as reply:
