@@ -25,11 +25,14 @@ from gateway.settings.schema import (
     Models,
     NamedUpstream,
     Settings,
+    Timeouts,
+    UpstreamSettings,
 )
 from support import databases
 from support.redis_server import URL as REDIS
 from support.redis_server import needs_redis
-from support.scripted_upstream import ScriptedUpstream, json_answer
+from support.scripted_upstream import Pause, ScriptedUpstream, json_answer
+from support.waiting import WAIT_SECONDS
 
 KEY = "a-cohere-key-of-this-test"
 LISTED = {"models": [{"name": "command-a-03-2025"}, {"name": "command-r7b-12-2024"}]}
@@ -92,11 +95,36 @@ def test_cohere_that_cannot_be_reached(settings: Callable[..., Settings]) -> Non
     (sentence,) = troubles(settings(cohere_base_url="http://127.0.0.1:9"))["fail"]
     assert sentence.startswith("cohere: key 1 of 1: Cohere could not be reached")
     own = settings(cohere_base_url="http://127.0.0.1:9", cohere_api_key=[], master_key="")
-    assert "cannot be reached" in troubles(own)["fail"][0]
+    assert troubles(own)["fail"] == ["cohere: 127.0.0.1 cannot be reached: Cohere could not be reached"]
+
+
+def test_cohere_that_is_silent(settings: Callable[..., Settings]) -> None:
+    with ScriptedUpstream((Pause(WAIT_SECONDS),)).run_in_thread() as upstream:
+        values: dict[str, Any] = {"cohere_base_url": upstream.url, "timeouts": Timeouts(first_event=0.05)}
+        own = settings(cohere_api_key=[], master_key="", **values)
+        assert troubles(own)["fail"] == ["cohere: 127.0.0.1 cannot be reached: Cohere did not answer in time"]
+        assert troubles(settings(**values))["fail"] == ["cohere: key 1 of 1: Cohere did not answer in time"]
+
+
+@pytest.mark.parametrize("keys", [[KEY], []], ids=["a key", "callers' keys"])
+def test_cohere_behind_a_proxy(
+    settings: Callable[..., Settings], keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked as the gateway asks it."""
+    for name in ("HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ScriptedUpstream(json_answer(200, LISTED)).run_in_thread() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        values = settings(cohere_base_url="http://cohere.invalid", cohere_api_key=keys, master_key="")
+        assert [one.status for one in examined(values) if one.check == "cohere"] == ["ok"]
+        (request,) = proxy.requests
+        assert request.path.startswith("http://cohere.invalid/v1/models")
+        assert ("authorization" in request.headers) is bool(keys)
 
 
 def test_a_model_that_the_key_may_not_use(settings: Callable[..., Settings]) -> None:
-    models = Models(aliases={"gpt-4o": "command-x"}, fallbacks={"command-a-03-2025": ["command-y"]})
+    fallbacks = {"command-a-03-2025": ["command-y", "command-r7b-12-2024"]}
+    models = Models(aliases={"gpt-4o": "command-x"}, fallbacks=fallbacks)
     sentences = troubles(settings(models=models))["fail"]
     assert [sentence.partition(" leads to ")[2].partition(",")[0] for sentence in sentences] == [
         "'command-x'",
@@ -107,6 +135,36 @@ def test_a_model_that_the_key_may_not_use(settings: Callable[..., Settings]) -> 
 def test_a_clock_that_is_wrong(settings: Callable[..., Settings]) -> None:
     (sentence,) = troubles(settings(date=formatdate(time.time() + 600, usegmt=True)))["warn"]
     assert "s behind Cohere's" in sentence
+
+
+def test_a_date_that_is_none_is_no_clock(settings: Callable[..., Settings]) -> None:
+    findings = examined(settings(date="yesterday"))
+    assert [one for one in findings if one.status != "ok"] == []
+    assert "clock" not in {one.check for one in findings}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"cohere_api_key": []}, "master_key: virtual keys need the server's own COHERE_API_KEY as well"),
+        (
+            {"upstream": UpstreamSettings(ca_file="nowhere.pem")},
+            "upstream.ca_file: nowhere.pem: No such file or directory",
+        ),
+        (
+            {"upstreams": {"eu": NamedUpstream(base_url="http://127.0.0.1:9", api_key=["k"], ca_file="nowhere.pem")}},
+            "upstreams.eu.ca_file: nowhere.pem: No such file or directory",
+        ),
+    ],
+    ids=["contradictory", "no certificate", "no certificate of a named upstream"],
+)
+def test_settings_that_cannot_be_used_are_a_finding(
+    settings: Callable[..., Settings], values: dict[str, Any], sentence: str
+) -> None:
+    """One, beside all the others."""
+    own = settings(**values)
+    assert troubles(own)["fail"] == [f"settings: {sentence}"]
+    assert {"machine", "ledger", "database"} <= {one.check for one in examined(own) if one.status == "ok"}
 
 
 # --- databases and Redis --------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """What `cohere-gateway check` looks at: one function for each subject, which yields findings with their remedies."""
 
-import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -61,7 +59,13 @@ async def examine(settings: Settings, offline: bool) -> list[Finding]:
     if offline:
         return findings
     for subject in (_database, _redis, _upstream, _named_upstreams):
-        findings += [one async for one in subject(settings)]
+        try:
+            async for one in subject(settings):
+                findings.append(one)
+        except SettingError as error:
+            # Said above where it is a contradiction; of a certificate only whoever needs it finds out.
+            if (refused := settings_refused(str(error))) not in findings:
+                findings.append(refused)
     return findings
 
 
@@ -273,8 +277,7 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
     await session.start()
     try:
         if not keys:
-            async for finding in _reach(settings):
-                yield finding
+            yield await _reach(session, settings)
             return
         # Each key is asked for the models that it may use: that needs a valid key, and costs nothing.
         models: set[str] = set()
@@ -301,8 +304,8 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
             models |= listed
             yield Finding("cohere", "ok", f"{name} is accepted, and may use {len(listed)} models")
             # One answer is enough: all keys are asked at the same place.
-            if number == 1 and (date := response.header("date")):
-                yield _clock_finding("Cohere", parsedate_to_datetime(date).timestamp())
+            if number == 1 and (seconds := _seconds_of(response.header("date"))) is not None:
+                yield _clock_finding("Cohere", seconds)
         if models:
             for finding in _models(settings, models):
                 yield finding
@@ -341,18 +344,24 @@ async def _named_upstreams(settings: Settings) -> AsyncIterator[Finding]:
 _REACH_REMEDY = "can this machine reach cohere_base_url, and does it need a proxy (HTTPS_PROXY)?"
 
 
-async def _reach(settings: Settings) -> AsyncIterator[Finding]:
-    """Yields whether something listens where Cohere should be; callers bring the keys."""
-    parts = urlsplit(settings.cohere_base_url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+async def _reach(session: UpstreamSession, settings: Settings) -> Finding:
+    """Returns whether something answers where Cohere should be; callers bring the keys."""
+    host = urlsplit(settings.cohere_base_url).hostname
     try:
-        async with asyncio.timeout(settings.timeouts.connect):
-            _, writer = await asyncio.open_connection(host, port)
-        writer.close()
-    except (OSError, TimeoutError, socket.gaierror) as error:
-        yield Finding("cohere", "fail", f"{host} cannot be reached: {error or 'no answer'}", _REACH_REMEDY)
-        return
-    yield Finding("cohere", "ok", f"{host} can be reached; callers bring their own keys, which are not tried")
+        # Over the session and not a connection of its own, so that proxies and certificates count.
+        response = await session.open("GET", MODELS_PATH, None, False, "")
+        response.close()
+    except GatewayError as error:
+        return Finding("cohere", "fail", f"{host} cannot be reached: {error.failure.message}", _REACH_REMEDY)
+    return Finding("cohere", "ok", f"{host} can be reached; callers bring their own keys, which are not tried")
+
+
+def _seconds_of(date: str) -> float | None:
+    """Returns the Unix seconds of a header; None where it is missing or no date."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
 
 
 def _names(body: bytes) -> set[str]:
@@ -366,12 +375,12 @@ def _names(body: bytes) -> set[str]:
 def _models(settings: Settings, models: set[str]) -> Iterator[Finding]:
     """Yields the models that the settings name and Cohere does not list."""
     policy = settings.policy
-    named = {f"models.aliases '{alias}'": target for alias, target in settings.models.aliases.items()}
+    named = [(f"models.aliases '{alias}'", target) for alias, target in settings.models.aliases.items()]
     for model, fallbacks in settings.models.fallbacks.items():
-        named |= {f"models.fallbacks of '{model}'": one for one in fallbacks}
+        named += [(f"models.fallbacks of '{model}'", one) for one in fallbacks]
     missing = [
         (where, name)
-        for where, name in named.items()
+        for where, name in named
         # By an alias of another alias, too. A named upstream may have models that Cohere does not list.
         if (model := resolve(name, policy)) not in models
         and not any(serves(upstream, model) for upstream in settings.upstreams.values())
