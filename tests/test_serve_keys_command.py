@@ -17,6 +17,7 @@ from gateway.management import litellm_import
 from gateway.store import keys
 from gateway.virtual_keys import digest_of
 from support.databases import KINDS
+from support.scripted_upstream import ScriptedUpstream, json_answer
 from test_serve_management import MASTER, Management, management
 from translators.core.errors import InvalidField
 
@@ -108,6 +109,9 @@ def test_teams_and_end_users(run: Run) -> None:
     [
         ("keys create --rpm-limit many", 2, "'many' is not a whole number"),
         ("keys create --rpm-limit -1", 2, "rpm_limit"),
+        ("keys create --max-budget much", 2, "'much' is not a number"),
+        ("keys create --max-budget nan", 2, "'nan' is not a number"),
+        ("keys create --max-budget inf", 2, "'inf' is not a number"),
         ("keys create --metadata {", 2, "is not JSON"),
         ("keys create --blocked perhaps", 2, "--blocked"),
         ("keys create --permissions everything", 2, "none, inference, read-only, all"),
@@ -163,6 +167,22 @@ def test_the_master_key_goes_nowhere_else(
     monkeypatch.setenv("GATEWAY_MASTER_KEY", "sk-some-other-key-000000")
     assert main(["keys", "list", "--url", api.gateway.url]) == 1
     assert "not valid for this gateway" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://127.0.0.1", "127.0.0.1:8080", "http://", "http://[::1", "http://127.0.0.1:many", "http://127.0.0.1:0"],
+)
+def test_an_address_that_is_none(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "list", "--url", url]) == 2
+    assert f"'{url}' is not an address such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [200, 302, 404])
+def test_an_address_of_something_else(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedUpstream(json_answer(status, b"<html>")).run_in_thread() as website:
+        assert main(["keys", "list", "--url", website.url]) == 1
+    assert f"no gateway's answer, status {status}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("scheme", "warned"), [("http", True), ("https", False)])

@@ -18,7 +18,7 @@ from gateway.settings.schema import Timeouts, UpstreamSettings
 from gateway.upstream import http1_client, session
 from gateway.upstream.response import STREAM_BUFFER, WHOLE_BUFFER, ProxyRequest, UpstreamResponse
 from gateway.upstream.session import USER_AGENT, UpstreamSession
-from support.scripted_upstream import Head, Pause, Script, ScriptedUpstream, ScriptSource, json_answer
+from support.scripted_upstream import Cut, Head, Pause, Script, ScriptedUpstream, ScriptSource, json_answer
 from support.waiting import WAIT_SECONDS
 
 OK = json_answer(200, {"fine": True})
@@ -92,9 +92,9 @@ async def test_what_a_call_sends(client: Client, arguments: Any, headers: Mappin
         for _ in range(2):
             assert await read(one.open(method, path, body, streamed, key, extra_headers=EXTRA)) == b'{"fine":true}'
         for request in upstream.requests:
-            sent = {name: values for name, values in request.headers.items() if name not in ("host", "connection")}
+            values = {name: texts for name, texts in request.headers.items() if name not in ("host", "connection")}
             expected = {**headers, "x-tenant": "ours", **dict(EXTRA)}
-            assert sent == {name: [value] for name, value in expected.items()}
+            assert values == {name: [value] for name, value in expected.items()}
             assert (request.method, request.body) == (method, body or b"")
             assert request.path.removeprefix("http://cohere.invalid") == f"/home{path}"
             assert request.headers["host"] in (["cohere.invalid"], [upstream.url.removeprefix("http://")])
@@ -102,7 +102,7 @@ async def test_what_a_call_sends(client: Client, arguments: Any, headers: Mappin
 
 @clients
 @pytest.mark.parametrize(
-    ("operators", "callers", "sent"),
+    ("operators", "callers", "headers"),
     [
         ({}, [], {"user-agent": [USER_AGENT]}),
         ({}, [("user-agent", "cohere/7")], {"user-agent": ["cohere/7"]}),
@@ -112,23 +112,25 @@ async def test_what_a_call_sends(client: Client, arguments: Any, headers: Mappin
 )
 @pytest.mark.asyncio
 async def test_the_headers_of_a_forwarded_request(
-    client: Client, operators: Mapping[str, str], callers: list[tuple[str, str]], sent: Mapping[str, list[str]]
+    client: Client, operators: Mapping[str, str], callers: list[tuple[str, str]], headers: Mapping[str, list[str]]
 ) -> None:
     """The caller's, unless the operator has others in their place."""
     async with opened(client, headers=operators) as (one, upstream):
-        request = ProxyRequest("POST", "/v1/tokenize?a=%2F", [*callers, ("accept", "*/*")], b"{}")
-        await read(one.forward(request, KEY, extra_headers=EXTRA))
-        (got,) = upstream.requests
+        forwarded = ProxyRequest("POST", "/v1/tokenize?a=%2F", [*callers, ("accept", "*/*")], b"{}")
+        await read(one.forward(forwarded, KEY, extra_headers=EXTRA))
+        (request,) = upstream.requests
         expected = {
             "user-agent": [USER_AGENT],
             "accept": ["*/*"],
             "authorization": [f"Bearer {KEY}"],
             "content-length": ["2"],
             "x-request-id": ["r-1"],
-            **sent,
+            **headers,
         }
-        assert {name: values for name, values in got.headers.items() if name not in ("host", "connection")} == expected
-        assert got.path.removeprefix("http://cohere.invalid") == "/home/v1/tokenize?a=%2F"
+        assert {
+            name: values for name, values in request.headers.items() if name not in ("host", "connection")
+        } == expected
+        assert request.path.removeprefix("http://cohere.invalid") == "/home/v1/tokenize?a=%2F"
 
 
 @clients
@@ -165,21 +167,21 @@ async def test_no_connection_is_left_behind(client: Client, monkeypatch: pytest.
 @pytest.mark.asyncio
 async def test_few_calls_need_the_other_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """To import aiohttp and to have a session of its takes thirteen megabytes."""
-    made: list[aiohttp.ClientSession] = []
+    sessions: list[aiohttp.ClientSession] = []
     session_of = aiohttp.ClientSession
 
     def make(**options: Any) -> aiohttp.ClientSession:
-        made.append(session_of(**options))
-        return made[-1]
+        sessions.append(session_of(**options))
+        return sessions[-1]
 
     monkeypatch.setattr(aiohttp, "ClientSession", make)
     async with opened("its own", [OK, OK, OK, (Head(200, framing="none"),)]) as (one, _):
         await read(one.open("GET", "/v1/models", None, False, KEY))
         for body in (b"{}", None):
             await read(one.forward(ProxyRequest("POST", "/v1/check-api-key", [], body), KEY))
-        assert not made
+        assert not sessions
         (await one.forward(ProxyRequest("HEAD", "/v1/models", [], None), KEY)).close()
-        assert len(made) == 1
+        assert len(sessions) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,9 +208,9 @@ async def test_how_much_waits_in_memory(streamed: bool, bounds: Any, monkeypatch
 async def test_the_beginnings_of_heads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "MAX_HEADS", 2)
     async with opened("its own") as (one, upstream):
-        for number in (0, 1, 0, 2, 3, 0, 1):
+        for number, size in ((0, 1), (1, 2), (0, 2), (2, 1), (3, 2), (0, 1), (1, 2)):
             await read(one.open("GET", f"/v1/datasets/{number}", None, False, KEY))
-            assert len(one._heads) <= 2
+            assert len(one._heads) == size
         assert [request.path[-1] for request in upstream.requests] == list("0102301")
 
 
@@ -244,3 +246,35 @@ async def test_what_cannot_be_sent_is_not_tried_again(client: Client, forwarded:
             await call_of(forwarded, one, f"{KEY}\r\nx-forged: 1")
         assert caught.value.cause == "" and KEY not in str(caught.value)
         assert not upstream.requests
+
+
+@clients
+@pytest.mark.parametrize("forwarded", [False, True])
+@pytest.mark.asyncio
+async def test_a_connection_that_ends_before_the_head_is_cut(client: Client, forwarded: bool) -> None:
+    async with opened(client, (Cut(),)) as (one, _):
+        with pytest.raises(UpstreamError) as caught:
+            await call_of(forwarded, one)
+        assert caught.value.cause == "cut"
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "length"),
+    [
+        ("GET", None, []),
+        ("DELETE", None, []),
+        ("GET", b"{}", ["2"]),
+        ("DELETE", b"{}", ["2"]),
+        ("POST", None, ["0"]),
+        ("PUT", None, ["0"]),
+        ("PATCH", None, ["0"]),
+        ("POST", b"", ["0"]),
+    ],
+)
+@pytest.mark.asyncio
+async def test_the_length_of_a_forwarded_body(method: str, body: bytes | None, length: list[str]) -> None:
+    """Servers wait, or answer 411, where a verb that has one says nothing of it (RFC 9110, 8.6)."""
+    async with opened("its own") as (one, upstream):
+        await read(one.forward(ProxyRequest(method, "/v1/datasets", [], body), KEY))
+        (request,) = upstream.requests
+        assert (request.headers.get("content-length", []), request.body) == (length, body or b"")

@@ -4,6 +4,7 @@ A command runs an operation of `gateway/management/operations.py` on the databas
 a gateway's API with the master key of the environment. Either way it is the same request and the same answer.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -52,7 +53,7 @@ class FieldValue(click.ParamType[Any]):
                 case "integer":
                     return int(value)
                 case "number":
-                    return float(value)
+                    return _finite(value)
                 case "json":
                     return msgspec.json.decode(value)
                 # A preset's name is no JSON, and is passed on as a text.
@@ -64,6 +65,14 @@ class FieldValue(click.ParamType[Any]):
             expected = {"integer": "a whole number", "number": "a number"}.get(self.kind, "JSON")
             self.fail(f"'{value[:60]}' is not {expected}", param)
         return value
+
+
+def _finite(text: str) -> float:
+    """Returns a number. Raises ValueError, also for those that JSON does not have: `nan` would clear the field."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _kind_of(type_of_field: Any) -> str:
@@ -288,11 +297,15 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
     master_key = os.environ.get(MASTER_KEY, "")
     if not master_key:
         raise CommandFailed(f"--url: the master key is read from the environment, and {MASTER_KEY} is not set")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
         raise CommandFailed(f"--url: '{url}' is not an address such as http://127.0.0.1:8080")
-    if parts.scheme == "http" and not _is_this_machine(parts.hostname):
-        print_note(f"the master key travels to {parts.hostname} unencrypted: anybody on the way can read it; use https")
+    if parts.scheme == "http" and not _is_this_machine(host):
+        print_note(f"the master key travels to {host} unencrypted: anybody on the way can read it; use https")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     # A base URL is often copied with its version.
     target = f"{parts.path.removesuffix('/').removesuffix('/v1')}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -302,7 +315,7 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
         "accept": "application/json",
     }
     try:
-        connection = kind(parts.hostname, parts.port, timeout=HTTP_SECONDS)
+        connection = kind(host, port, timeout=HTTP_SECONDS)
         try:
             connection.request(verb, target, document, headers)
             response = connection.getresponse()
@@ -319,7 +332,7 @@ def send_request(url: str, verb: str, path: str, document: bytes | None, query: 
     except msgspec.DecodeError:
         answer = None
     # Also for a redirect, which is not followed.
-    if status != 200:
+    if status != 200 or answer is None:
         refusal = answer.get("error") if isinstance(answer, dict) else None
         message = refusal.get("message") if isinstance(refusal, dict) else f"no gateway's answer, status {status}"
         raise _failed(status, str(message))

@@ -5,6 +5,7 @@ They are read from the database of the settings, or with `--url` from a gateway.
 
 import time
 from collections.abc import Container, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -150,11 +151,13 @@ def audit(follow: bool, url: str | None, config: str | None, **options: str | No
     if options["until"]:
         raise CommandFailed("--follow goes on for ever: leave --until out")
     printed = {row["id"]: 0.0 for row in answer["data"]}
+    # What the first page left out is older than all that it has, and not what happens from now on.
+    begin = datetime.fromisoformat(answer["data"][-1]["time"]).timestamp() if answer["next_cursor"] else 0.0
     _print_sentences(answer["data"])
     while True:
         time.sleep(FOLLOW_SECONDS)
         now = time.time()
-        recent = {**options, "since": f"{now - OVERLAP_SECONDS:.0f}", "limit": PAGE}
+        recent = {**options, "since": f"{max(now - OVERLAP_SECONDS, begin):.6f}", "limit": PAGE}
         rows = _rows_since(printed, url, config, recent)
         _print_sentences(rows)
         printed |= {row["id"]: now for row in rows}
