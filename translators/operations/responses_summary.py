@@ -63,6 +63,7 @@ def summary_request(
         upstream_fields={},
         extra=reading.extra,
     )
+    # The files are read into the transcript, so that `build` finds none among the messages.
     return replace(build(options, context, notes, 1), unparsed_files=tuple(files.unparsed))
 
 

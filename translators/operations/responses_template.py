@@ -30,6 +30,7 @@ def initial_response(reading: Reading, context: Context) -> openai.Response:
         tools=[_echoed_tool(tool) for tool in fields.get("tools") or ()],
         tool_choice=fields.get("tool_choice", "auto"),
         parallel_tool_calls=fields.get("parallel_tool_calls", True),
+        # Cohere has no verbosity, whatever was asked for.
         text={"format": _echoed_format(fields.get("text")), "verbosity": "medium"},
         reasoning={
             "effort": (reasoning.effort or None) if reasoning else None,
