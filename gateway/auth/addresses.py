@@ -43,6 +43,7 @@ def is_within(address: str, texts: tuple[str, ...]) -> bool:
         networks = networks_of(texts)
     except ValueError:
         return False
+    # So a socket that listens for both kinds names an address of IPv4.
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
     return any(parsed in network for network in networks)

@@ -294,6 +294,7 @@ class KeyDirectory:
             await self._load_changes()
         except StoreError as error:
             if not self.degraded:
+                # Once, and not each second.
                 self._message(f"keys: {error}")
             self.degraded = "the database of keys does not answer: changes of keys are not noticed"
         else:

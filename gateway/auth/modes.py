@@ -22,6 +22,7 @@ class Mode(Enum):
 
 def mode_of(settings: Settings) -> Mode:
     """Returns the mode that these settings ask for. Raises SettingError where they contradict each other."""
+    # In a demo as well: keys can be tried without Cohere.
     if settings.master_key or settings.jwt.enabled:
         if not settings.cohere_api_key and not settings.demo:
             name = "master_key: virtual keys" if settings.master_key else "jwt: tokens"

@@ -178,6 +178,7 @@ class SignIn:
             authenticator.demo,
             __version__,
             authenticator.sessions.enabled,
+            # Where nobody signs in, a caller's calls cannot be told from others' (docs/decisions.md).
             authenticator.sessions.enabled or is_for_one_caller(settings),
             who,
             authenticator.sessions.csrf_token(session) if session is not None else None,

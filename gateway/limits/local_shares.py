@@ -107,6 +107,7 @@ class LocalShares:
         """Ends a reservation, whoever admitted it."""
         self._own.settle(settlement)
         reservation = settlement.reservation
+        # It is not there where the shared counters have admitted it, or have taken it over.
         second = self.untold.pop(reservation, None)
         if second is None:
             return
@@ -114,6 +115,7 @@ class LocalShares:
         for counter in reservation.counters:
             if counter.unit == "requests":
                 self._add_past(counter, second, 1)
+            # Of money they are told by `SharedCounters._store_alone`.
             elif counter.unit == "tokens" and settlement.tokens:
                 self._add_past(counter, now, settlement.tokens)
 
@@ -209,6 +211,7 @@ class LocalShares:
         """Returns some of what the shared counters do not know, with its age; from now on it is known here no more."""
         now = math.floor(self._clock())
         self._drop_past()
+        # A part of it, so that no message to the counters is endless.
         reservations = [(one, now - second) for one, second in list(self.untold.items())[:MAX_HANDED_OVER]]
         for reservation, _ in reservations:
             del self.untold[reservation]

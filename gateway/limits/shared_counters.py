@@ -269,6 +269,7 @@ class SharedCounters:
             if not self.degraded:
                 self.degraded = f"limits: {error}"
                 self._on_change(self.degraded)
+            # What waited for them to take it over is settled without them.
             if self._deferred:
                 self._send_soon()
 

@@ -170,6 +170,7 @@ class StoredBudgets:
     async def _flush_soon(self) -> None:
         pause = FLUSH_SECONDS
         while self._pending:
+            # Before the first group as well, which has then all that is spent in this time.
             await asyncio.sleep(pause)
             try:
                 await self.flush()

@@ -170,6 +170,7 @@ class Alerts:
         self._start(self._try_to_deliver(alert))
 
     async def _try_to_deliver(self, alert: Alert) -> None:
+        # Once, so that each attempt sends the same bytes and signature.
         body = msgspec.json.encode(alert)
         signature = hmac.new(self._secret, body, hashlib.sha256).hexdigest()
         headers = {"content-type": "application/json", SIGNATURE_HEADER: f"sha256={signature}"}

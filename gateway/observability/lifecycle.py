@@ -119,6 +119,7 @@ class Lifecycle:
         self, request_id: str, method: str, path: str, headers: Mapping[bytes, bytes]
     ) -> RequestRecord:
         """Opens the record of a WebSocket. One that is opened has no row in the ledger: its messages have theirs."""
+        # It does not count as being served: its messages do.
         record = RequestRecord(
             request_id,
             method,

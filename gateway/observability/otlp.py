@@ -180,6 +180,7 @@ class OtlpTelemetry:
         failed = record.fault is not None and record.fault.startswith(("provider_", "gateway_"))
         self._logger.emit(
             timestamp=time.time_ns(),
+            # So that a line is found with its span.
             context=record.span.context if isinstance(record.span, OtlpSpan) else Context(),
             severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
             severity_text="ERROR" if failed else "INFO",

@@ -228,6 +228,7 @@ def _parse(values: dict[str, Any]) -> dict[str, Any]:
     models = values.get("models")
     fallbacks = models.get("fallbacks") if isinstance(models, dict) else None
     if isinstance(models, dict) and isinstance(fallbacks, dict):
+        # A single model may be written as a text.
         models["fallbacks"] = {
             model: _split(others) if isinstance(others, str) else others for model, others in fallbacks.items()
         }

@@ -79,6 +79,7 @@ def taken_over(running: Settings, new: Settings, restart_only: Collection[str]) 
     fields = {field.encode_name: field.name for field in msgspec.structs.fields(Settings)}
 
     def stays(path: str, origin: Origin | None) -> bool:
+        # What was chosen at the start stays so, whatever the file says by now.
         return fields[path.partition(".")[0]] in restart_only or (origin is not None and origin.kind == "start")
 
     old = origins_of(running)

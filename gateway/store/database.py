@@ -71,6 +71,7 @@ class Address(Struct, frozen=True):
         except ArgumentError as error:
             raise ValueError("not a URL such as sqlite:///gateway.db or postgresql://user@host/name") from error
         match url.drivername:
+            # Also by drivers that others name: which one is used is chosen here.
             case "sqlite" | "sqlite+aiosqlite":
                 if not url.database or url.database.startswith((":memory:", "file:")) or url.query or url.host:
                     raise ValueError("SQLite wants a file and nothing else: sqlite:///relative.db, sqlite:////abs.db")
@@ -251,6 +252,7 @@ def translate_errors(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     except TimeoutError as error:
         raise StoreUnavailable("the database did not answer in time") from error
     except errors as error:
+        # The driver's own error. SQLAlchemy's text has the statement in it.
         cause = getattr(error, "orig", None) or error
         if str(getattr(cause, "sqlstate", "")).startswith(MISTAKES):
             raise
@@ -362,6 +364,7 @@ class Database:
                     await self._ready(writes)
                     yield
         except StoreUnavailable:
+            # Inspected before the next transaction: it may be another database then.
             self._readable = self._writable = False
             raise
 

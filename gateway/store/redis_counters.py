@@ -283,6 +283,7 @@ class RedisCounters:
                 for counter, lease in _leased(reservation)
             ]
         )
+        # Now that Redis has it. Otherwise they lapse as before.
         for reservation in reservations:
             reservation.lease += seconds
             reservation.leases = {subject: lease + seconds for subject, lease in reservation.leases.items()}

@@ -182,6 +182,7 @@ def _rights_table(name: str) -> Table:
         name,
         METADATA,
         Column("id", Name, primary_key=True),
+        # Unlike a key's it is not unique, and names a team or an end user where no other has it.
         Column("alias", Name),
         Column("blocked", Boolean, nullable=False),
         Column("created_at", Double, nullable=False),
