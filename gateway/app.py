@@ -179,6 +179,7 @@ def controlled_app(settings: Settings, log: Log | None = None) -> tuple[GatewayM
         # First, so that load balancers send nothing new while what is in flight ends.
         availability.started = False
         background.close(grace)
+        # WebSockets end by it.
         stopping.set()
 
     @asynccontextmanager

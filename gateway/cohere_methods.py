@@ -84,6 +84,7 @@ METHODS: tuple[Method, ...] = (
     Method("v2.rerank", "rerank", "POST", "/v2/rerank", "model", "json", RERANK, phrase="rerank documents"),
     Method("v2.parse", "parse", "POST", "/v2/parse", "model", "json", phrase="parse a document"),
     Method("chat", "chat", "POST", "/v1/chat", "model", "json", CHAT, phrase="generate a chat reply"),
+    # Retired by Cohere, as is the next one: no key has them unless it is said (`auth/permissions.py`).
     Method("generate", "chat", "POST", "/v1/generate", "model", "json", phrase="generate a text"),
     Method("summarize", "chat", "POST", "/v1/summarize", "model", "json", phrase="summarize a text"),
     Method("embed", "embed", "POST", "/v1/embed", "model", "json", EMBED, phrase="embed inputs"),

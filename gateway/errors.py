@@ -47,6 +47,7 @@ class AnswerRefused(UpstreamError):
     """A 200 response that turned out to be an error, before anything of it was sent to the caller."""
 
 
+# No GatewayError, as there is no response to it.
 class CallerLeft(Exception):
     """The caller closed the connection."""
 
@@ -61,6 +62,7 @@ class Meaning(Struct, frozen=True):
     fault: Fault
 
 
+# OpenAI's types of errors.
 _INVALID, _SERVER, _LIMIT = "invalid_request_error", "server_error", "rate_limit_error"
 
 ERRORS: Mapping[str, Meaning] = {
@@ -384,6 +386,7 @@ def failure(name: str, message: str) -> Failure:
     return Failure(meaning.status, message, meaning.type, meaning.code, fault=meaning.fault)
 
 
+# One object, by which the log knows a bug of ours (`access_log.py`).
 INTERNAL = failure("internal", "The gateway failed; its log has the details under this request's id")
 
 

@@ -91,6 +91,7 @@ class Rights(Limits, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     models: tuple[str, ...] | None = None
     aliases: dict[str, str] | None = None
     permissions: Permissions | None = None
+    # Cohere's weaker modes would bind nothing.
     safety_mode: Literal["CONTEXTUAL", "STRICT"] | None = None
     allowed_ips: tuple[str, ...] | None = None
     ledger_bodies: Literal["off", "errors", "all"] | None = None

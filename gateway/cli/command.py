@@ -64,6 +64,7 @@ class Group(click.Group):
         if entry is None:
             return super().get_command(context, name)
         module, _, attribute = entry.at.partition(":")
+        # Only now, so that `serve` loads none of the other commands.
         command: click.Command = getattr(import_module(module), attribute)
         return command
 

@@ -87,6 +87,7 @@ def list_keys(url: str | None, config: str | None, **options: str | None) -> Non
     query = {"return_full_object": "true", **options, "size": options["size"] or "100"}
     answer = run_operation("key_list", {"url": url, "config": config}, query=query)
     print_answer(answer, answer["keys"], COLUMNS, "there are no such keys")
+    # Programs have these numbers in the JSON.
     if not wants_json() and answer["total_pages"] > 1:
         print(f"page {answer['current_page']} of {answer['total_pages']}, {answer['total_count']} keys")
 
@@ -177,6 +178,7 @@ def unblock(key: str, url: str | None, config: str | None) -> None:
 def delete(key: tuple[str, ...], yes: bool, url: str | None, config: str | None) -> None:
     # Counted and not named: a name may be a secret.
     require_yes(yes, [f"{len(key)} key{'s' if len(key) > 1 else ''}"])
+    # Each `-` reads another line.
     names = [secret_of(one) for one in key]
     answer = run_operation("key_delete", {"url": url, "config": config}, {"keys": names})
     if wants_json():

@@ -87,6 +87,7 @@ def _kind_of(type_of_field: Any) -> str:
             return "integer"
         case inspect.FloatType():
             return "number"
+        # Lists of anything but texts are written as JSON.
         case inspect.ListType(item_type=inspect.StrType()):
             return "list"
         # The name of a preset, or a map.

@@ -187,6 +187,7 @@ def _print_sentences(rows: Sequence[Mapping[str, Any]]) -> None:
 
     for row in reversed(rows):
         if wants_json():
+            # At once, also into a pipe: somebody follows it.
             print(msgspec.json.encode(row).decode(), flush=True)
         else:
             print(f"{row['time'][:19]}Z  {row['sentence']}", flush=True)
@@ -256,4 +257,5 @@ def _run(work: Any) -> Any:
     except StoreUnavailable as error:
         raise CommandFailed(str(error), 1) from error
     except TranslationError as error:
+        # Wrong use: the question itself could not be understood.
         raise CommandFailed(error.failure.message) from error

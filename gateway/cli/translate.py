@@ -48,6 +48,7 @@ def translate(operation: str, file: str, config: str | None, strict: bool) -> No
         failure = error.failure
         field = f" at {failure.param}" if failure.param else ""
         raise CommandFailed(f"{failure.status} {failure.code}{field}: {failure.message}", 1) from error
+    # Requests that are split into parts have no files.
     if getattr(call, "unparsed_files", ()):
         raise CommandFailed("PDF files and images of pages are read by Cohere, which is not asked here", 1)
     # Each once: `n` asks Cohere for the same several times.

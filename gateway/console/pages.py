@@ -42,6 +42,7 @@ class ConsolePages:
         record_of(scope).operation = "console"
         if not self._services.settings.console.enabled:
             raise CallerError(OFF)
+        # In a thread, since the first one reads and compresses them all.
         files = await asyncio.to_thread(load)
         path: str = scope["path"]
         if not path.startswith(PREFIX):

@@ -64,6 +64,7 @@ async def export(report: Report) -> AsyncGenerator[bytes, None]:
     query.pop("format", None)
     count, first = 0, True
     while True:
+        # So that the last page ends where the file does.
         limit = min(MAX_LIMIT, MAX_ROWS - count)
         page = await reports.audit(replace(report, query={**query, "limit": str(limit)}))
         rows, cursor = page["data"], page["next_cursor"]

@@ -495,6 +495,7 @@ def _add(metrics: list[float], values: Sequence[float]) -> None:
 
 def _breakdown(day: _Day, about: Mapping[str, Row]) -> Row:
     """Returns the groups of a day. about: the keys by their digests."""
+    # LiteLLM's shape has all of these groups, with or without anything in them.
     breakdown: Row = {name: {} for name in _EMPTY}
     for group, members in day.groups.items():
         if group == "api_keys":

@@ -90,6 +90,7 @@ async def audit(report: Report) -> Row:
         page = await report.reader.read(lambda connection: ledger_pages.page(connection, wanted, before, limit))
     # One more than fits, which tells whether there are more.
     changes = await report.changes(wanted, before, limit + 1) if with_changes else []
+    # For an empty page: what comes from now on is newer.
     first = Position(int(report.now * MICROSECONDS), "")
     return await asyncio.to_thread(_merged, page, changes, wanted.text.lower(), limit, first)
 
@@ -228,6 +229,7 @@ async def usage(report: Report) -> Row:
 
     def rows() -> list[Row]:
         answer = [_usage_row(row, by, report.names) for row in sums[:MAX_GROUPS]]
+        # There may be one sum more than rows.
         for row, counts in zip(answer, sums, strict=False):
             if latency:
                 row["latency"] = latencies(counts)

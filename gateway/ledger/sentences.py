@@ -14,6 +14,7 @@ from functools import lru_cache
 from gateway import cohere_methods
 from gateway.ledger.entry import OWN_KEY, LedgerEntry, clean
 
+# Each verb with which a phrase begins is here, or no sentence could be made of it.
 PAST: Mapping[str, str] = {
     "add": "added",
     "authorize": "authorized",

@@ -219,6 +219,7 @@ class Ledger:
             self._lose_row(record)
             return None
         queued = QueuedRow(entry, now, record.bodies)
+        # A response in the background waits for its row in any mode: it is then taken out of the outbox.
         if (self._settings.sync or record.background) and self._loop is not None:
             queued.done = self._loop.create_future()
         # A deque's append and popleft are atomic, so the two threads need no lock.

@@ -23,6 +23,7 @@ from gateway.store.key_lists import SORTS, Connection, KeyFilter, key_conditions
 from gateway.virtual_keys import PREFIX, Team, VirtualKey, digest_of, new_key_id, new_secret
 from translators.core.errors import InvalidField
 
+# As many as LiteLLM shows: `sk-...abcd`.
 LAST = 4
 """Characters of a secret that are kept."""
 

@@ -88,6 +88,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 def alias(name: str, value: str, notes: Notes) -> str:
     """Refuses an alias that could be taken for a secret, a digest or an id: KEY may be any of them."""
     printable(name, value, notes)
+    # Who names a key by any of these must not get another one.
     if value.startswith((PREFIX, "key_")) or _DIGEST.match(value):
         raise InvalidField(name, f"'{name}' looks like a secret, a digest or an id of a key, which it must not")
     return value

@@ -63,6 +63,7 @@ def _read(
     value = headers.get(name, b"").strip()
     if not value:
         return None
+    # `least` is next to 0 where a 0 would leave nothing to ask for.
     if not pattern.fullmatch(value) or float(value) < least:
         raise CallerError(failure("bad_request", f"The header {name.decode()} must be {wanted}"))
     return float(value)

@@ -38,4 +38,5 @@ def _write_out(second: int) -> None:
     global _second, _http_date, _timestamp
     _http_date = formatdate(second, usegmt=True).encode()
     _timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    # Last, so that whoever sees this second in another thread finds its texts.
     _second = second

@@ -196,6 +196,7 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     values[key] = value
 
 
+# Each is a table whose keys are the operator's, so no variable could be made of its path.
 _OBJECTS: tuple[tuple[str, str, Any], ...] = (
     ("", "prices", dict[str, Any]),
     ("models", "aliases", dict[str, str]),

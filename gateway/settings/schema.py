@@ -248,6 +248,7 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
 _DOLLARS = Meta(ge=0, le=1_000_000)
 
 
+# The prices are named as in `ledger/prices.py`, which says what each is for.
 class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """US dollars for a model's units: tokens by the million, everything else each. None: unknown, not free.
 
@@ -269,6 +270,7 @@ class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     date: str | None = None
 
 
+# Named as in the records of keys and teams, since `limits/plan.py` reads both alike.
 class GlobalLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of all requests together, over all gateways that share their counters."""
 
@@ -393,6 +395,7 @@ class JwtSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return bool(self.jwks or self.public_key)
 
 
+# In this order the reference and `serve --help` have them.
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, _about("the address to listen on, or `unix:` and the path of a unix socket")] = "127.0.0.1"
     port: Annotated[int, _about("the port to listen on; 0 picks a free one"), Meta(ge=0, le=65_535)] = 8080
@@ -403,6 +406,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         _about("the HTTP server; uvicorn, on uvloop, takes much less CPU for each request"),
     ] = "hypercorn"
     demo: Annotated[bool, _about("answer from the embedded emulator instead of Cohere")] = False
+    # The second name is that of Cohere's own SDK, as it is with the base URL.
     cohere_api_key: Annotated[
         list[str],
         _about("the server's Cohere key; several, separated by commas, form a pool", "COHERE_API_KEY", "CO_API_KEY"),
