@@ -242,6 +242,7 @@ class Authenticator:
             raise CallerError(TEAM_BLOCKED)
         if not _is_address_allowed(address, team):
             raise CallerError(FOREIGN_ADDRESS)
+        # As an owner no key's, since those begin otherwise (`principal.py`).
         name = f"jwt:{claims.subject}"
         principal = self._principals.get(name)
         # The checker keeps the claims of a token, so the same token gives the same object.

@@ -59,6 +59,7 @@ class _UnpackedKeys(Mapping[str, VirtualKey]):
         return unpacked(self._packed[key_id])
 
     def __contains__(self, key_id: object) -> bool:
+        # The one of Mapping would decode the key for it.
         return key_id in self._packed
 
     def __iter__(self) -> Iterator[str]:

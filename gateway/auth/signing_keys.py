@@ -48,6 +48,7 @@ class SigningKeys:
         self._fixed = _public_key(settings.public_key) if settings.public_key else None
         self._by_id: Mapping[str, jwt.PyJWK] = {}
         self._loading: asyncio.Task[None] | None = None
+        # So long ago that the first load need not wait.
         self._began, self._loaded = -RELOAD_SECONDS, 0.0
         self.generation = 0
         """Changes with the set: what was checked against an earlier one is checked again."""

@@ -34,6 +34,7 @@ def serve(config: str | None, **command_line: Any) -> None:
 
     # Kept, because a reload reads the settings again after they have gone from the environment.
     variables = variables_of_settings(os.environ)
+    # The options are named as the settings are.
     read_settings = partial(load, variables, config, command_line)
     try:
         os.chdir(os.getcwd())  # where the settings file and the database are looked for, by the workers as well

@@ -49,6 +49,7 @@ IMAGE_TOKENS = 259
 """Tokens that Cohere was seen to bill for a small image (docs/cohere-api.md#usage)."""
 
 
+# Without successors: a price is that of the model which it names.
 _BY_ID = Policy(successors=False)
 
 

@@ -89,6 +89,7 @@ def remove(connection: Connection, owner: str, id: str, now: float) -> bool:
     size = connection.scalar(select(CONVERSATIONS.c.size).where(conversation).with_for_update())
     if size is None:
         return False
+    # Its items go with it, by their foreign key.
     connection.execute(delete(CONVERSATIONS).where(conversation))
     usage.add_bytes(connection, {owner: -size})
     return True

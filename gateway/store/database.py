@@ -166,6 +166,7 @@ class SqliteExecutor:
 
     def __init__(self, engine: Engine, size: int) -> None:
         self._engine, self._writing = engine, engine.execution_options(writes=True)
+        # As many as there are connections.
         self._threads = ThreadPoolExecutor(size, "sqlite")
 
     async def run(self, work: Work[Result], writes: bool) -> Result:
@@ -399,6 +400,7 @@ class Database:
 
 
 def _version(connection: Connection) -> str | None:
+    # A new database has no such table, and to read it would be an error.
     if not inspect(connection).has_table(VERSION.name):
         return None
     return connection.scalar(select(VERSION.c.version_num))

@@ -58,6 +58,7 @@ def key_conditions(wanted: KeyFilter, now: float) -> Conditions:
     if wanted.team_id:
         conditions.append(KEYS.c.team_id == wanted.team_id)
     if wanted.alias:
+        # With `autoescape`, `%` and `_` mean themselves.
         part = KEYS.c.alias.icontains(wanted.alias, autoescape=True)
         conditions.append(part if wanted.contains else KEYS.c.alias == wanted.alias)
     if wanted.search:

@@ -114,6 +114,7 @@ def insert(connection: Connection, records: Sequence[Stored], by: ChangedBy, now
     numbers = range(last - len(records) + 1, last + 1)
     times = {"created_at": now, "updated_at": now, "created_by": by.name, "updated_by": by.name}
     stored = [replace(record, revision=number, **times) for record, number in zip(records, numbers, strict=True)]
+    # Of deleted records as well, whose ids are not given again.
     _refuse_taken(connection, kind.table.c.id, [getattr(record, kind.id) for record in stored], kind.id)
     _refuse_taken_names(connection, stored)
     connection.execute(insert_rows(kind.table), [_row(kind, record) for record in stored])

@@ -219,6 +219,7 @@ def _partitions(connection: Connection, table: Table, names: Collection[str] | N
         "SELECT relname FROM pg_class JOIN pg_inherits ON pg_inherits.inhrelid = pg_class.oid "
         "WHERE inhparent = to_regclass($1) AND relname ~ $2 ORDER BY relname"
     )
+    # What is called otherwise was not made here.
     values = (table.name, f"^{table.name}_[0-9]{{8}}$")
     present = [str(name) for (name,) in connection.exec_driver_sql(statement, values)]
     return present if names is None else [name for name in present if name in names]

@@ -18,6 +18,7 @@ def connect(url: str, timeout: float) -> Redis:
     script that was not answered may have run all the same. Values are bytes, whatever options the URL has for other
     users of this Redis.
     """
+    # It waits where the client's usual pool refuses, so that in a burst Redis does not look lost.
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=MAX_CONNECTIONS,

@@ -208,6 +208,7 @@ def remove(
     if row is None:
         return False
     connection.execute(delete(RUNS).where(run_of_own))
+    # Its events go with it, by their foreign key.
     connection.execute(delete(RESPONSES).where(own))
     usage.add_bytes(connection, {owner: -row.size})
     # A worker that lives sees that its response is gone, and puts a better row in the place of this one.

@@ -48,6 +48,7 @@ def _delete_counted(table: Table, condition: ColumnElement[bool], batch: int) ->
     def purge(connection: Connection) -> int:
         rows = connection.execute(expired).all()
         connection.execute(delete(table).where(table.c.id.in_([row.id for row in rows])))
+        # Added up, so that each owner's count is changed once.
         changes: Counter[str] = Counter()
         for row in rows:
             changes[row.owner] -= row.size

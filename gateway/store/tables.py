@@ -46,6 +46,7 @@ class Name(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        # Nearly every name is such.
         if value is None or (len(value) <= MAX_NAME_LENGTH and value.isascii() and "\0" not in value):
             return value
         encoded = value.replace("\0", "\ufffd").encode("utf-8", "replace")
@@ -347,6 +348,7 @@ HEAD = "0016"
 
 def not_expired(expires_at: ColumnElement[Any], now: float | BindParameter[Any]) -> ColumnElement[bool]:
     """Returns the condition that a row has not expired. Each query has it, because expired rows are deleted later."""
+    # Whole seconds, as they are stored.
     return or_(expires_at.is_(None), expires_at > (int(now) if isinstance(now, float | int) else now))
 
 
