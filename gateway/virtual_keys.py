@@ -167,6 +167,7 @@ class PackedKey(Struct, frozen=True, gc=False):
     def of(body: bytes) -> "PackedKey":
         """Returns a key by its JSON."""
         index = _decode_index(body)
+        # The present one, and those whose grace period may not be over yet.
         digests = (index.digest, *(one.digest for one in index.previous))
         return PackedKey(index.key_id, digests, index.replaced, index.deleted_at is not None, body)
 

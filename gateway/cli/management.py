@@ -246,6 +246,7 @@ def operator() -> Any:
     # In a container a user may have a number and no name.
     except (KeyError, OSError):
         user = f"user {os.getuid()}"
+    # Who can read the settings has the master key, too.
     return Actor(f"{user} (command line)", "master")
 
 

@@ -50,4 +50,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status_of(error)
     except click.Abort:  # Ctrl-C is how `serve` is stopped
         return 0
+    # Most commands return nothing.
     return status if isinstance(status, int) else 0

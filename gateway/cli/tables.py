@@ -32,6 +32,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     """Prints a line for each value that is set."""
     table = _table(("Field", "Value"))
     for name, value in fields.items():
+        # 0 and False are values.
         if value not in (None, "", [], {}):
             table.add_row(name, text_of(value))
     _print(table)

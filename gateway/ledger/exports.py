@@ -93,6 +93,7 @@ def _csv_lines(rows: Sequence[Row], first: bool) -> bytes:
 
 def _with_columns(row: Row) -> Row:
     """Returns a row whose names are all in COLUMNS."""
+    # Of a change, or the row that says that there are more.
     if "units" not in row:
         return row
     units = row["units"]

@@ -84,6 +84,7 @@ def rotate(request: ManagementRequest) -> Work:
     """Serves /key/regenerate, /key/{key}/regenerate: another secret. The old one lasts as long as `grace_period`."""
     require_writer(request.actor)
     values = fields.KEY_ROTATE.read(request.body, request.notes)
+    # Taken out in any case, as it is no field of a record.
     in_body = values.pop("key", None)
     reference = request.path.get("key") or in_body
     if reference is None:

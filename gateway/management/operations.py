@@ -35,6 +35,7 @@ class ManagementOperation(Struct, frozen=True):
 
 
 def _end_user(action: str) -> tuple[str, ...]:
+    # LiteLLM has both names for them.
     return f"/customer/{action}", f"/end_user/{action}"
 
 

@@ -44,6 +44,7 @@ References: TypeAlias = Annotated[
 ]
 
 
+# Of a field that is not known nobody can say whether it would restrict, so it is refused.
 class BudgetLimit(Struct, frozen=True, forbid_unknown_fields=True):
     """An entry of `budget_limits`. reset_at: LiteLLM's, without effect, since windows lie on the calendar."""
 

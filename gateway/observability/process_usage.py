@@ -46,4 +46,5 @@ def _open_files() -> int:
         # Before Linux 6.2 the size of the directory is 0.
         return os.stat(_DESCRIPTORS).st_size or len(os.listdir(_DESCRIPTORS))
     except OSError:
+        # macOS has this one.
         return len(os.listdir("/dev/fd"))

@@ -200,6 +200,7 @@ class RequestRecord(Struct):
 
     def identify(self, principal: Principal) -> None:
         """Records who is calling."""
+        # The memory has to know whose share it takes from.
         self.principal = self.memory.principal = principal
 
     def add_usage(self, usage: UsageTotals, cost: int | None, price_version: str) -> None:

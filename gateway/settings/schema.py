@@ -573,6 +573,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def loopback(self) -> bool:
         """Only this machine can reach the listening address."""
+        # Over a unix socket comes only who is at this machine.
         if self.host == "localhost" or self.unix_socket:
             return True
         try:
