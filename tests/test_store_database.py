@@ -190,7 +190,7 @@ async def main():
     store = Store(sys.argv[1], end_interrupted, timeout=30)
     sys.stdin.readline()
     await store.start()
-    print("alembic" in sys.modules, await store.ping())
+    print(*(name in sys.modules for name in ("alembic", "pygments")), await store.ping())
     await store.stop()
 
 asyncio.run(main())
@@ -214,11 +214,12 @@ async def test_processes_that_start_at_once_migrate_once(url: str) -> None:
     processes = [python(STARTER, url) for _ in range(3)]
     answers = await asyncio.gather(*(asyncio.to_thread(process.communicate, "go\n", 60) for process in processes))
     assert [error for _, error in answers] == [""] * 3
-    assert all(answer.endswith("True\n") for answer, _ in answers)
+    # Nobody loads Pygments, which Mako would, and which stays in memory.
+    assert all(answer.endswith("False True\n") for answer, _ in answers)
 
     # Alembic takes long to import: where there is nothing to migrate nobody does.
     answer, error = await asyncio.to_thread(python(STARTER, url).communicate, "go\n", 60)
-    assert (answer, error) == ("False True\n", "")
+    assert (answer, error) == ("False False True\n", "")
 
 
 @pytest.mark.asyncio

@@ -5,8 +5,10 @@ migrates; the others wait for it and find the work done. All of it is one transa
 a process that dies in between leaves the database as it was.
 """
 
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -21,6 +23,10 @@ _ALEMBIC_LOCK = threading.Lock()  # Alembic keeps its context in a variable of a
 
 def migrate(connection: Connection) -> None:
     """Runs the missing versions in the transaction of this connection. Raises StoreUnavailable."""
+    # Alembic loads Mako for its command that writes a new version, and Mako loads all of Pygments, for coloured
+    # tracebacks: five megabytes that would stay. Without this module of its own Mako goes on without colours.
+    modules: dict[str, Any] = sys.modules  # None stands for a module that is not to be imported
+    modules.setdefault("mako.ext.pygmentplugin", None)
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
