@@ -31,10 +31,10 @@ class CompletionsEndpoint:
         record.operation, record.cohere_method = operation.name, self._method.name
         # Before the body is read: a caller who may not call need not send it.
         services.admission.permit(record, self._method)
-        request_body = await body.read_json(record, receive, services.settings)
         handler = RequestHandler(operation, self._method, services, record)
-        translation = await handler.prepare(request_body)
+        # Without a variable of its own: the handler drops the body when a stream has begun, which may take minutes.
         # Nobody watches for the caller's leaving here: a response in the background is made whether they stay or not.
+        translation = await handler.prepare(await body.read_json(record, receive, services.settings))
         if handler.in_background:
             begun = await self._background.begin(handler, translation)
             if begun.events is None:

@@ -234,6 +234,9 @@ class RequestHandler(Responder):
             note_changes(self.record, translation.notes)
         return translation
 
+    def begun(self) -> None:
+        self._request_body = b""  # which only another translation would need, and which may be long
+
     def _cost(self) -> int | None:
         """Returns what the request has cost so far. A background response gets a record of its own after it was
         translated, so the record is looked up each time.

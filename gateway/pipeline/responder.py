@@ -5,7 +5,7 @@ stream is in `streaming.py`; what is done about a call that failed, in `handler.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from gateway.pipeline.response_cache import Lookup, Recording
 from gateway.pipeline.services import Services
 from gateway.pipeline.streaming import MergedStream, ResponseSink, UpstreamStream, pump
 from gateway.upstream.attempts import CallOptions
+from gateway.upstream.response import UpstreamResponse
 from translators.core.contracts import Preliminary, Stream, TranslatedResponse, Translation, UpstreamRequest
 from translators.core.errors import AnswerFailed, Failure
 
@@ -42,6 +43,9 @@ class Responder:
     async def save(self, final: bytes) -> None:
         """Stores the whole response."""
         raise NotImplementedError
+
+    def begun(self) -> None:
+        """Notes that a stream has begun, so that no other call can replace the one that is made."""
 
     async def complete(self, preliminary: Preliminary, admission: Admission) -> Translation:
         """Makes the call that comes before a translation's own. Returns the complete translation."""
@@ -176,25 +180,22 @@ class Responder:
         bill = partial(admission.bill, translation.model)
         self.stream = stream = translation.stream()
         recordings = [Recording() if self.lookup is not None else None for _ in translation.bodies]
-        async with contextlib.AsyncExitStack() as stack:
-            options = CallOptions.of(record, translation.model)
-            posts = [
-                stack.enter_async_context(upstream.post(path, record.principal, body, True, options))
-                for body in translation.bodies
-            ]
-            # At the same time, so that the choices of one answer begin together.
-            responses = [await posts[0]] if len(posts) == 1 else await gather_or_first_error(posts)
+        options = CallOptions.of(record, translation.model)
+        posts = [upstream.post(path, record.principal, body, True, options) for body in translation.bodies]
+        # At the same time, so that the choices of one answer begin together.
+        async with posts[0] if len(posts) == 1 else _at_once(posts) as opened:
+            responses = [opened] if isinstance(opened, UpstreamResponse) else opened
             sources = [
                 UpstreamStream(await admission.accept(response), stream, choice, recording, validate, bill)
                 for choice, (response, recording) in enumerate(zip(responses, recordings, strict=True))
             ]
-            source: UpstreamStream | MergedStream = sources[0]
-            if len(sources) > 1:
-                # Entered last, so that it is closed before the responses from which its tasks read.
-                source = stack.enter_context(contextlib.closing(MergedStream(sources, stream)))
+            source = sources[0] if len(sources) == 1 else MergedStream(sources, stream)
             try:
-                await pump(source, stream, translation, sink, self._save_final)
+                await pump(source, stream, translation, sink, self.begun, self._save_final)
             finally:
+                # Before the responses from which its tasks read.
+                if isinstance(source, MergedStream):
+                    source.close()
                 for one in sources:
                     # Cohere charges for what a stream has consumed that broke off.
                     if one.begun and not one.counted:
@@ -237,6 +238,15 @@ class Responder:
     async def _save_final(self, stream: Stream) -> None:
         if self.saves:
             await self.save(stream.final())
+
+
+@contextlib.asynccontextmanager
+async def _at_once(
+    calls: Sequence[contextlib.AbstractAsyncContextManager[UpstreamResponse]],
+) -> AsyncIterator[list[UpstreamResponse]]:
+    """Makes several calls at once. Each has ended when this has."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield await gather_or_first_error([stack.enter_async_context(call) for call in calls])
 
 
 def _as_stream(translation: Translation, bodies: Sequence[bytes]) -> tuple[Stream, list[bytes]]:

@@ -206,19 +206,23 @@ async def pump(
     stream: Stream,
     translation: Translation,
     sink: ResponseSink,
+    begun: Callable[[], None],
     before_the_last: Callable[[Stream], Awaitable[None]],
 ) -> None:
     """Relays a stream to its end. Raises AnswerRefused if it fails before anything of it was sent.
 
-    before_the_last: awaited when the stream is complete, before its last documents are sent.
+    begun: called when the head of the response was sent. before_the_last: awaited when the stream is complete, before
+    its last documents are sent.
     """
     documents = await source.read()
     # Only the error itself would be sent, so it can still be a status. With anything before it a 200 is due.
     if stream.failure is not None and len(documents) == 1:
         raise AnswerRefused(stream.failure)
     await sink.begin(translation)
+    begun()
     while not source.over:
         await sink.documents(documents)
+        documents = ()  # else they would be kept while nothing comes
         documents = await source.read()
     # A caller who has the last document may use the response's id at once, in another process: it has to be stored by
     # then.

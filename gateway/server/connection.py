@@ -24,17 +24,27 @@ import asyncio
 import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import h11
+from hypercorn.asyncio.task_group import TaskGroup, _handle
+from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Data, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.typing import ConnectionState, H11SendableEvent, WorkerContext
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    ConnectionState,
+    H11SendableEvent,
+    Scope,
+    WorkerContext,
+)
 from hypercorn.utils import suppress_body
 from wsproto import connection as wsproto
 from wsproto.events import CloseConnection
@@ -75,6 +85,81 @@ _EMPTY_LINE = "no request line received"
 """What h11 says of an empty line in the place of a request."""
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+
+
+class MessageQueue:
+    """Messages that wait for their application, so many at most.
+
+    An `asyncio.Queue`, which Hypercorn has in its place, is made of four double-ended queues of 700 bytes each, and a
+    stream that waits for its model for minutes keeps them.
+    """
+
+    __slots__ = ("_limit", "_messages", "_receivers", "_senders")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._messages: list[Any] = []
+        # Who waits, in their order. Lists, since nearly always one task at most is in one of them.
+        self._receivers: list[asyncio.Future[None]] = []
+        self._senders: list[asyncio.Future[None]] = []
+
+    def clear(self) -> None:
+        """Drops all messages."""
+        self._messages.clear()
+        _wake_all(self._senders)
+
+    async def put(self, message: Any) -> None:
+        """Adds a message, once there is room for it."""
+        while len(self._messages) >= self._limit:
+            await _wait(self._senders)
+        self._messages.append(message)
+        _wake_all(self._receivers)
+
+    async def get(self) -> Any:
+        """Returns the oldest message, once there is one."""
+        while not self._messages:
+            await _wait(self._receivers)
+        message = self._messages.pop(0)
+        if self._senders:
+            _wake_all(self._senders)
+        return message
+
+
+async def _wait(waiting: list[asyncio.Future[None]]) -> None:
+    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting.append(turn)
+    try:
+        await turn
+    finally:
+        waiting.remove(turn)
+
+
+def _wake_all(waiting: list[asyncio.Future[None]]) -> None:
+    """Wakes all who wait. Each looks whether there is something for it, so that nobody has to pass a turn on."""
+    for turn in waiting:
+        if not turn.done():
+            turn.set_result(None)
+
+
+class ConnectionTasks(TaskGroup):
+    """The tasks of one connection, of either protocol, its applications' among them."""
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Runs an application. Returns what gives it a message."""
+        queue = MessageQueue(config.max_app_queue_size)
+        self.spawn(_handle, app, config, scope, queue.get, send, _refuse, _refuse)
+        return queue.put
+
+
+def _refuse(*_: Any) -> Any:
+    """Stands for what starts a WSGI application's calls. There are none."""
+    raise NotImplementedError
 
 
 class ResponseStream(HTTPStream):
@@ -138,8 +223,18 @@ class WorkerIdleConnections(IdleConnections):
 class Connection(H11Protocol):
     """One connection of a caller's, from its first byte to its last."""
 
+    # With Hypercorn's they would be too many for the keys to be shared, and a dictionary of each connection's own.
+    __slots__ = (
+        *("_body_ended", "_body_left", "_closed", "_eof", "_idle", "_idle_since", "_idle_timer", "_linger_bytes"),
+        *("_linger_timer", "_new", "_pending_bytes", "_pieces", "_pipelined", "_processing", "_response_over"),
+        *("_tcp_send", "_transport", "_unreadable", "_websocket", "_write_buffer", "_write_timeout", "_write_timer"),
+        *("_skipped_line", "_writing_since"),
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        del self.can_read  # an event, which would be kept for nothing: hardly any connection waits for it
+        self._response_over: asyncio.Event | None = None  # what those wait for who read on behind a response
         self._processing = asyncio.Lock()
         self._pipelined = False  # further requests have come, for when this one is served
         self._pieces = PieceAllowance()
@@ -220,8 +315,7 @@ class Connection(H11Protocol):
                 if len(self.connection.trailing_data[0]) <= MAX_PIPELINED_BYTES:
                     self._pipelined = True
                     return
-                await self.can_read.clear()
-                await self.can_read.wait()
+                await self._wait_for_response()
             elif self.stream is None or event is h11.NEED_DATA or not await self._forward(event, self.stream):
                 return
 
@@ -296,6 +390,11 @@ class Connection(H11Protocol):
             message: Any = {"type": "http.request", "body": piece, "more_body": not self._body_ended}
             await stream.app_put(message)
 
+    async def _wait_for_response(self) -> None:
+        """Waits until the current response has ended. Nothing is read meanwhile."""
+        self._response_over = self._response_over or asyncio.Event()
+        await self._response_over.wait()
+
     async def _protocol_error(self, error: h11.RemoteProtocolError) -> None:
         """Handles bytes that are no HTTP. A response is possible unless one has begun."""
         self._unreadable = True
@@ -315,8 +414,7 @@ class Connection(H11Protocol):
     async def _too_many_pieces(self) -> None:
         """Handles the piece after the last one that is allowed. It is not read."""
         if isinstance(self.stream, HTTPStream) and self.connection.their_state is h11.DONE:
-            await self.can_read.clear()  # of the next request: it waits, as it does when it is too large
-            await self.can_read.wait()
+            await self._wait_for_response()  # what follows waits, as it does when it is too large
         self._unreadable = True
         await self._break_body("pieces")
 
@@ -395,7 +493,9 @@ class Connection(H11Protocol):
         """Ends a response. The next request may have come already."""
         stream = self.stream
         await self._close_stream()
-        await self.can_read.set()
+        if self._response_over is not None:
+            self._response_over.set()
+            self._response_over = None
         ours, theirs = self.connection.our_state, self.connection.their_state
         if ours is h11.DONE and theirs is h11.DONE and not self.context.terminated.is_set():
             self.connection.start_next_cycle()

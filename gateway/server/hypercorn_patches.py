@@ -11,6 +11,9 @@ Each says what it stands for, and which test fails without it; a new version of 
                    tests/test_serve_http2.py
     TLS            QuietTCPServer. The end of a connection that breaks TLS is raised to nobody. Not reported.
                    tests/test_serve_http2.py: test_who_breaks_tls_off_is_no_news
+    memory         QuietTCPServer keeps no bytes that were read (64 KiB) while it waits for others, and ConnectionTasks
+                   hand an application messages without the four kilobytes of an `asyncio.Queue`.
+                   tests/test_serve_idle_streams.py
     the end        start_server. Since Python 3.12 `Server.wait_closed` waits until all connections have ended, and
                    Hypercorn awaits it before it gives requests their last seconds: one request that does not end holds
                    up the process for ever. Not reported.
@@ -43,10 +46,13 @@ import contextlib
 from typing import Any
 
 import hypercorn.asyncio.run
+import hypercorn.asyncio.tcp_server
 import hypercorn.config
 import hypercorn.protocol
 import hypercorn.protocol.h11
-from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.events import Body, Data, Event, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
@@ -61,7 +67,7 @@ from gateway.errors import CallerError, failure
 from gateway.http.validation import LARGEST_HEAD
 from gateway.memory_budget import HELD, UNLIMITED, Gathering, RequestMemory
 from gateway.observability.record import DISCONNECT_FAILURE, REQUEST, RequestRecord
-from gateway.server.connection import Connection
+from gateway.server.connection import Connection, ConnectionTasks, MessageQueue
 from gateway.server.http2 import Http2Connection
 from gateway.server.pieces import PieceAllowance
 from translators.core.errors import Failure
@@ -118,9 +124,9 @@ class ClosingWSStream(ws_stream.WSStream):
     def _discard_messages(self) -> None:
         """Makes room in the queue to the application, for which Hypercorn would wait for ever."""
         # `app_put` is the `put` of a queue, which Hypercorn keeps to itself.
-        queue: asyncio.Queue[Any] | None = getattr(self.app_put, "__self__", None)
-        while queue is not None and not queue.empty():
-            queue.get_nowait()
+        queue: MessageQueue | None = getattr(self.app_put, "__self__", None)
+        if queue is not None:
+            queue.clear()
 
     async def handle(self, event: Event) -> None:
         if self._over and isinstance(event, Body | Data):
@@ -212,6 +218,20 @@ class QuietTCPServer(TCPServer):
         with contextlib.suppress(OSError):  # ssl.SSLError is one
             await super()._close()
 
+    async def _read_data(self) -> None:
+        """Reads until the connection ends, as Hypercorn does, but keeps nothing of a read while it waits for another.
+
+        There is no time limit to a read here: each connection has its own (`connection.py`, `http2.py`).
+        """
+        while not self.reader.at_eof():
+            try:
+                event = RawData(await self.reader.read(MAX_RECV))
+            except OSError:  # TimeoutError, ssl.SSLError and what a broken connection raises are such
+                break
+            await self.protocol.handle(event)
+            del event
+        await self.protocol.handle(Closed())
+
 
 async def start_server(*arguments: Any, **options: Any) -> asyncio.Server:
     """Starts a server whose `wait_closed` waits for nothing."""
@@ -242,6 +262,7 @@ def install(config: hypercorn.config.Config) -> None:
     vars(hypercorn.protocol)[H11Protocol.__name__] = Connection
     vars(hypercorn.asyncio.run)[TCPServer.__name__] = QuietTCPServer
     vars(hypercorn.asyncio.run)["asyncio"] = _Asyncio()
+    vars(hypercorn.asyncio.tcp_server)[TaskGroup.__name__] = ConnectionTasks
     vars(hypercorn.protocol)[H2Protocol.__name__] = Http2Connection
     vars(hypercorn.protocol.h11)[ws_stream.WSStream.__name__] = ClosingWSStream
     ws_stream.WebsocketBuffer = BoundedWebsocketBuffer  # type: ignore[misc]

@@ -104,11 +104,12 @@ class Body:
     a compressed body.
     """
 
+    # Lists, where little is in them nearly always: an empty `deque` takes 700 bytes.
     __slots__ = ("_chunks", "_connection", "_decoder", "_eof", "_error", "_limit", "_paused", "_size", "_waiter")
 
     def __init__(self, connection: "Connection", limit: int, decoder: "Decoder | None") -> None:
         self._connection, self._limit, self._decoder = connection, limit, decoder
-        self._chunks: deque[bytes | memoryview] = deque()
+        self._chunks: list[bytes | memoryview] = []
         self._size = 0
         self._eof = self._paused = False
         self._error: Exception | None = None
@@ -203,15 +204,16 @@ class Body:
             data = b"".join(chunks)
             chunks.clear()
         else:
-            pieces: list[bytes | memoryview] = []
-            while count:
-                chunk = chunks.popleft()
-                if len(chunk) > count:  # a view of the rest: a copy for each piece would take quadratic time
-                    view = memoryview(chunk)
-                    chunk = view[:count]
-                    chunks.appendleft(view[count:])
-                pieces.append(chunk)
-                count -= len(chunk)
+            whole, rest = 0, count
+            while rest >= len(chunks[whole]):
+                rest -= len(chunks[whole])
+                whole += 1
+            pieces = chunks[:whole]
+            if rest:  # a view of the others: a copy for each piece would take quadratic time
+                view = memoryview(chunks[whole])
+                pieces.append(view[:rest])
+                chunks[whole] = view[rest:]
+            del chunks[:whole]
             data = b"".join(pieces)
         self._size -= len(data)
         if self._paused and self._size < self._limit:
@@ -291,6 +293,12 @@ class Response:
 
 class Connection(asyncio.BufferedProtocol):
     """One connection. It parses what comes into the memory of its client, which has one buffer for all of them."""
+
+    __slots__ = (
+        *("_body", "_buffer", "_clean", "_client", "_deadline", "_decoded", "_head", "_head_bytes", "_headers"),
+        *("_in_use", "_keep_alive", "_limit", "_lost", "_parser", "_pieces", "_timer", "_timer_at", "_until_eof"),
+        *("_writable", "idle_since", "on_body", "transport"),
+    )
 
     transport: asyncio.Transport
 
