@@ -177,6 +177,21 @@ def test_a_worker_that_replaces_another_has_the_settings_that_were_read_last(tmp
         assert b"HTTP/1.1 200" in answer and b"command-a-03-2025" in answer
 
 
+@pytest.mark.parametrize("broken", ["[[[", ""], ids=["no TOML", "without the key"])
+def test_a_worker_that_replaces_another_keeps_what_was_taken_over(broken: str, tmp_path: Path) -> None:
+    """The file can no longer be used: the new worker had the settings of the start, where anybody could call."""
+    file = tmp_path / "gateway.toml"
+    file.write_text("")
+    with process("--demo", GATEWAY_CONFIG=str(file)) as server:
+        file.write_text('master_key = "master-key-0003"\n')
+        server.signal(signal.SIGHUP)
+        awaited(lambda: len(troubles(server)) == 1)
+        assert b"HTTP/1.1 401" in server.chat()
+        file.write_text(broken)
+        os.kill(server.workers[0], signal.SIGKILL)
+        assert b"HTTP/1.1 401" in server.chat()
+
+
 def test_one_worker_costs_little_more_than_itself() -> None:
     """The supervisor brings nothing of the application."""
     with process("--demo", program=GATEWAY) as server:

@@ -71,12 +71,14 @@ def serve(settings: Settings, announce: Callable[[Settings], None], read: Callab
                 roles.append(WorkerRole("emulator", run_emulator, partial(_emulator_arguments, emulator), False))
                 emulator = None
 
-        def arguments(index: int, reloaded: bool, restarts: dict[str, int], reason: str) -> tuple[Any, ...]:
+        def arguments(
+            index: int, reloaded: bool, restarts: dict[str, int], reason: str, accepted: Settings | None
+        ) -> tuple[Any, ...]:
             accepting = None
             if settings.workers > 1:
                 restarts = {reason: 1} if reason else {}  # the counters of workers that died are still counted
                 accepting = AcceptSlot(counts, index, settings.workers)
-            return WorkerStart(settings, source, reloaded, restarts, accepting), listener, emulator
+            return WorkerStart(settings, source, reloaded, restarts, accepting, accepted), listener, emulator
 
         roles += [WorkerRole("worker", run_gateway, partial(arguments, index)) for index in range(settings.workers)]
         timeouts, log = settings.timeouts, OperatorLog(console=settings.log == "console")

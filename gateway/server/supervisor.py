@@ -5,6 +5,7 @@ worker is supervised as several are. Over the pipe of its WorkerLink
 
     a worker says      ("ready",) once, ("alive",) each second, ("refused", sentence) when settings cannot be used
                        ("drain", drained) when it is asked that no worker be ready any more, or that they be again
+                       ("settings", settings) when it has taken over those of SIGHUP, which its successors begin with
     a worker is told   ("workers", live, configured) whenever one comes or goes
                        ("drained", drained) when one of them said `drain`, and when it is ready later than that
 
@@ -70,13 +71,14 @@ class WorkerRole(Struct, frozen=True):
     """What a worker runs: a function of this signature in a module, by their names.
 
     arguments: makes what the function is given after its WorkerLink. It is told whether SIGHUP has come, how many
-    workers were replaced so far by reason, and why the one before in this place was (empty for the first).
+    workers were replaced so far by reason, why the one before in this place was (empty for the first), and the last
+    settings that a worker has taken over (None where none has).
     counted: it serves callers, so it counts as a worker in readiness and metrics.
     """
 
     name: str
     target: Callable[..., None]
-    arguments: Callable[[bool, dict[str, int], str], tuple[Any, ...]]
+    arguments: Callable[[bool, dict[str, int], str, Any], tuple[Any, ...]]
     counted: bool = True
 
 
@@ -131,6 +133,7 @@ class Supervisor:
         self._stop_at: float | None = None  # when workers that still run are killed
         self._refused = ""
         self._drained: bool | None = None  # what was asked for last, if anything was
+        self._accepted: Any = None  # the last settings that a worker has taken over
         self._signals: list[int] = []  # that have come and wait to be handled
         self._restarts: Counter[str] = Counter()
         self._terminal = has_terminal()
@@ -232,7 +235,7 @@ class Supervisor:
         traceback, their_traceback = self._spawn.Pipe(duplex=False)
         os.set_blocking(traceback.fileno(), False)
         link = WorkerLink(their_messages, their_traceback)
-        arguments = worker.role.arguments(self._reloads > 0, dict(self._restarts), worker.reason)
+        arguments = worker.role.arguments(self._reloads > 0, dict(self._restarts), worker.reason, self._accepted)
         process = self._spawn.Process(target=worker.role.target, args=(link, *arguments))
         # Signals that come while a worker starts must not kill it with a traceback: it inherits that they are blocked.
         usual = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -258,6 +261,8 @@ class Supervisor:
         worker.heard = now
         if message[0] == "refused":
             self._refused = message[1]
+        elif message[0] == "settings":
+            self._accepted = message[1]
         elif message[0] == "drain":
             self._drained = message[1]
             self._tell_workers()

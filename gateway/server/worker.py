@@ -77,42 +77,65 @@ def run_emulator(link: WorkerLink, listener: socket.socket) -> None:
 async def _serve_gateway(
     link: WorkerLink, start: WorkerStart, listener: socket.socket, emulator: socket.socket | None
 ) -> None:
-    settings, loaded = start.settings, start.source.settings
+    settings = start.settings
     application, gateway = controlled_app(settings)
     applications: list[Application] = [(application, listener, settings)]
     if emulator is not None:
         applications.append((create_emulator(None), emulator, None))
     configure_interpreter()
     tls = Tls(settings.tls) if settings.tls.certificate else None
-
-    def reload() -> None:
-        nonlocal loaded
-        try:
-            new = start.source.read()
-        except SettingError as error:
-            gateway.refuse(error)
-            return
-        if not gateway.reload(loaded, new):
-            return
-        loaded = new
-        try:
-            if tls is not None:
-                tls.reload(new.tls)
-            elif new.tls.certificate:
-                raise SettingError("tls.certificate: to serve with TLS needs a restart")
-        except SettingError as error:
-            gateway.report(f"the new certificate cannot be used, the old one stays: {error}")
-
+    reloading = _Reloading(link, start, gateway, tls)
     for reason, count in start.restarts.items():
         gateway.metrics.worker_restarts.labels(reason).inc(count)
     gateway.metrics.workers.set(1)
-    if start.reloaded:
-        reload()
+    reloading.catch_up(start)
     turns = AcceptTurns(start.accepting) if start.accepting is not None else None
     try:
-        await serve(applications, settings.timeouts.shutdown, gateway, reload, link, tls, turns)
+        await serve(applications, settings.timeouts.shutdown, gateway, reloading.read_again, link, tls, turns)
     finally:
         gateway.metrics.sample()  # what the last requests have counted
+
+
+class _Reloading:
+    """What SIGHUP does in a worker, and what a worker that replaces another has to do again. tls: None without TLS."""
+
+    def __init__(self, link: WorkerLink, start: WorkerStart, gateway: RunningGateway, tls: Tls | None) -> None:
+        self._link, self._source, self._gateway, self._tls = link, start.source, gateway, tls
+        self._loaded = start.source.settings
+
+    def catch_up(self, start: WorkerStart) -> None:
+        """Takes over what the other workers have, and reads the settings again if SIGHUP has come."""
+        # Before the file, which may be one by now that nobody can use: then the settings of the other workers stay, and
+        # not those of the start, with a master key that was replaced since, or with none.
+        if start.accepted is not None:
+            self._take_over(start.accepted)
+        if start.reloaded:
+            self.read_again()
+
+    def read_again(self) -> None:
+        """Reads the settings and takes them over. What cannot be used is said in the log, and the old ones stay."""
+        try:
+            new = self._source.read()
+        except SettingError as error:
+            self._gateway.refuse(error)
+            return
+        if self._take_over(new):
+            with contextlib.suppress(OSError):  # the supervisor is gone
+                self._link.messages.send(("settings", new))
+
+    def _take_over(self, new: Settings) -> bool:
+        """Returns whether the settings can be used."""
+        if not self._gateway.reload(self._loaded, new):
+            return False
+        self._loaded = new
+        try:
+            if self._tls is not None:
+                self._tls.reload(new.tls)
+            elif new.tls.certificate:
+                raise SettingError("tls.certificate: to serve with TLS needs a restart")
+        except SettingError as error:
+            self._gateway.report(f"the new certificate cannot be used, the old one stays: {error}")
+        return True
 
 
 def configure_interpreter() -> None:

@@ -38,7 +38,8 @@ class WorkerStart(Struct, frozen=True):
 
     settings: with the real port and, in demo mode, the emulator's address. reloaded: SIGHUP has come before, so the
     settings that can be reloaded are read again. restarts: workers that were replaced, by reason, which are to be
-    counted in this process. accepting: where there are several workers.
+    counted in this process. accepting: where there are several workers. accepted: the last settings that a worker has
+    taken over, if any has.
     """
 
     settings: Settings
@@ -46,6 +47,7 @@ class WorkerStart(Struct, frozen=True):
     reloaded: bool = False
     restarts: Mapping[str, int] = {}
     accepting: AcceptSlot | None = None
+    accepted: Settings | None = None
 
 
 def has_terminal() -> bool:
