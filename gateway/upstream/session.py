@@ -223,13 +223,18 @@ def _ssl_context(settings: UpstreamSettings, table: str) -> ssl.SSLContext:
         setting = "ca_file"
         if settings.ca_file:
             context.load_verify_locations(settings.ca_file)
+        if settings.client_key:
+            if not settings.client_certificate:
+                raise SettingError(f"{table}.client_key: {table}.client_certificate is missing")
+            setting = "client_key"
+            open(settings.client_key, "rb").close()  # `load_cert_chain` does not say which of two files is missing
         setting = "client_certificate"
         if settings.client_certificate:
             context.load_cert_chain(settings.client_certificate, settings.client_key or None)
-        elif settings.client_key:
-            raise SettingError(f"{table}.client_key: {table}.client_certificate is missing")
-    except OSError as error:  # ssl.SSLError is one
-        why = error.strerror or "it cannot be read"
+    except OSError as error:
+        why = error.strerror
+        if isinstance(error, ssl.SSLError):  # its text is OpenSSL's, with a line of its source
+            why = f"it cannot be used ({str(error.reason).replace('_', ' ').lower()})"
         raise SettingError(f"{table}.{setting}: {getattr(settings, setting)}: {why}") from error
     return context
 

@@ -93,23 +93,20 @@ def usage(tokens: Counts, cost: int | None) -> openai.Usage:
 class _OpenItem(Struct):
     """The item that is being written, or is complete and not yet done.
 
-    tool: of a call, None for other items. pieces: of its text. template: the JSON of a text delta in three pieces,
-    between which its text and its sequence number go. closed: its block ended, so it was not cut short.
+    tool: of a call, None for other items. text: all of it, from the end of its block on. template: the JSON of a text
+    delta in three pieces, between which its text and its sequence number go. closed: its block was complete, so it was
+    not cut short.
     """
 
     event: Opened
     id: str
     tool: ClientTool | None = None
-    pieces: list[str] = []
+    text: str = ""
     template: tuple[bytes, bytes, bytes] = (b"", b"", b"")
     annotations: list[dict[str, Any]] = []
     citations: list[Any] = []
     logprobs: list[Any] = []
     closed: bool = False
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
 
 
 class ResponsesStream:
@@ -140,7 +137,6 @@ class ResponsesStream:
             if type(event) is Delta and event.kind is TEXT and not event.logprobs:
                 opened, number = self._current(), self._sequence
                 self._sequence = number + 1
-                opened.pieces.append(event.text)
                 before, between, after = opened.template
                 return (before + _encode(event.text) + between + b"%d" % number + after,)
         return self._render(events)
@@ -221,7 +217,6 @@ class ResponsesStream:
 
     def _delta(self, event: Delta) -> list[Struct]:
         opened, index = self._current(), len(self._output)
-        opened.pieces.append(event.text)
         if event.kind is TEXT:
             tokens: list[Any] = logprobs.token_logprobs(event.logprobs, self._view.base.top_logprobs > 0)
             opened.logprobs += tokens
@@ -256,7 +251,7 @@ class ResponsesStream:
     def _closed(self, event: Closed) -> list[Struct]:
         opened = self._current()
         # Joined once here, and not again with each look at the text.
-        opened.pieces, opened.closed = [event.text], event.complete
+        opened.text, opened.closed = event.text, event.complete
         return []
 
     def _finished(self, event: Finished) -> list[Struct]:
