@@ -208,9 +208,12 @@ def test_the_events_are_the_making_of_their_response(transcript: Transcript, sha
 @property_of(400)
 @given(transcripts.answers(log_thinkers=True), shapes)
 def test_the_events_of_any_answer(created: list[Event], shape: dict[str, Any]) -> None:
-    final = read(golden.stream_documents(_stream(shape), _encoded(created)))
+    stream = _stream(shape)
+    final = read(golden.stream_documents(stream, _encoded(created)))
     reason = created[-1]["delta"]["finish_reason"]
     assert final["status"] == ("incomplete" if reason == "MAX_TOKENS" else "completed")
+    calls = [item for item in final["output"] if item["type"] == "function_call"]
+    assert (stream.usage.finish_reason == "tool_calls") is (bool(calls) and reason != "MAX_TOKENS")
 
 
 @property_of(400)
@@ -315,21 +318,40 @@ def test_a_citation_of_an_earlier_text_is_not_lost() -> None:
     _same(_encoded(results), transcripts.whole(results), REQUEST)
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
+@pytest.mark.parametrize(("early", "late"), [(1, 0), (0, 1), (1, 1), (0, 2)])
 @pytest.mark.parametrize("shape", sorted(SHAPES))
-def test_a_citation_of_a_thought_is_not_lost(shape: str, late: bool) -> None:
-    cited = transcripts.citation_start(3, 6, "One", type="THINKING_CONTENT", content_index=0, sources=_SOURCES)
-    text = [transcripts.content_start(1, "text", "So"), transcripts.content_end(1)]
+def test_a_citation_of_a_thought_is_not_lost(shape: str, early: int, late: int) -> None:
+    """early, late: how many citations come in its block, and how many after it."""
+    cited = [
+        transcripts.citation_start(3, 6, "One", type="THINKING_CONTENT", content_index=0, sources=_SOURCES),
+        transcripts.citation_start(0, 2, "Hm", type="THINKING_CONTENT", content_index=0, sources=_SOURCES),
+    ]
     created = [
         transcripts.message_start(),
         transcripts.content_start(0, "thinking", "Hm One"),
-        *([*text[:1], cited, *text[1:]] if late else [cited, transcripts.content_end(0), *text]),
+        *cited[:early],
+        transcripts.content_end(0),
+        transcripts.content_start(1, "text", "So"),
+        *cited[early : early + late],
+        transcripts.content_end(1),
         transcripts.message_end(),
     ]
     _same(_encoded(created), transcripts.whole(created), SHAPES[shape])
     thoughts = read(golden.stream_documents(_stream(SHAPES[shape]), _encoded(created)))["output"][:-1]
     results = [one["sources"] for thought in thoughts for part in _parts(thought) for one in part["citations"]]
-    assert results == ([] if shape == "hidden thoughts" else [_SOURCES])
+    assert results == ([] if shape == "hidden thoughts" else [_SOURCES] * (early + late))
+
+
+def test_a_call_without_an_id_gets_one_of_its_own() -> None:
+    """Tools' results are sent back under it."""
+    created = [
+        transcripts.message_start(),
+        *(transcripts.call_start(number, "f", identity="") for number in range(2)),
+        transcripts.message_end("TOOL_CALL"),
+    ]
+    _same(_encoded(created), transcripts.whole(created), REQUEST)
+    output = read(golden.stream_documents(_stream(), _encoded(created)))["output"]
+    assert [item["call_id"] for item in output] == [f"call_{item['id']}" for item in output]
 
 
 # --- both projections tell the same -------------------------------------------------------------------------
