@@ -13,18 +13,21 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from gateway import __version__
+from gateway.cli import tables
 from gateway.cli.main import main
 from gateway.cli.root import root
 from gateway.cli.translate import OPERATIONS
 from gateway.pipeline.operations import TRANSLATE
 from gateway.settings.reference import described
+from support.waiting import WAIT_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -178,3 +181,64 @@ def test_translate_prints_the_request_and_the_notes(nowhere: Path, capsys: pytes
     assert "note: logit_bias ignored" in output.err
     assert main(["translate", "chat", "request.json", "--strict"]) == 1
     assert "at logit_bias" in capsys.readouterr().err
+
+
+# --- what is printed ----------------------------------------------------------------------------------------
+
+KEY_ROWS: list[dict[str, Any]] = [
+    {"alias": "search", "id": "key_4ef5b449ca50d884", "models": ["command-a-03-2025"], "expires": None},
+    {"alias": None, "id": "key_3d5a062f40f54bf1", "models": [], "expires": None},
+]
+KEY_COLUMNS = {"alias": "Alias", "id": "Id", "models": "Models", "expires": "Expires"}
+
+
+@pytest.mark.parametrize(("width", "headings"), [(80, "Alias Id Models Expires"), (50, "Alias Id Models"), (30, "")])
+def test_no_value_is_cut_in_pieces_where_the_line_is_short(
+    width: int, headings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In 80 columns a list of keys had seven lines a key, with three characters of its id in each."""
+    monkeypatch.setattr(tables, "PIPE_WIDTH", width)
+    tables.print_rows(KEY_ROWS, KEY_COLUMNS, "")
+    output = capsys.readouterr().out
+    assert all(row["id"] in output for row in KEY_ROWS) and "command-a-03-2025" in output
+    lines = output.splitlines()
+    assert all(len(line) <= width for line in lines)
+    if headings:
+        assert lines[0].split() == headings.split() and len(lines) == 4
+    else:
+        assert [line.split() for line in lines if line.startswith("Id")] == [["Id", row["id"]] for row in KEY_ROWS]
+
+
+MASTER = {"GATEWAY_MASTER_KEY": "master-key-0003"}
+
+
+def command(
+    nowhere: Path, *words: str, stdout: int = subprocess.PIPE, environment: Mapping[str, str] = MASTER
+) -> tuple[int, bytes]:
+    """Runs the command by itself: its exit status and what it prints, errors too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        cwd=nowhere,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        timeout=WAIT_SECONDS,
+    )
+    return done.returncode, (done.stdout or b"") + done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+@pytest.mark.parametrize("words", [("--help",), ("--json", "keys", "list")], ids=" ".join)
+def test_a_full_disk_is_one_line(words: tuple[str, ...], nowhere: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        status, errors = command(nowhere, *words, stdout=full.fileno())
+    assert (status, errors) == (1, b"cohere-gateway: cannot write to standard output: No space left on device\n")
+
+
+def test_what_an_encoding_lacks_is_no_failure(nowhere: Path) -> None:
+    """An alias may have any letters; JSON is UTF-8 everywhere."""
+    environment = {**MASTER, "PYTHONIOENCODING": "ascii"}
+    status, output = command(nowhere, "keys", "create", "--key-alias", "f\u00fcr", environment=environment)
+    assert status == 0 and b"f\\xfcr" in output
+    status, output = command(nowhere, "--json", "keys", "list", environment=environment)
+    assert json.loads(output)["keys"][0]["key_alias"] == "f\u00fcr"

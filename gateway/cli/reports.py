@@ -188,7 +188,7 @@ def _print_sentences(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in reversed(rows):
         if wants_json():
             # At once, also into a pipe: somebody follows it.
-            print(msgspec.json.encode(row).decode(), flush=True)
+            click.echo(msgspec.json.encode(row))
         else:
             print(f"{row['time'][:19]}Z  {row['sentence']}", flush=True)
 

@@ -1,5 +1,8 @@
 """The command `cohere-gateway`: the table of its commands, and how a run of one ends."""
 
+import errno
+import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +12,9 @@ from gateway import __version__
 from gateway.cli.command import Entry, Group, json_option, sentence_of, status_of
 
 PROGRAM = "cohere-gateway"
+
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+"""Of an OSError that names no file: nobody can take what is written."""
 
 COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("gateway.cli.serve:serve", "Serve the gateway."),
@@ -42,12 +48,26 @@ def root(context: click.Context) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status. arguments: the process's own by default."""
+    if sys.stdout is None:  # it was closed before the start
+        sys.stdout = open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's encoding lacks is shown by its number: an alias is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Not standalone, or click would print its own form of an error and end the process.
         status = root.main(arguments, PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         print(sentence_of(error), file=sys.stderr)
         return status_of(error)
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_ERRORS:
+            raise
+        # What is still in the buffer would fail once more at the end of the process, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # who has left wants no more, as with `head`
+            print(f"{PROGRAM}: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        return 1
     except click.Abort:  # Ctrl-C is how `serve` is stopped
         return 0
     # Most commands return nothing.

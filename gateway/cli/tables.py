@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import click
 import msgspec
 
 from gateway.cli.command import wants_json
@@ -11,21 +12,42 @@ from gateway.cli.command import wants_json
 PIPE_WIDTH = 240
 """Characters of a line where standard output is no terminal: whoever reads it wants whole values."""
 
+ANY_WIDTH = 1_000_000
+"""More characters than a line of a table may need."""
+
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON, indented."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    # As bytes: JSON is UTF-8, whatever the locale of the terminal.
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str) -> None:
-    """Prints a row for each mapping. columns: heading by the name of the value. empty: what is said of no rows."""
+    """Prints a row for each mapping. columns: heading by the name of the value. empty: what is said of no rows.
+
+    Where the line is too short for all columns, those without a value are left out; where it still is, each row is a
+    table of its own, with a line for each value.
+    """
     if not rows:
         print(empty)
         return
-    table = _table(columns.values())
-    for row in rows:
-        table.add_row(*[text_of(row.get(name)) for name in columns])
-    _print(table)
+    texts = [{name: text_of(row.get(name)) for name in columns} for row in rows]
+    filled = {name: heading for name, heading in columns.items() if any(one[name] for one in texts)}
+    for visible in (columns, filled):
+        table = _table(visible.values())
+        for one in texts:
+            table.add_row(*[one[name] for name in visible])
+        if _fits(table):
+            _print(table)
+            return
+    for number, one in enumerate(texts):
+        if number:
+            print()
+        table = _table(("Field", "Value"))
+        for name, heading in filled.items():
+            if one[name]:
+                table.add_row(heading, one[name])
+        _print(table)
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
@@ -73,9 +95,21 @@ def _table(headings: Iterable[str]) -> Any:
     return table
 
 
+def _fits(table: Any) -> bool:
+    """Returns whether each value of a table is on one line."""
+    console = _console()
+    # rich measures within the console's width, so that all would fit.
+    options = console.options.update(width=ANY_WIDTH)
+    return bool(console.measure(table, options=options).maximum <= console.width)
+
+
 def _print(table: Any) -> None:
+    _console().print(table)
+
+
+def _console() -> Any:
     from rich.console import Console
 
     # Values are data: no markup, no emoji, no colours that depend on what they look like.
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+    return Console(markup=False, emoji=False, highlight=False, width=width)

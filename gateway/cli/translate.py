@@ -53,6 +53,6 @@ def translate(operation: str, file: str, config: str | None, strict: bool) -> No
         raise CommandFailed("PDF files and images of pages are read by Cohere, which is not asked here", 1)
     # Each once: `n` asks Cohere for the same several times.
     for body in dict.fromkeys(call.bodies):
-        print(body.decode())
+        click.echo(body)
     for note in call.notes:
         print(f"note: {note.text}", file=sys.stderr)
