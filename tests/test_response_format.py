@@ -74,6 +74,14 @@ def test_a_callers_tool_of_that_name_is_another_one() -> None:
     assert names(request) == [ANSWER_TOOL, f"{ANSWER_TOOL}_", f"{ANSWER_TOOL}__"]
 
 
+@pytest.mark.parametrize("schema", [{"properties": {"a": {}}}, {"type": "object"}, SCHEMA], ids=str)
+def test_the_answers_tool_takes_an_object(schema: dict[str, Any]) -> None:
+    """To Cohere, parameters without a type at their root are a bare map of properties."""
+    request, _ = planned(requested=json_format(schema, strict=False), tools=[TOOL])
+    parameters = request["tools"][-1]["function"]["parameters"]
+    assert parameters == {"type": "object", "properties": {}} | schema
+
+
 def test_the_answers_tool_has_types_where_the_model_wants_them() -> None:
     for model, typed in ((A, False), (R_PLUS, True)):
         request, _ = planned(model, json_format(ANYTHING), tools=[TOOL])

@@ -253,7 +253,9 @@ def _tool_plan(schema: dict[str, Any], answer_format: _RequestedFormat, reserved
     while name in reserved_names:
         name += "_"
     parameters, unwrap = _wrapped(schema)
-    parameters = parameters if "properties" in parameters else {**parameters, "properties": {}}
+    # A schema may leave both out. Parameters without a type are a bare map to Cohere (docs/cohere-api.md#tools).
+    empty: dict[str, Any] = {"type": "object", "properties": {}}
+    parameters = {**{key: value for key, value in empty.items() if key not in parameters}, **parameters}
     tool = cohere.Tool(cohere.ToolFunction(name, parameters, _ANSWER_TOOL_DESCRIPTION))
     # A model that answers with text instead of the call mostly answers with JSON, perhaps in a code fence.
     transforms: tuple[Callable[[], AnswerTransform], ...] = (
