@@ -179,7 +179,8 @@ def test_the_result_of_a_tool(content: Any, expected: Any, what: str) -> None:
     (message,) = other_shapes.messages([{"role": "tool", "content": content}], "messages", notes)
     assert message["content"] == expected
     item = other_shapes.input_item({"type": "function_call_output", "output": content}, "input[0]", notes)
-    assert item["output"] == expected
+    in_responses = {"type": "input_image", "image_url": "http://x/a"}
+    assert item["output"] == ([TEXT, in_responses] if isinstance(expected, list) and len(expected) == 2 else expected)
     assert [note.text for note in notes] == (
         [f"{field} adjusted {what} -> its JSON text" for field in ("messages[].content", "input[].output")]
         if what
@@ -212,6 +213,16 @@ def test_items_of_responses() -> None:
         {"type": "input_file", "file_id": "f"}
     ]
     assert converted({"type": "reasoning", "content": [part]})["content"] == [part]
+    for picture, expected in (
+        (image(DATA), {"image_url": DATA}),
+        ({"type": "image_url", "image_url": DATA}, {"image_url": DATA}),
+        ({"type": "image_url", "image_url": {"url": DATA, "detail": "low"}}, {"image_url": DATA, "detail": "low"}),
+        ({"type": "input_image", "image_url": {"url": DATA, "detail": None}}, {"image_url": DATA}),
+    ):
+        assert converted({"role": "user", "content": [picture]})["content"] == [{"type": "input_image", **expected}]
+    for wrong in ({"url": DATA, "x": 1}, {"url": 5}, {}, 5):
+        picture = {"type": "image_url", "image_url": wrong}
+        assert converted({"role": "user", "content": [picture]})["content"] == [picture]
     assert converted("Hi") == "Hi" and converted({"type": 5}) == {"type": 5}
 
 

@@ -28,6 +28,7 @@ from translators.operations import responses, responses_compaction
 
 PATH = "/v1/responses/compact"
 CASES = golden.cases("compaction")
+VISION = "cohere/command-a-vision-07-2025"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -119,6 +120,75 @@ def test_earlier_turns_are_compacted_too() -> None:
     assert [item["content"][0]["text"] for item in output(call)[:-1]] == ["One", "Two"]
     request = json.loads(call.bodies[0])["messages"][1]["content"]
     assert request == "[user]\nOne\n\n[assistant]\nFirst.\n\n[user]\nTwo"
+
+
+IMAGE = "data:image/png;base64,QQ=="
+DOCUMENT = "data:text/plain;base64,SGk="
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"type": "input_text", "text": value}
+
+
+def image(detail: str = "auto") -> dict[str, Any]:
+    return {"type": "input_image", "image_url": IMAGE, "detail": detail}
+
+
+# A content as clients write it -> the parts of the message that stays.
+CONTENTS: dict[str, tuple[Any, list[Any]]] = {
+    "a text": ("Hi", [text("Hi")]),
+    "texts without parts": (["Hi", "Ada"], [text("Hi"), text("Ada")]),
+    "one part": ({"type": "input_text", "text": "Hi"}, [text("Hi")]),
+    "a part without a type": ([{"text": "Hi"}], [text("Hi")]),
+    "chat's text": ([{"type": "text", "text": "Hi"}], [text("Hi")]),
+    "a text of an answer": ([{"type": "output_text", "text": "Hi", "annotations": []}], [text("Hi")]),
+    "an image": ([{"type": "input_image", "image_url": IMAGE}], [image()]),
+    "an image with its detail": ([{"type": "input_image", "image_url": IMAGE, "detail": "low"}], [image("low")]),
+    "an image's object": ([{"type": "input_image", "image_url": {"url": IMAGE, "detail": "high"}}], [image("high")]),
+    "chat's image": ([{"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}}], [image("low")]),
+    "chat's image as a text": ([{"type": "image_url", "image_url": IMAGE}], [image()]),
+    "Anthropic's image": (
+        [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QQ=="}}],
+        [image()],
+    ),
+    "a file": (
+        [{"type": "input_file", "filename": "a.txt", "file_data": DOCUMENT}],
+        [{"type": "input_file", "filename": "a.txt", "file_data": DOCUMENT}],
+    ),
+    "chat's file": (
+        [{"type": "file", "file": {"filename": "a.txt", "file_data": DOCUMENT}}],
+        [{"type": "input_file", "filename": "a.txt", "file_data": DOCUMENT}],
+    ),
+    "Anthropic's document": (
+        [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Hi"}}],
+        [text("Hi")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_a_message_stays_in_openais_form_however_its_content_is_written(name: str) -> None:
+    content, parts = CONTENTS[name]
+    items = [user("Before"), {"role": "user", "content": content}]
+    call = golden.compaction_call({"model": VISION, "input": items})
+    document = json.loads(call.translate_response([json.dumps(whole("A summary.")).encode()]).body)
+    oracle.openai_validator("CompactResource").check(document)
+    assert [item["content"] for item in document["output"][:-1]] == [[text("Before")], parts]
+    # The compaction reads what a response would.
+    golden.responses_call({"model": VISION, "input": items})
+
+
+@pytest.mark.parametrize(
+    "content, parts",
+    [("", [text("")]), (None, []), ([], []), ([{"type": "refusal", "refusal": "No"}], [text("No")])],
+    ids=["an empty text", "null", "no parts", "a refusal"],
+)
+def test_instructions_may_be_empty(content: Any, parts: list[Any]) -> None:
+    items = [{"role": "developer", "content": content}, user("Hi")]
+    assert [item["content"] for item in output(golden.compaction_call({"model": A, "input": items}))[:-1]] == [
+        parts,
+        [text("Hi")],
+    ]
 
 
 def test_what_is_named_stays_as_itself() -> None:

@@ -25,6 +25,7 @@ from translators.operations import responses
 from translators.operations.responses_answer import ResponsesView, whole
 from translators.operations.responses_input import InputReader
 from translators.operations.responses_summary import CUT, summary_request
+from translators.request import other_shapes
 from translators.request.parameters import PROMPT_CACHE_OPTIONS, WITHOUT_EFFECT
 from translators.request.truncation import next_halving, shortened
 
@@ -183,7 +184,8 @@ def _model_inputs(items: Sequence[Raw], stored: Mapping[str, bytes], seen: set[A
         if id is not None:
             seen.add(id)
         if item.get("role") in MODEL_INPUT_ROLES:
-            yield item
+            # What is rewritten was noted when the item was read.
+            yield other_shapes.input_item(item, "", Notes())
 
 
 def _retained(inputs: Sequence[dict[str, Any]], context: Context, notes: Notes) -> list[dict[str, Any]]:
@@ -194,10 +196,9 @@ def _retained(inputs: Sequence[dict[str, Any]], context: Context, notes: Notes) 
     # From the newest on, which are kept as long as there is room.
     for index in reversed(range(len(inputs))):
         item = inputs[index]
-        parts = [_part(part) for part in _parts(item["content"])]
+        parts = [_part(part) for part in _parts(item.get("content"))]
         if item["role"] == "user":
-            # A part without text or data is an image.
-            remaining -= sum(len(part.get("text") or part.get("file_data") or "") or IMAGE_SIZE for part in parts)
+            remaining -= sum(map(_size, parts))
             if remaining < 0:
                 left_out += 1
                 continue
@@ -209,7 +210,8 @@ def _retained(inputs: Sequence[dict[str, Any]], context: Context, notes: Notes) 
 
 
 def _parts(content: Any) -> list[Any]:
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+    """Returns the parts of a content, which may be one text, or missing."""
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content or []
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
@@ -218,3 +220,10 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "input_file":
         return part
     return {"type": "input_text", "text": part.get("text") or part.get("refusal") or ""}
+
+
+def _size(part: Mapping[str, Any]) -> int:
+    """Returns the characters that a part counts for."""
+    if part["type"] == "input_text":
+        return len(part["text"])
+    return len(part.get("file_data") or "") or IMAGE_SIZE

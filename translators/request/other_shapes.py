@@ -317,12 +317,25 @@ def _data_uri(data: Any, media_type: Any) -> Any:
 
 def _in_responses(content: Any) -> Any:
     """Returns chat's parts in the form of Responses, where the two differ."""
-    if not isinstance(content, list):
-        return content
-    return [
-        {**part["file"], "type": "input_file"} if _type(part) == "file" and isinstance(part.get("file"), dict) else part
-        for part in content
-    ]
+    return [_part_in_responses(part) for part in content] if isinstance(content, list) else content
+
+
+def _part_in_responses(part: Any) -> Any:
+    kind = _type(part)
+    if kind == "file" and isinstance(part.get("file"), dict):
+        return {**part["file"], "type": "input_file"}
+    if kind in ("image_url", "input_image") and isinstance(part.get("image_url"), dict):
+        image = part["image_url"]
+        # Any other stays as it is, so that what is wrong with it is said at its own path.
+        if isinstance(image.get("url"), str) and image.keys() <= {"url", "detail"}:
+            return {**part, "type": "input_image", "image_url": image["url"], **_detail(image)}
+    if kind == "image_url" and isinstance(part.get("image_url"), str):
+        return {**part, "type": "input_image"}
+    return part
+
+
+def _detail(image: Mapping[str, Any]) -> dict[str, Any]:
+    return {"detail": image["detail"]} if image.get("detail") is not None else {}
 
 
 def _type(part: Any) -> Any:
