@@ -39,9 +39,9 @@ OK = json_answer(200, {"fine": True})
 LIMIT = 1_000
 
 
-async def ask(client: Http1Client, body: bytes = b"", decoded: bool = True) -> Response:
+async def ask(client: Http1Client, body: bytes = b"", decoded: bool = True, streamed: bool = True) -> Response:
     head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
-    return await client.request(head, body, client.loop.time() + 10, LIMIT, decoded, streamed=True)
+    return await client.request(head, body, client.loop.time() + 10, LIMIT, decoded, streamed=streamed)
 
 
 async def whole(client: Http1Client, **options: Any) -> bytes:
@@ -104,6 +104,16 @@ def test_a_response_behind_the_response_is_nobodys(later: bool) -> None:
                 await asyncio.sleep(0.005)
 
     over(script, check)
+
+
+def test_a_body_beside_its_head_leaves_room_for_trailers() -> None:
+    """A body in the same read as its head counted as bytes of the head, and then one trailer was too many."""
+
+    async def check(client: Http1Client, upstream: ScriptedUpstream) -> None:
+        assert len(await whole(client, streamed=False)) == 200_000
+
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n30d40\r\n" + b"x" * 200_000
+    over((Write(answer + b"\r\n0\r\nx-later: y\r\n\r\n"),), check)
 
 
 def test_trailers_are_no_headers_and_are_bounded() -> None:

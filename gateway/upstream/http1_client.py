@@ -413,6 +413,8 @@ class Connection(asyncio.BufferedProtocol):
         coding = by_name.get(b"content-encoding", b"").lower() if self._decoded else b""
         decoder = Decoder(coding) if coding in (b"gzip", b"deflate") else None
         self._body = Body(self, self._limit, decoder)
+        # What came of the body in the same read was counted as well. From here on only trailers count.
+        self._head_bytes = 0
         framed = by_name.get(b"content-length") or by_name.get(b"transfer-encoding")
         # Of these two there is no body (RFC 9112 §6.3), whatever their heads say.
         self._until_eof = not framed and status not in (204, 304)
