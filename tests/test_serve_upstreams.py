@@ -415,11 +415,32 @@ def test_the_list_has_the_models_of_all() -> None:
         assert ids(listed) == [R, A, "command-x", "renamed", "only-here"]
         assert harness.ask("/v1/models/only-here", None, "GET").status == 200
         assert harness.ask("/v1/models/not-served", None, "GET").status == 404
-    with two(table) as harness:
-        harness.respond_with(listing(R), json_answer(404, {"message": "no such path"}))
+
+
+NO_LISTS: dict[str, Script] = {
+    "a 404": json_answer(404, {"message": "no such path"}),
+    "an empty object": json_answer(200, {}),
+    "null": json_answer(200, {"models": None}),
+    "OpenAI's": json_answer(200, {"object": "list", "data": [{"id": "command-x"}]}),
+    "an array": json_answer(200, [{"name": "command-x"}]),
+    "models without names": json_answer(200, {"models": [{"id": "command-x"}]}),
+}
+
+
+@pytest.mark.parametrize("name", NO_LISTS)
+def test_an_upstream_without_a_list_is_noted_and_hurts_no_other(name: str) -> None:
+    with two({"models": ["command-*", "only-here", "renamed"], "names": {"renamed": "deployment"}}) as harness:
+        harness.respond_with(listing(R), NO_LISTS[name])
         listed = harness.ask("/v1/models", None, "GET")
         assert ids(listed) == [R, "only-here", "renamed"]
         assert "upstreams without a list of models: vault" in listed.headers["x-gateway-notes"]
+
+
+def test_a_native_list_that_names_no_models_is_passed_on() -> None:
+    with two({"models": ["only-here"]}) as harness:
+        harness.respond_with(json_answer(200, {"x": 1}), json_answer(404, {}))
+        page = harness.ask("/cohere/v1/models", None, "GET").body
+        assert page == {"x": 1, "models": [{"name": "only-here"}]}
 
 
 def names_of(response: Response) -> list[str]:

@@ -221,8 +221,7 @@ class UpstreamRouter:
                 # The key is the operator's, so that nothing of what is wrong with it is for the caller.
                 await response.raise_for_status(False)
                 page = await response.read_body()
-            models.next_page(page)  # whether it can be read
-            return [page]
+            return [page] if models.has_models(page) else None
         except (UpstreamError, TranslationError, TimeoutError):
             return None
 

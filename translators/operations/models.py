@@ -68,6 +68,15 @@ def next_page(page: bytes) -> str:
     return _page(page).next_page_token or ""
 
 
+def has_models(page: bytes) -> bool:
+    """Tells whether a document is a page of Cohere's list, which other servers have in other shapes.
+
+    Raises UpstreamProtocolError for what cannot be read.
+    """
+    _page(page)
+    return "models" in _decode_fields(page)
+
+
 def features(pages: Sequence[bytes]) -> Mapping[str, frozenset[str]]:
     """Returns the features of each model, for `LearnedCapabilities.features`."""
     return {model.name: frozenset(model.features or ()) for model in _models(pages)}
@@ -84,9 +93,12 @@ def only_models(pages: Sequence[bytes], permitted: Callable[[str], bool]) -> lis
         parts = [_decode_fields(page) for page in pages]
         return [
             _encode({**fields, "models": [raw for raw in _decode_models(fields["models"]) if permitted(_name(raw))]})
-            for fields in parts
+            # A native caller gets what Cohere sent, also where that names no models.
+            if "models" in fields
+            else page
+            for page, fields in zip(pages, parts, strict=True)
         ]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
 
 
@@ -125,8 +137,9 @@ def with_further(page: bytes, further: Sequence[bytes], criteria: Mapping[str, s
     ]
     try:
         fields = _decode_fields(page)
-        return _encode({**fields, "models": [*_decode_models(fields["models"]), *others]})
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        own = _decode_models(fields["models"]) if "models" in fields else []
+        return _encode({**fields, "models": [*own, *others]})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamProtocolError("Cohere sent a list of models that cannot be read") from error
 
 
