@@ -274,8 +274,18 @@ def test_models_are_filtered(emulator: EmulatorClient, query: str, names: list[s
     assert [model["name"] for model in emulator.ask("GET", f"/v1/models?{query}").body["models"]] == names
 
 
-@pytest.mark.parametrize("query", ["page_size=0", "page_size=1001", "page_size=x", "endpoint=x", "default_only=true",
-                                   "page_token=%21"])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "page_size=0",
+        "page_size=1001",
+        "page_size=x",
+        pytest.param(f"page_size={'9' * 5_000}", id="page_size of thousands of digits"),
+        "endpoint=x",
+        "default_only=true",
+        "page_token=%21",
+    ],
+)
 def test_a_bad_query_is_refused(emulator: EmulatorClient, query: str) -> None:
     assert emulator.ask("GET", f"/v1/models?{query}").status == 400
 

@@ -246,6 +246,14 @@ def test_edges(served: Harness, name: str) -> None:
         assert caller.response(caller.chat())[0] == 200, "the connection goes on"
 
 
+def test_a_priority_before_a_refused_request_ends_nothing(served: Harness) -> None:
+    headers, status = REFUSED["a method in small letters"]
+    with connected(served.gateway, validate_inbound_headers=False) as caller:
+        caller.raw(frame(PRIORITY, 0, 1, bytes([0, 0, 0, 0, 15])))
+        assert caller.response(caller.request(headers))[0] == status
+        assert caller.response(caller.chat())[0] == 200, "the connection goes on"
+
+
 def test_two_hosts_end_the_connection(served: Harness) -> None:
     with connected(served.gateway) as caller:
         caller.request(head("GET", "/v1/models", ("host", "example.com")))

@@ -219,6 +219,7 @@ def test_lists_are_pages_and_filters(api: Management) -> None:
         ("return_full_object=perhaps", "return_full_object", "true or false"),
         ("page=1&page=2", None, "twice"),
         ("page=%ff", None, "UTF-8"),
+        ("&".join(f"a{number}=" for number in range(51)), None, "more than 50 parameters"),
     ],
 )
 def test_a_list_refuses_what_it_cannot_filter_by(api: Management, query: str, param: str | None, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,11 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.server import process as process_module
 from support.app import A
 from support.process import GATEWAY, Process, awaited, process, reads_until, request_bytes
 from support.waiting import WAIT_SECONDS
@@ -219,6 +222,22 @@ def test_an_interpreter_that_cannot_be_executed_is_a_sentence() -> None:
         "worker 1 ended with exit status 255 while it started: /nowhere/python cannot be executed: "
         "No such file or directory\n"
     )
+
+
+def test_a_supervisor_that_starts_meanwhile_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory whose file was there before its lock was taken for abandoned."""
+    lock = fcntl.flock
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        process_module._remove_abandoned(str(tmp_path))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv(process_module.METRICS_DIRECTORY, raising=False)
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    with process_module._shared_metrics():
+        assert [file.name for file in tmp_path.glob("*/*")] == [process_module.LOCK_FILE]
 
 
 def test_what_a_killed_supervisor_leaves_is_removed_at_the_next_start(tmp_path: Path) -> None:

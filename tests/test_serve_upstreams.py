@@ -436,6 +436,14 @@ def test_an_upstream_without_a_list_is_noted_and_hurts_no_other(name: str) -> No
         assert "upstreams without a list of models: vault" in listed.headers["x-gateway-notes"]
 
 
+def test_a_name_in_a_path_is_decoded_once() -> None:
+    with two({"models": ["a/b"]}) as harness:
+        harness.respond_with(listing(R), json_answer(404, {}))
+        assert harness.ask("/cohere/v1/models/a%2Fb", None, "GET").body == {"name": "a/b"}
+        harness.respond_with(json_answer(404, {"message": "model 'a%2Fb' not found"}))
+        assert harness.ask("/cohere/v1/models/a%252Fb", None, "GET").status == 404
+
+
 def test_a_native_list_that_names_no_models_is_passed_on() -> None:
     with two({"models": ["only-here"]}) as harness:
         harness.respond_with(json_answer(200, {"x": 1}), json_answer(404, {}))

@@ -106,7 +106,8 @@ def _page_size(requested: str) -> int:
     """Returns the number of models of a page. Unlike on other lists, a size above the maximum is an error."""
     if not requested:
         return DEFAULT_PAGE_SIZE
-    if not requested.isdecimal() or not 1 <= int(requested) <= MAX_PAGE_SIZE:
+    # `int` raises a ValueError for a number of thousands of digits.
+    if not requested.isdecimal() or len(requested) > 9 or not 1 <= int(requested) <= MAX_PAGE_SIZE:
         raise invalid_request(f"page_size must be between 1 and {MAX_PAGE_SIZE} inclusive.")
     return int(requested)
 

@@ -5,15 +5,14 @@ Who may do what is decided there. A change is in force in this process when it i
 
 import hmac
 import time
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.modes import Mode, mode_of
 from gateway.errors import CallerError, failure
 from gateway.http import body
+from gateway.http.query import read_query
 from gateway.http.responses import send_json
 from gateway.ledger.reports import LedgerReader
 from gateway.management import answers, spending
@@ -22,7 +21,6 @@ from gateway.management.request import Actor, ManagementRequest
 from gateway.observability.record import RequestRecord, record_of
 from gateway.pipeline.services import Services
 from gateway.store.errors import StoreUnavailable
-from translators.core.errors import InvalidField
 from translators.core.notes import Notes
 
 LARGEST_BODY = 256 * 1024
@@ -54,7 +52,7 @@ class ManagementEndpoint:
             time.time(),
             notes,
             await self._body(record, receive),
-            _query(scope["query_string"]),
+            read_query(scope["query_string"]),
             scope["path_params"],
             self._is_reserved,
         )
@@ -122,15 +120,3 @@ def _actor(record: RequestRecord, address: str) -> Actor:
 def _is_form(record: RequestRecord) -> bool:
     kind = record.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return kind == b"application/x-www-form-urlencoded"
-
-
-def _query(query: bytes) -> Mapping[str, Any]:
-    """Returns the parameters. Raises InvalidField for what is no text, and for one that comes twice."""
-    try:
-        # What is not ASCII comes percent-encoded, and `parse_qsl` decodes that as UTF-8.
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
-    except ValueError as error:
-        raise InvalidField(None, "The query of the URL is not text in UTF-8") from error
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise InvalidField(None, "The query of the URL has a parameter twice")
-    return dict(pairs)

@@ -9,7 +9,7 @@ key, which is not the caller's affair; both have Cohere's shape.
 import time
 from collections.abc import Sequence
 from functools import partial
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
@@ -301,7 +301,7 @@ class PassthroughEndpoint:
         if method.name != GET or not self._services.upstream.routes_by_model:
             return False
         notes, record = Notes(), admission.record
-        model = find_model(await self._further_models(record, notes), unquote(record.model))
+        model = find_model(await self._further_models(record, notes), record.model)
         if model is None:
             return False
         kind = (b"content-type", b"application/json")

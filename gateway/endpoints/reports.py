@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +19,7 @@ from gateway.auth.modes import is_for_one_caller
 from gateway.auth.principal import Principal
 from gateway.errors import CallerError, failure
 from gateway.http.disconnect import DisconnectWatcher
+from gateway.http.query import read_query
 from gateway.http.responses import send_json
 from gateway.ledger import exports, reports
 from gateway.ledger import litellm_reports as litellm
@@ -269,14 +269,9 @@ async def _send_csv(send: Send, answer: Mapping[str, Any], body: bytes) -> None:
 
 
 def _query(query: bytes) -> Mapping[str, str]:
-    """Returns the parameters. Raises InvalidField for what is no text, and for one that comes twice."""
-    try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
-    except ValueError as error:
-        raise InvalidField(None, "The query of the URL is not text in UTF-8") from error
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise InvalidField(None, "The query of the URL has a parameter twice")
-    for name, value in pairs:
+    """Returns the parameters. Raises InvalidField as `read_query`, and for a NUL."""
+    parameters = read_query(query)
+    for name, value in parameters.items():
         if "\x00" in value:  # PostgreSQL's texts have none
             raise InvalidField(name[:50], "The query of the URL has a NUL, which no row has")
-    return dict(pairs)
+    return parameters

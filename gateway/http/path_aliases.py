@@ -116,5 +116,6 @@ class PathAliases:
     def _rewrite_native(self, scope: Scope) -> None:
         """Puts the alias of Cohere's native API in the place of Cloudflare's path, in both forms of it."""
         scope["path"] = CLOUDFLARE_NATIVE.sub(rf"{ALIAS_PREFIX}\g<rest>", scope["path"])
+        # By its slashes and not by the name in it, which the account or the gateway may have, too.
         raw: bytes = scope["raw_path"]
-        scope["raw_path"] = ALIAS_PREFIX.encode() + raw.split(b"/cohere/", 1)[-1]
+        scope["raw_path"] = ALIAS_PREFIX.encode() + raw.split(b"/", 5)[-1]

@@ -17,6 +17,7 @@ windows, and drops responses with a header that HTTP/2 forbids.
 """
 
 import asyncio
+import contextlib
 import math
 from typing import Any
 
@@ -31,7 +32,7 @@ from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, BufferCom
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import filter_pseudo_headers
-from priority.priority import PriorityError
+from priority.priority import DuplicateStreamError, PriorityError
 
 from gateway.http.validation import BROKEN
 from gateway.server.connection import WRITE_TIMEOUT
@@ -199,8 +200,10 @@ class Http2Connection(H2Protocol):
         )
         # All of this as Hypercorn begins a stream, so that a refusal is sent like any response.
         self.stream_buffers[stream_id] = CountedBuffer(self.context.event_class)
-        self.priority.insert_stream(stream_id)
-        self.priority.block(stream_id)
+        # A frame of priority for this stream that came before has made its place.
+        with contextlib.suppress(DuplicateStreamError):
+            self.priority.insert_stream(stream_id)
+            self.priority.block(stream_id)
         state = ConnectionState({**self.connection_state, BROKEN: reason})
         # The host alone, which comes first: whatever else the request says is not looked at.
         headers = filter_pseudo_headers(request.headers or [])[:1]

@@ -120,9 +120,12 @@ def _shared_metrics() -> Iterator[None]:
         return
     _remove_abandoned(tempfile.gettempdir())
     directory = tempfile.mkdtemp(prefix=METRICS_PREFIX)
-    lock = os.open(os.path.join(directory, LOCK_FILE), os.O_CREAT | os.O_WRONLY, 0o600)
+    unlocked = os.path.join(directory, f"{LOCK_FILE}.new")
+    lock = os.open(unlocked, os.O_CREAT | os.O_WRONLY, 0o600)
     # Until the directory is gone: another supervisor would take it for abandoned.
     fcntl.flock(lock, fcntl.LOCK_EX)
+    # The file has its name only now. Another supervisor that starts in between would find it without a lock.
+    os.rename(unlocked, os.path.join(directory, LOCK_FILE))
     os.environ[METRICS_DIRECTORY] = directory
     try:
         yield
