@@ -342,7 +342,7 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _property(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a parameter's schema. `List[str]` and `Dict[str, int]` occur too; what they contain is left open."""
+    """Returns a parameter's schema. `List[str]` and `Dict[str, int]` occur too; what is in an array is a text."""
     kind = definition["type"].lower().partition("[")[0].strip()
     schema: dict[str, Any] = {"type": TYPES.get(kind, "string")}
     if schema["type"] == "array":

@@ -271,7 +271,7 @@ def _date(text: str | None) -> float | None:
     if not text:
         return None
     try:
-        format_time = datetime.fromisoformat(text)
+        date = datetime.fromisoformat(text)
     except ValueError:
         raise invalid_request(f"'{text}' is not a valid date-time.") from None  # guessed
-    return (format_time if format_time.tzinfo else format_time.replace(tzinfo=UTC)).timestamp()
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

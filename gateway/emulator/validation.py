@@ -9,7 +9,6 @@ that nobody recorded.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ def number(low: float, high: float, sentence: str) -> Check:
     def check(name: str, value: Any, page: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong_type(name, value, "float64", page)
-        if not low <= value <= high or math.isnan(value):
+        if not low <= value <= high:
             raise invalid_request(sentence)
 
     return check

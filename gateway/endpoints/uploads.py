@@ -1,7 +1,7 @@
 """The endpoint of forms with a file: the texts are translated, the file is sent on while it comes.
 
 Cohere wants the file last, callers send it anywhere. Where all that must precede it has come first, nothing is kept;
-else the file waits on disk until the form is whole. No operation and no field is named here.
+else the file waits on disk until the form is whole. Which fields precede it is the operation's to say.
 """
 
 import contextlib

@@ -9,7 +9,8 @@ request. So in these modes (`demo`, and `open`) a request is refused with 403
     to a foreign host           a `Host` that is no IP address, not localhost and not one of `allowed_hosts`: a page may
                                 have its own name point to this machine after it was loaded (DNS rebinding)
 
-and with 415 if its body is neither JSON nor a multipart form: such a body needs no permission by CORS.
+and with 415 if its body is neither JSON nor a multipart form, which no client of the API sends. A page may send both a
+form and a plain text without asking first (CORS); a multipart form of a foreign page is refused by its origin.
 
 Programs send none of these headers, but for a `Host` that they were configured with. Where a key is needed, no page
 knows it, and only the origin of WebSockets is checked: CORS does not apply to them.

@@ -206,7 +206,7 @@ UPLOADS: tuple[UploadOperation, ...] = (
 )
 
 TRANSLATED: tuple[CallOperation | SplitOperation | UploadOperation, ...] = (*CALLS, *BATCHES, *UPLOADS)
-"""The rows with a table of fields."""
+"""The rows whose requests become others at Cohere."""
 
 COUNTS: tuple[CountOperation, ...] = (
     CountOperation(

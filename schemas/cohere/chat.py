@@ -91,7 +91,7 @@ class ResponseFormat(Struct, frozen=True):
     json_schema: dict[str, Any] | UnsetType = UNSET
 
 
-class Thinking(Struct, frozen=True, forbid_unknown_fields=True):
+class Thinking(Struct, frozen=True):
     type: Literal["enabled", "disabled"] = "enabled"
     token_budget: int | UnsetType = UNSET
 

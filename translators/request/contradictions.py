@@ -220,9 +220,8 @@ def count_values(schema: Any) -> float:
     if "const" in schema:
         return 1
     if isinstance(schema.get("enum"), list):
-        return (
-            len({_key(one) for one in schema["enum"][:MOST_VALUES]}) if len(schema["enum"]) <= MOST_VALUES else math.inf
-        )
+        values = schema["enum"]
+        return len({_key(one) for one in values}) if len(values) <= MOST_VALUES else math.inf
     kind = schema.get("type")
     kinds = [kind] if isinstance(kind, str) else kind if isinstance(kind, list) else ["any"]
     return sum(_COUNTS.get(one, math.inf) if one != "integer" else _whole_numbers(schema) for one in kinds)

@@ -96,7 +96,7 @@ class _Search:
         if not isinstance(schema, dict):
             return frozenset()
         parts.append(Part(schema, path))
-        if schema.get("not") in (True, {}) and schema.get("not") is not None:
+        if schema.get("not") in (True, {}):
             raise Contradiction(f"'not' at {path} excludes every value")
         followed: frozenset[str] = frozenset()
         # A condition that always holds, or never does, leaves one of the two.
