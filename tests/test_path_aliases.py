@@ -246,11 +246,11 @@ def test_cloudflares_urls_of_openais_api(demo: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["0123abcd/our-gateway", "acct/our-gateway", "cohere/our-gateway", "acct/cohere", "cohere/cohere"]
+    "prefix", ["0123abcd/our-gateway", "acct/our-gateway", "cohere/our-gateway", "acct/cohere", "cohere/cohere"]
 )
-def test_cloudflares_urls_of_coheres_api(harness: Harness, place: str) -> None:
+def test_cloudflares_urls_of_coheres_api(harness: Harness, prefix: str) -> None:
     harness.respond_with(answered())
-    path = f"/v1/{place}/cohere/v2/chat"
+    path = f"/v1/{prefix}/cohere/v2/chat"
     response = harness.gateway.ask("POST", path, {"model": f"cohere/{A}", "messages": QUESTION})
     assert response.status == 200 and "finish_reason" in response.body
     (request,) = harness.upstream.requests
