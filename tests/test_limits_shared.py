@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -19,6 +20,7 @@ import pytest
 
 from gateway.auth.directory import KeyDirectory
 from gateway.limits import shared_counters as module
+from gateway.limits import stored_budgets
 from gateway.limits.shared_counters import SharedCounters
 from gateway.limits.start import create_limiter
 from gateway.limits.stored_budgets import StoredBudgets
@@ -463,6 +465,83 @@ def test_a_long_request_keeps_its_reservation(tmp_path: Path) -> None:
         now += 61
         assert (await counters.reserve([one], 0, 0)).admitted, "that process has died"
         assert await counters.beat("a", 15) == 1 and await counters.beat("b", 15) == 2
+        await counters.stop()
+
+    asyncio.run(main())
+
+
+def test_a_renewal_that_is_not_written_leaves_the_lease_as_it_is(tmp_path: Path) -> None:
+    """A settlement releases what is reserved under the lease that the database has."""
+    one = Counter("key:k:parallel", "parallel", 1)
+    path = tmp_path / "c.db"
+
+    async def main() -> None:
+        counters = SqlCounters(Database(f"sqlite:///{path}", 20.0, 2, durable=False), lambda: 1_000.0)
+        decision = await counters.reserve([one], 0, 0)
+        reservation = Reservation([one], 0, 0, decision.lease)
+        path.rename(tmp_path / "away.db")
+        with pytest.raises(CountersUnavailable):
+            await counters.renew([reservation], 50)
+        (tmp_path / "away.db").rename(path)
+        await counters.settle([Settlement(reservation, 0, 0)])
+        assert (await counters.reserve([one], 0, 0)).admitted
+        await counters.stop()
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of SQLite's writers."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_a_stop_during_a_group_writes_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_budgets, "FLUSH_SECONDS", 0.0)
+    budget = Counter("key:k:budget:total", "money", 100)
+    path = tmp_path / "c.db"
+    url = f"sqlite:///{path}"
+
+    async def main() -> None:
+        errors: list[Exception] = []
+        stored = StoredBudgets(Database(url, 20.0, 2, durable=False), errors.append)
+        await stored.load()
+        with locked(path):
+            stored.add([budget], 7)
+            await until(lambda: stored._database._calls)
+            stopping = asyncio.get_running_loop().create_task(stored.stop())
+            for _ in range(20):
+                await asyncio.sleep(0)
+        await stopping
+        again = StoredBudgets(Database(url, 20.0, 2, durable=False), errors.append)
+        assert dict(await again.load()) == {(budget.id, budget.window): 7} and not errors
+        await again.stop()
+
+    asyncio.run(main())
+
+
+def test_who_gave_up_before_its_turn_is_not_counted(tmp_path: Path) -> None:
+    """What it has spent is stored in another way then."""
+    tokens = Counter("key:k:tokens", "tokens", 100)
+    path = tmp_path / "c.db"
+
+    async def main() -> None:
+        counters = SqlCounters(Database(f"sqlite:///{path}", 20.0, 2, durable=False), lambda: 1_000.0)
+        reservation = Reservation([tokens], 5, 0, (await counters.reserve([tokens], 5, 0)).lease)
+        loop = asyncio.get_running_loop()
+        with locked(path):
+            first = loop.create_task(counters.settle([Settlement(reservation, 5, 0)]))
+            # The transaction has begun with the first when the second comes.
+            await until(lambda: not counters._waiting and counters._database._calls)
+            second = loop.create_task(counters.settle([Settlement(reservation, 5, 0)]))
+            await until(lambda: counters._waiting)
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+        await first
+        assert (await counters.reserve([tokens], 0, 0)).states[0].spent == 5
         await counters.stop()
 
     asyncio.run(main())

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.auth.directory import KeyDirectory
 from gateway.limits.process_counters import ProcessCounters
-from gateway.limits.shared_counters import MAX_FAILURES, PATIENT_SECONDS, SharedCounters
+from gateway.limits.shared_counters import MAX_FAILURES, PATIENT_SECONDS, RENEW_SECONDS, SharedCounters
 from gateway.limits.start import COUNTING_SECONDS, create_limiter
 from gateway.observability.access_log import Log
 from gateway.observability.alerts import Alerts
@@ -49,6 +49,8 @@ class Shared:
         self.settlements: list[Settlement] = []
         self.doubted: list[Counter] = []
         self.settling_fails = False
+        self.renewals: list[list[Reservation]] = []
+        self.renewing_fails = False
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
         return self.is_lacking
@@ -94,7 +96,10 @@ class Shared:
         return False
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
-        pass
+        self.renewals.append([*reservations])
+        await self.may_answer.wait()
+        if self.renewing_fails:
+            raise CountersUnavailable("away")
 
     async def reconnect(self) -> None:
         raise CountersUnavailable("away")
@@ -141,6 +146,11 @@ class Parts:
 
     async def reserve(self, counter: Counter = BUDGET) -> Reservation | None:
         return (await self.counters.reserve([counter], 2, 5))[2]
+
+    def end_timer(self) -> None:
+        """Leaves it to the test what is renewed and when."""
+        assert self.counters._timer is not None
+        self.counters._timer.cancel()
 
     async def is_settled(self) -> None:
         while self.counters._settling is not None:
@@ -252,6 +262,53 @@ async def test_a_refusal_reserves_nothing() -> None:
     parts.shared.answer = ADMITTED
     reservation = await parts.reserve(REQUESTS)
     assert list(parts.counters._live) == [reservation]
+    await parts.counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_what_is_settled_during_a_renewal_is_settled_after_it() -> None:
+    parts = Parts()
+    settled, other, ended = [await parts.reserve() for _ in range(3)]
+    assert settled is not None and other is not None and ended is not None
+    parts.end_timer()
+    now = asyncio.get_running_loop().time()
+    live = parts.counters._live
+    live.update({settled: now - RENEW_SECONDS, other: now - RENEW_SECONDS, ended: now - RENEW_SECONDS - 5})
+    began = dict(live)
+    parts.shared.may_answer.clear()
+    renewing = asyncio.get_running_loop().create_task(parts.counters._renew(now))
+    while not parts.shared.renewals:
+        await asyncio.sleep(0)
+    # One of those that are renewed now, and one whose turn has not come.
+    parts.counters.settle(Settlement(settled, 0, 4))
+    parts.counters.settle(Settlement(ended, 0, 4))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not parts.shared.settlements, "it has to name the lease that the renewal gives"
+    parts.shared.may_answer.set()
+    await renewing
+    assert parts.shared.renewals == [[settled, other]], "what has ended is not reserved anew"
+    assert live == {other: began[other] + RENEW_SECONDS}
+    await parts.is_settled()
+    assert [one.reservation for one in parts.shared.settlements] == [settled, ended]
+    await parts.counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_renewal_that_failed_is_tried_again() -> None:
+    parts = Parts()
+    reservation = await parts.reserve()
+    assert reservation is not None
+    parts.end_timer()
+    now = asyncio.get_running_loop().time()
+    parts.counters._live[reservation] = now - RENEW_SECONDS
+    parts.shared.renewing_fails = True
+    with pytest.raises(CountersUnavailable):
+        await parts.counters._renew(now)
+    parts.shared.renewing_fails = False
+    await parts.counters._renew(now)
+    await parts.counters._renew(now)
+    assert parts.shared.renewals == [[reservation]] * 2
     await parts.counters.stop()
 
 

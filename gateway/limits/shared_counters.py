@@ -465,15 +465,22 @@ class SharedCounters:
             self._on_change("")
 
     async def _renew(self, now: float) -> None:
-        old = [reservation for reservation, since in self._live.items() if now - since >= RENEW_SECONDS]
         groups: dict[int, list[Reservation]] = {}
-        for reservation in old:
-            # As much as has gone by, so that its lease is that of one made now.
-            seconds = int(now - self._live[reservation])
-            groups.setdefault(seconds, []).append(reservation)
-            self._live[reservation] += seconds
+        for reservation, since in self._live.items():
+            if now - since >= RENEW_SECONDS:
+                # As much as has gone by, so that its lease is that of one made now.
+                groups.setdefault(int(now - since), []).append(reservation)
         for seconds, group in groups.items():
-            await self._within(PATIENT_SECONDS, self._shared.renew(group, seconds))
+            # In order with the settlements, which name the lease that they end: one that came to the counters before
+            # the renewal would free nothing, and the renewal would reserve anew what is over.
+            async with self._stored.order:
+                # Others may have ended while this waited, and what has ended is not reserved again.
+                live = [reservation for reservation in group if reservation in self._live]
+                if live:
+                    await self._within(PATIENT_SECONDS, self._shared.renew(live, seconds))
+            for reservation in live:
+                if reservation in self._live:
+                    self._live[reservation] += seconds
 
     async def _stored_amount(self, counter: Counter, is_unseen: bool) -> int | None:
         loop = asyncio.get_running_loop()

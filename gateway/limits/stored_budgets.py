@@ -54,6 +54,8 @@ class StoredBudgets:
         self._groups: dict[tuple[str, int], list[Group]] = {}
         self._pending: dict[tuple[str, int], int] = {}
         self._flushing: asyncio.Task[None] | None = None
+        # A transaction goes on when nobody waits for it any more.
+        self._writes: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
     def add(self, counters: Sequence[Counter], amount: int) -> None:
@@ -141,7 +143,17 @@ class StoredBudgets:
             return 0
 
     async def flush(self) -> None:
-        """Writes what is pending. Raises StoreUnavailable, and nothing is lost."""
+        """Writes what is pending. Raises StoreUnavailable, and nothing is lost.
+
+        A caller who is cancelled does not end the write: the transaction would be committed all the same, and what it
+        has written would be pending again.
+        """
+        write = asyncio.get_running_loop().create_task(self._write())
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        await asyncio.shield(write)
+
+    async def _write(self) -> None:
         async with self._lock:
             if not (amounts := self._pending):
                 return
@@ -162,6 +174,7 @@ class StoredBudgets:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
         try:
+            # After the write under way, if there is one.
             await self.flush()
         except StoreUnavailable as error:
             self._on_error(error)

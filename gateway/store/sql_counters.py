@@ -143,10 +143,10 @@ class SqlCounters:
             for reservation in reservations
             for row in _settlement_rows(Settlement(reservation, 0, 0))
         ]
-        # Before the rows are written: a settlement from now on releases the later lease.
+        await self._settle(rows)
+        # Now that the rows are written. Otherwise they lapse as before.
         for reservation in reservations:
             reservation.lease += seconds
-        await self._settle(rows)
 
     async def _settle(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._database.is_postgresql:
@@ -198,7 +198,9 @@ class SqlCounters:
 
     async def _run_groups(self) -> None:
         while self._waiting:
-            group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+            # Without those who gave up before their turn: they tell in another way what they have spent.
+            waiting = [one for one in self._waiting if not one[1].done()]
+            group, self._waiting = waiting[:MAX_GROUP], waiting[MAX_GROUP:]
             try:
                 works = [work for work, _ in group]
                 if self._database.is_postgresql:
