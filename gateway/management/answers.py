@@ -151,6 +151,7 @@ def _rights(record: VirtualKey | Team) -> dict[str, Any]:
         "permissions": record.permissions,
         "safety_mode": record.safety_mode,
         "allowed_ips": record.allowed_ips,
+        "ledger_bodies": record.ledger_bodies,
         "tags": list(record.tags or ()),
     }
 
