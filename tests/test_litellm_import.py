@@ -70,8 +70,10 @@ def test_an_empty_list_restricts_nothing(column: str) -> None:
 
 
 def test_rows_of_another_length_than_the_head() -> None:
-    assert only_key(from_csv("key_alias,rpm_limit", "a")).rpm_limit is None
-    assert only_key(from_csv("key_alias", "a,b,c")).key_alias == "a"
+    """Of a file that was cut, or a comma without quotes: the key would have lost a limit, or have another's."""
+    for columns, cells in (("key_alias,rpm_limit", "a"), ("key_alias", "a,b,c"), ("models,rpm_limit", "{a,b},5")):
+        with pytest.raises(ValueError, match="line 2 has not as many cells as the head"):
+            from_csv(columns, cells)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column() -> None:

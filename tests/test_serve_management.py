@@ -399,13 +399,15 @@ BAD: tuple[tuple[str, Any, str | None, str, str], ...] = (
     ("/key/generate", {"expires": "a"}, "expires", "unknown_parameter", "the nearest name is 'duration'"),
     ("/key/generate", {"zzz": "a"}, "zzz", "unknown_parameter", "there are key, key_alias"),
     ("/key/generate", {"grace_period": "1h"}, "grace_period", "unknown_parameter", "There is no field"),
-    ("/key/generate", {"rpm_limit": "3"}, "rpm_limit", "invalid_type", "expected `int`"),
+    ("/key/generate", {"rpm_limit": "three"}, "rpm_limit", "invalid_type", "expected `int`"),
     ("/key/generate", {"rpm_limit": 3.5}, "rpm_limit", "invalid_type", "expected `int`"),
     ("/key/generate", {"rpm_limit": -1}, "rpm_limit", "invalid_value", ">= 0"),
     ("/key/generate", {"tpm_limit": 10**13}, "tpm_limit", "invalid_value", "<="),
     ("/key/generate", {"max_parallel_requests": True}, "max_parallel_requests", "invalid_type", "expected `int`"),
     ("/key/generate", {"max_budget": -0.5}, "max_budget", "invalid_value", ">= 0"),
-    ("/key/generate", {"max_budget": "5"}, "max_budget", "invalid_type", "expected `float`"),
+    ("/key/generate", {"max_budget": ""}, "max_budget", "invalid_type", "expected `float`"),
+    ("/key/generate", {"max_budget": "nan"}, "max_budget", "invalid_value", "expected `float`"),
+    ("/key/generate", {"max_budget": "-1"}, "max_budget", "invalid_value", ">= 0"),
     ("/key/generate", b'{"max_budget": NaN}', None, "invalid_json", "not valid JSON"),
     ("/key/generate", {"duration": "soon"}, "duration", "invalid_value", "such as 30s"),
     ("/key/generate", {"duration": "0d"}, "duration", "invalid_value", "such as 30s"),
@@ -541,6 +543,16 @@ def test_what_asks_for_nothing_is_taken(api: Management) -> None:
     assert (strict.status, strict.error["param"]) == (400, "organization_id")
     for words, expected in ((["all-team-models"], []), (["all-proxy-models"], []), (["command-a"], ["command-a"])):
         assert api.new(models=words)["models"] == expected
+
+
+def test_numbers_may_be_texts(api: Management) -> None:
+    """As LiteLLM's documentation writes the budget of a model."""
+    models = {"command-a": {"budget_limit": "0.0000001", "time_period": "1d"}}
+    key = api.new(
+        rpm_limit="10", max_budget="2.5", blocked="false", model_rpm_limit={"m": "3"}, model_max_budget=models
+    )
+    assert (key["rpm_limit"], key["max_budget"], key["model_rpm_limit"]) == (10, 2.5, {"m": 3})
+    assert key["model_max_budget"]["command-a"]["budget_limit"] == 1e-7
 
 
 @pytest.mark.parametrize("path", ["/user/new", "/budget/new", "/project/new", "/key/health", "/team/member_add"])

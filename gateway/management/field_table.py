@@ -83,8 +83,11 @@ class FieldTable:
     ) -> None:
         self.rows = {row.name: row for row in rows}
         self.synonyms, self._hints = dict(synonyms or {}), dict(hints or {})
+        # Not strict: a number may come as a text. LiteLLM reads it so, and its documentation writes it so.
         self._decoders = {
-            row.name: msgspec.json.Decoder(row.type) for row in self.rows.values() if row.verdict is Verdict.HONOURED
+            row.name: msgspec.json.Decoder(row.type, strict=False)
+            for row in self.rows.values()
+            if row.verdict is Verdict.HONOURED
         }
 
     def read(self, body: bytes, notes: Notes) -> dict[str, Any]:

@@ -87,6 +87,10 @@ def read_rows(content: bytes) -> Iterator[Mapping[str, Any]]:
         raise ValueError("it is neither JSON lines nor CSV with a head that has the column 'token'")
     try:
         for row in reader:
+            # Of a file that was cut, or a comma without quotes: cells would be lost, or taken for their neighbours, and
+            # a key could have fewer limits than it had.
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} has not as many cells as the head")
             yield {name: _csv_value(name, value) for name, value in row.items() if isinstance(name, str)}
     except csv.Error as error:
         # Its own number is that of the last row that could be read.
