@@ -318,6 +318,7 @@ EDGES: tuple[Edge, ...] = (
     good("a folded header, read as a space (§5.2)", get("x: a", " b")),
     # --- bodies ---
     bad("a body announced as too large", post("content-length: 99999999999"), 413),
+    bad("a body announced as larger than 64 bits count", post("content-length: 9999999999999999999"), 413),
     good("a body of 1 byte too many", post(f"content-length: {LIMIT + 1}", body=b" " * (LIMIT + 1)), 413),
     good("a GET with a body", get(LENGTH) + BODY),
     good("a body where there is no route", post(LENGTH, body=BODY, target="/v1/nowhere"), 404),

@@ -24,8 +24,10 @@ async def test_few_requests_are_begun_in_a_turn_in_their_order() -> None:
         begun.append(number)
 
     tasks = [asyncio.create_task(serve(number)) for number in range(REQUESTS)]
-    tasks[MAX_BEGUN + 1].cancel()
-    turns, before = 0, 0
+    await asyncio.sleep(0)
+    turns, before = 1, len(begun)
+    assert before == MAX_BEGUN
+    tasks[MAX_BEGUN + 1].cancel()  # while it waits for its turn
     while len(begun) < REQUESTS - 1:
         await asyncio.sleep(0)
         assert len(begun) - before <= MAX_BEGUN

@@ -259,16 +259,13 @@ class Connection(asyncio.Protocol):
             waiting = by_name[b"expect"].lower() == b"100-continue"
         if b"connection" in by_name and any(name == b"connection" and _closes(value) for name, value in headers):
             keep_alive = False
-        method = parser.get_method().decode("ascii")
-        if method == "CONNECT":
-            return None
         raw_path, _, query = target.partition(b"?")
         path = raw_path.decode("ascii")
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": version,
-            "method": method,
+            "method": parser.get_method().decode("ascii"),
             "scheme": self.scheme,
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
