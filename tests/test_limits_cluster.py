@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from gateway.settings.schema import LimitSettings
 from gateway.store.counters import Counter, CountersUnavailable, Reservation, Settlement
@@ -17,7 +18,7 @@ from gateway.store.redis_cluster import RedisCluster
 from gateway.store.redis_cluster_counters import RedisClusterCounters
 from gateway.store.redis_counters import PROCESSES
 from support.keys import key_of
-from support.redis_server import RedisProcess, redis_cluster
+from support.redis_server import RedisProcess, redis_cluster, redis_process
 from support.spent_budgets import NothingSpent
 from support.waiting import WAIT_SECONDS
 from test_limits_counters import Clock, compare_with_redis
@@ -206,6 +207,88 @@ def test_what_a_node_begins_too_late_does_nothing(nodes: Nodes) -> None:
         await shared.stop()
 
     asyncio.run(main())
+
+
+def slot_of(node: RedisProcess, key: str) -> str:
+    return node.command("CLUSTER", "KEYSLOT", key).decode().strip(":\r\n")
+
+
+def id_of(node: RedisProcess) -> str:
+    return node.command("CLUSTER", "MYID").decode().split("\r\n")[1]
+
+
+def test_a_slot_on_its_way_is_followed_and_then_learned(nodes: Nodes) -> None:
+    """While it moves the old node sends to the new one for a single command, and afterwards for all."""
+
+    async def main() -> None:
+        cluster, key = RedisCluster(nodes[0].url, 20.0), secrets.token_hex(6)
+        with pytest.raises(RedisError, match="no node of the cluster has slot"):
+            cluster._address(0)
+        assert cluster.address_of(key) is None, "nothing is known yet"
+        await cluster.execute(key, "EXISTS", key)
+        slot, address = slot_of(nodes[0], key), cluster.address_of(key)
+        old = next(node for node in nodes if node.port == address[1])  # type: ignore[index]
+        new = next(node for node in nodes if node is not old)
+        new.command("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(old))
+        old.command("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(new))
+        try:
+            # The old node has no such key, so it is asked for at the new one, where it is then set.
+            assert await cluster.execute(key, "SET", key, "there")
+            assert await cluster.execute(key, "GET", key) == b"there"
+            assert b"MOVED" in new.command("GET", key), "only who asks gets it"
+            assert cluster.address_of(key) == address, "the slot has not moved yet"
+            for node in (new, old, *nodes):
+                node.command("CLUSTER", "SETSLOT", slot, "NODE", id_of(new))
+            assert await cluster.execute(key, "GET", key) == b"there"
+            assert await cluster.execute(key, "GET", key) == b"there"
+            assert cluster.address_of(key)[1] == new.port  # type: ignore[index]
+            # Nodes that have not agreed yet send from one to the other.
+            await cluster.execute(key, "DEL", key)
+            new.command("CLUSTER", "SETSLOT", slot, "NODE", id_of(old))
+            with pytest.raises(RedisError, match=f"slot {slot} moves from node to node"):
+                await cluster.execute(key, "GET", key)
+        finally:
+            for node in nodes:
+                node.command("CLUSTER", "SETSLOT", slot, "NODE", id_of(old))
+            await cluster.stop()
+
+    asyncio.run(main())
+
+
+def test_all_nodes_are_learned_anew_after_one_has_failed() -> None:
+    async def main(nodes: Nodes) -> None:
+        cluster = RedisCluster(nodes[0].url, 5.0)
+        keys = [b"%d" % number for number in range(30)]
+        commands = [("SET", key, key) for key in keys]
+        assert await cluster.execute_all(keys, commands) == [True] * 30
+        # The one that the URL names is no longer there; the others know of all.
+        nodes[0].kill()
+        with pytest.raises((RedisError, OSError)):
+            await cluster.execute_all(keys, commands)
+        there = next(key for key in keys if cluster.address_of(key.decode())[1] != nodes[0].port)  # type: ignore[index]
+        assert await cluster.execute(there, "GET", there) == there
+        for node in nodes[1:]:
+            node.kill()
+        await cluster.reconnect()
+        with pytest.raises((RedisError, OSError)):
+            await cluster.execute(there, "GET", there)
+        await cluster.stop()
+
+    with redis_cluster() as nodes:
+        for node in nodes:
+            node.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        asyncio.run(main(nodes))
+
+
+def test_a_server_that_is_no_cluster_is_an_error() -> None:
+    async def main(url: str) -> None:
+        cluster = RedisCluster(url, 5.0)
+        with pytest.raises(RedisError, match="cluster support disabled"):
+            await cluster.execute("key", "GET", "key")
+        await cluster.stop()
+
+    with redis_process() as server:
+        asyncio.run(main(server.url))
 
 
 def test_a_database_number_is_refused() -> None:

@@ -48,12 +48,13 @@ class RedisCluster:
         for _ in range(MAX_REDIRECTIONS):
             try:
                 return await self._send(self._node(address), command, asking)
-            except AskError as error:
-                address, asking = (error.host or address[0], error.port), True
+            # To the library it is an AskError, too.
             except MovedError as error:
                 # What else has moved is learned before the next command.
                 self._stale = True
                 address, asking = (error.host or address[0], error.port), False
+            except AskError as error:
+                address, asking = (error.host or address[0], error.port), True
             except (RedisError, OSError, TimeoutError):
                 self._stale = True
                 raise
