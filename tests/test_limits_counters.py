@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given
 from msgspec import Struct
 
+from gateway.store import memory_counters
 from gateway.store.counters import LEASE, WINDOW, Counter, Counters, Decision, Reservation, Settlement, Unit
 from gateway.store.database import Database
-from gateway.store.memory_counters import MemoryCounters
+from gateway.store.memory_counters import MAX_EARLIER, MemoryCounters
 from gateway.store.redis_counters import RedisCounters
 from gateway.store.sql_counters import SqlCounters
 from support.databases import throwaway
@@ -115,6 +116,64 @@ def test_a_limit_of_no_tokens_admits_none() -> None:
     for tokens, admitted in ((5, False), (0, True)):
         assert counter.admits(0, 0, counter.amount(tokens, 0)) is admitted
         assert MemoryCounters().reserve((counter,), tokens, 0).admitted is admitted
+
+
+def test_a_counter_in_memory_says_when_something_of_it_is_free() -> None:
+    """When enough of the oldest seconds have left the last minute."""
+    clock = Clock()
+    counters, counter = MemoryCounters(clock), Counter("k:requests", "requests", 3)
+    for seconds in (0.0, 10.0, 10.0):
+        clock.advance(seconds)
+        decision = counters.reserve((counter,), 0, 0)
+    assert decision.states[0].wait == WINDOW + 1 - 20
+    smaller = Counter("k:requests", "requests", 2)
+    decision = counters.reserve((smaller,), 0, 0)
+    assert (decision.admitted, decision.states[0].wait) == (False, WINDOW + 1 - 10), "two of the three have to leave"
+
+
+def test_taken_in_memory_whatever_the_limits_are() -> None:
+    counters = (
+        Counter("k:requests", "requests", 1),
+        Counter("k:tokens", "tokens", 10),
+        Counter("k:parallel", "parallel", 1),
+        Counter("k:budget:total", "money", 5),
+    )
+    clock = Clock()
+    own = MemoryCounters(clock)
+    assert [own.take(counters, 20, 7) for _ in range(2)][1] == [2, 20, 2, 14]
+    own.settle(Settlement(Reservation(counters, 20, 7), 3, 4))
+    assert own.used(counters) == [2, 13, 1, 11]
+    clock.advance(WINDOW + 1)
+    assert own.used(counters) == [0, 10, 1, 11]
+    own.settle(Settlement(Reservation(counters, 20, 7), 3, 4))
+    assert own.used(counters) == [0, 3, 0, 8], "tokens count from when they are known"
+
+
+def test_only_the_newest_stored_window_of_a_budget_is_the_present_one() -> None:
+    counters = MemoryCounters()
+    counters.load({("k", 200): 5, ("k", 100): 7, ("k", 300): 11})
+    assert counters.used([Counter("k", "money", 100, window) for window in (300, 200, 400)]) == [11, 16, 0]
+
+
+def test_a_budget_in_memory_remembers_some_windows() -> None:
+    counters = MemoryCounters()
+    for window in range(MAX_EARLIER + 2):
+        counters.load({("k", window): 1})
+    assert counters.used([Counter("k", "money", 100, 0)]) == [MAX_EARLIER + 1], "the oldest is forgotten"
+
+
+def test_counters_of_the_last_minute_are_removed_when_nothing_counts_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_counters, "MAX_IDLE_COUNTERS", 10)
+    monkeypatch.setattr(memory_counters, "MAX_BOUND", 4)
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    kept = (Counter("kept", "parallel", 1),)
+    assert counters.reserve(kept, 0, 0).admitted
+    for number in range(30):
+        assert counters.reserve((Counter(f"k{number}", "requests", 1),), 0, 0).admitted
+        clock.advance(WINDOW)
+    assert len(counters._rolling) <= 10 and len(counters._bound) <= 4
+    assert not counters.reserve(kept, 0, 0).admitted
 
 
 class Request(Struct, eq=False):

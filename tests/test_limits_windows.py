@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from gateway.budget_windows import ENDLESS, Window, check_duration, window_at
+from gateway.durations import after
 from gateway.management.values import budget_duration
 from support.transcripts import property_of
 from translators.core.notes import Notes
@@ -62,6 +63,23 @@ def test_what_management_takes_as_a_duration_has_a_window() -> None:
         assert budget_duration("budget_duration", text, Notes()) == text
         window = window_at(text, 1_790_000_000)
         assert window.start <= 1_790_000_000 < window.end
+
+
+@pytest.mark.parametrize(
+    ("now", "duration", "end"),
+    [
+        ("2026-11-30 12:00:00", "90s", "2026-11-30 12:01:30"),
+        ("2026-11-30 12:00:00", "2w", "2026-12-14 12:00:00"),
+        ("2026-11-30 12:00:01", "1mo", "2026-12-30 12:00:01"),
+        ("2026-01-31 12:00:00", "1mo", "2026-02-28 12:00:00"),
+        ("2028-01-31 12:00:00", "1mo", "2028-02-29 12:00:00"),
+        ("2026-12-31 12:00:00", "2mo", "2027-02-28 12:00:00"),
+        ("2026-11-30 12:00:00", "25mo", "2028-12-30 12:00:00"),
+    ],
+)
+def test_what_lies_a_duration_after_a_moment(now: str, duration: str, end: str) -> None:
+    """A month later is the same day, or the last one of a shorter month."""
+    assert after(at(now), duration) == at(end)
 
 
 durations = st.one_of(

@@ -59,10 +59,8 @@ class _State:
         self.spent += amount
 
     def wait(self, now: float, limit: int) -> float:
-        """Returns the seconds until something is free again: the oldest slot ends, or enough of them do."""
+        """Returns the seconds until something of a limit that is reached is free again: enough slots have ended."""
         spent = self.spent
-        if spent < limit:
-            return self.first + WINDOW + 1 - now
         for slot, amount in self.slots:
             spent -= amount
             if spent < max(limit, 1):
