@@ -167,13 +167,13 @@ def test_counters_of_the_last_minute_are_removed_when_nothing_counts_in_them(mon
     monkeypatch.setattr(memory_counters, "MAX_BOUND", 4)
     clock = Clock()
     counters = MemoryCounters(clock)
-    kept = (Counter("kept", "parallel", 1),)
-    assert counters.reserve(kept, 0, 0).admitted
+    busy = (Counter("busy", "parallel", 1),)
+    assert counters.reserve(busy, 0, 0).admitted
     for number in range(30):
         assert counters.reserve((Counter(f"k{number}", "requests", 1),), 0, 0).admitted
         clock.advance(WINDOW)
     assert len(counters._rolling) <= 10 and len(counters._bound) <= 4
-    assert not counters.reserve(kept, 0, 0).admitted
+    assert not counters.reserve(busy, 0, 0).admitted
 
 
 class Request(Struct, eq=False):

@@ -277,23 +277,23 @@ def test_who_waits_is_not_read_on_and_is_read_later(
     with connected(address) as connection:
         connection.sendall(post("/wait", length))
         awaited(lambda: application.seen == ["begun"])
-        sent: list[None] = []
+        ends: list[None] = []
 
         def send() -> None:
             connection.sendall(b"x" * length + further * count)
-            sent.append(None)
+            ends.append(None)
 
         thread = threading.Thread(target=send)
         thread.start()
         thread.join(0.2)
-        assert not sent, f"more than {MAX_PIPELINED_BYTES} bytes are read while nobody needs them"
+        assert not ends, f"more than {MAX_PIPELINED_BYTES} bytes are read while nobody needs them"
         application.release()
         received = b""
         while received.count(b"HTTP/1.1 200 OK") < 1 + count or not received.endswith(b"." * size):
             received += connection.recv(1 << 20)
         assert received.count(b"x") == length and received.count(b".") >= count * size
         thread.join(WAIT_SECONDS)
-        assert sent
+        assert ends
 
 
 def test_a_burst_waits_for_its_turns(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
