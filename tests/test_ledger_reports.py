@@ -1,6 +1,7 @@
 """Reports at their bounds: pages that are just full, periods of just a day, and more sums than a report has.
 
-The database is a list of answers. What reports say of real rows is in `test_serve_reports.py`.
+The database is a list of answers, but for what a test inserts. What reports say of real rows is in
+`test_serve_reports.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,15 @@ from gateway.ledger import exports, litellm_reports, report_query, reports
 from gateway.ledger.entry import encode_entry
 from gateway.ledger.report_query import Names
 from gateway.ledger.reports import Report
+from gateway.store import ledger
+from gateway.store.database import Database
 from gateway.store.keys import Change
 from gateway.store.ledger import MICROSECONDS
 from gateway.store.ledger_pages import NEWER_ROWS, Filter, Page, Position
 from gateway.store.ledger_sums import DAY, SUMMED
-from test_ledger_store import NOW, entry
+from gateway.virtual_keys import Team
+from support.databases import throwaway
+from test_ledger_store import NOW, entry, insert
 from translators.core.errors import InvalidField
 
 MIDNIGHT = NOW // DAY * DAY
@@ -48,8 +54,15 @@ class Changes:
         return self.changes
 
 
-def report(query: Mapping[str, str], *answers: Any, changes: Changes | None = None) -> Report:
-    return Report(Answers(*answers), changes or Changes(), Names(), query, float(NOW))
+def report(
+    query: Mapping[str, str],
+    *answers: Any,
+    changes: Changes | None = None,
+    names: Names | None = None,
+    reader: Database | None = None,
+) -> Report:
+    """reader: a real database, in the place of the answers."""
+    return Report(reader or Answers(*answers), changes or Changes(), names or Names(), query, float(NOW))
 
 
 def sums(**fields: Any) -> dict[str, Any]:
@@ -92,6 +105,52 @@ async def test_pages_of_spend_logs_end_at_their_bound() -> None:
         with pytest.raises(InvalidField) as refused:
             await litellm_reports.spend_logs_page(report({**last, "page": str(most // size + 1)}))
         assert refused.value.failure.param == "page"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_the_total_counts_the_rows_that_there_are(kind: str, tmp_path: Path) -> None:
+    """Without dates all of them, however old; and no calls whose rows have been deleted, of which sums are left."""
+    query = {"page": "1", "page_size": "4"}
+    dates = {"start_date": "2020-01-01", "end_date": str(NOW)}
+    async with throwaway(kind, tmp_path) as url:
+        database = Database(url, 30, 2)
+        assert (await litellm_reports.spend_logs_page(report(query, reader=database)))["total"] == 0
+        for days, count in ((90, 7), (60, 5), (0, 3)):
+            await insert(database, [entry(number, NOW - days * DAY) for number in range(count)])
+        for deleted_days, total in ((100, 15), (75, 8)):
+            while await database.write(lambda c, days=deleted_days: ledger.delete_old(c, NOW - days * DAY)):  # type: ignore[misc]
+                pass
+            for one in (query, query | dates):
+                assert (await litellm_reports.spend_logs_page(report(one, reader=database)))["total"] == total
+        await database.close()
+
+
+# --- LiteLLM's sums -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("group", "plural"), [("api_key", "api_keys"), ("team", "teams")])
+async def test_the_usage_of_a_key_is_that_of_all_its_teams(group: str, plural: str) -> None:
+    """Two teams may have one name, and a key may change its team."""
+    teams = {id: Team(team_id=id, team_alias="search") for id in ("team_1", "team_2")}
+    rows = [
+        sums(start=MIDNIGHT, team_id=id, key_id="key_1", model="m", cost=cost, calls=2, input=3, output=cost)
+        for id, cost in (("team_1", 1_000), ("team_2", 500))
+    ]
+    (day,) = await litellm_reports.global_spend_report(report({"group_by": group}, rows, names=Names(teams=teams)))
+    (one,) = day[plural]
+    (used,) = one["keys"]
+    assert used["usage"] == {"m": {"cost": 0.0000015, "input_tokens": 6, "output_tokens": 1_500, "requests": 4}}
+    assert one["spend"] == 0.0000015
+
+
+@pytest.mark.asyncio
+async def test_calls_without_a_key_take_no_place_among_keys() -> None:
+    for serve, name in ((litellm_reports.global_spend_keys, "key_id"), (litellm_reports.global_spend_models, "model")):
+        rows = [sums(**{name: value}, cost=cost) for value, cost in (("a", 3), ("", 2), ("b", 1), ("c", 0))]
+        answer = await serve(report({"limit": "2"}, rows))
+        assert [row.get("api_key", row.get("model")) for row in answer] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("cache", "expected"), [(None, ""), ("hit", "True"), ("miss", "False"), ("off", "False")])

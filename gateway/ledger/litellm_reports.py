@@ -19,7 +19,7 @@ from gateway.ledger.reports import Report, Row, usage_rows
 from gateway.store import ledger_pages
 from gateway.store.ledger import MICROSECONDS
 from gateway.store.ledger_pages import Filter, Page
-from gateway.store.ledger_sums import DAY
+from gateway.store.ledger_sums import DAY, HOUR
 from translators.core.errors import InvalidField
 
 MAX_ROWS = 10_000
@@ -106,7 +106,11 @@ async def _total(report: Report, wanted: Filter, page: Page) -> int:
     # Sums are not by request, and those of end users by nothing else. One more says that there are more.
     if wanted.request_id is not None or (wanted.end_user is not None and len(where) > 1):
         return len(page.entries) + 1
-    sums = await _sums(report, (), where)
+    # Of days before the oldest row there are sums still.
+    oldest = (await report.reader.read(ledger_pages.oldest) or 0) // MICROSECONDS // HOUR * HOUR
+    first = wanted.since // MICROSECONDS if wanted.since is not None else 0
+    last = wanted.until // MICROSECONDS if wanted.until is not None else int(report.now // DAY + 1) * DAY
+    sums = await usage_rows(report.reader, (), max(first, oldest), max(last, oldest), where)
     return int(sums[0]["calls"]) if sums else 0
 
 
@@ -240,6 +244,7 @@ async def global_spend_logs(report: Report) -> list[Row]:
 async def global_spend_keys(report: Report) -> list[Row]:
     """Serves `/global/spend/keys`: the keys that spent most."""
     names, limit = report.names, _number(report.query, "limit", 10, 10_000)
+    rows = [row for row in await _sums(report, ("key",)) if row["key_id"]]
     return [
         {
             "api_key": names.digest(row["key_id"]),
@@ -247,8 +252,7 @@ async def global_spend_keys(report: Report) -> list[Row]:
             "key_name": names.keys[row["key_id"]].key_name if row["key_id"] in names.keys else None,
             "total_spend": _dollars(row["cost"]),
         }
-        for row in (await _sums(report, ("key",)))[:limit]
-        if row["key_id"]
+        for row in rows[:limit]
     ]
 
 
@@ -298,12 +302,12 @@ def _spent_by_day(sums: Iterable[Mapping[str, Any]], names: Names, group: str) -
         entry["spend"] = round(entry["spend"] + _dollars(row["cost"]), 9)
         digest = names.digest(row["key_id"])
         models = entry["keys"].setdefault(digest, {"key": digest, "usage": {}})["usage"]
-        models[row["model"]] = {
-            "cost": _dollars(row["cost"]),
-            "input_tokens": int(row["input"]),
-            "output_tokens": int(row["output"]),
-            "requests": int(row["calls"]),
-        }
+        # A key may have changed its team on this day, and two teams may have the same name.
+        usage = models.setdefault(row["model"], {"cost": 0.0, "input_tokens": 0, "output_tokens": 0, "requests": 0})
+        usage["cost"] = round(usage["cost"] + _dollars(row["cost"]), 9)
+        usage["input_tokens"] += int(row["input"])
+        usage["output_tokens"] += int(row["output"])
+        usage["requests"] += int(row["calls"])
     plural = "teams" if group == "team" else "api_keys"
     return [
         {

@@ -2,6 +2,7 @@
 
     page            the rows that a filter wants, from a position on
     newer           how many rows there are after a position
+    oldest          when the oldest row ended
 
 A page reads an index from its position on. Where no index answers a filter, a page looks at a bounded number of rows.
 """
@@ -316,3 +317,8 @@ def newer(connection: Connection, wanted: Filter, after: Position) -> int:
     inner = select(LEDGER).where(*base).order_by(columns.at).limit(count).subquery()
     matching = select(inner.c.at).where(*_conditions(wanted, indexed, inner)).limit(NEWER_ROWS).subquery()
     return connection.scalar(select(func.count()).select_from(matching)) or 0
+
+
+def oldest(connection: Connection) -> int | None:
+    """Returns when the oldest row ended, in microseconds; None of an empty ledger."""
+    return connection.scalar(select(LEDGER.c.at).order_by(LEDGER.c.at).limit(1))
