@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.management import litellm_import
 from gateway.management.litellm_import import Imported, judge, read_rows
+from gateway.management.request import Actor
+from gateway.store.database import Database
 from gateway.virtual_keys import VirtualKey, digest_of
 
 DIGEST = "0123456789abcdef" * 4
@@ -133,6 +136,23 @@ def test_when_a_key_expires(expires: Any, seconds: float | None) -> None:
 
 def test_a_date_that_cannot_be_read_is_no_key_for_ever() -> None:
     assert [skipped.row for skipped in from_json({}, {"expires": "soon"}).skipped] == [2]
+
+
+@pytest.mark.asyncio
+async def test_rows_are_numbered_as_in_the_file_whatever_was_left_out_before(tmp_path: Path) -> None:
+    result = from_json(
+        {"token": "none"},
+        {"token": OTHER, "key_alias": "a"},
+        {"team_id": "nowhere"},
+        {"expires": "soon"},
+        {"token": digest_of("sk-other"), "key_alias": "a"},
+    )
+    database = Database(f"sqlite:///{tmp_path}/keys.db", 20.0, 1)
+    actor = Actor("master", "master")
+    result = await database.write(litellm_import.insert(result, actor, 1.0))
+    await database.close()
+    assert ([key.digest for key in result.keys], result.rows) == ([OTHER], [2])
+    assert [skipped.row for skipped in result.skipped] == [1, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

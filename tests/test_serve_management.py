@@ -305,7 +305,10 @@ def test_end_users(api: Management, root: str) -> None:
         "Ada",
         True,
     )
-    assert api.ask(f"{root}/delete", {"user_ids": [user, "nobody"]}).error["param"] == "user_ids[1]"
+    for action in ("delete", "unblock"):
+        for ids in ([user, "nobody"], [user, user, "nobody", "nobody"]):
+            param = f"user_ids[{ids.index('nobody')}]"
+            assert api.ask(f"{root}/{action}", {"user_ids": ids}).error["param"] == param
     assert api.done(f"{root}/delete", {"user_ids": [user, other]})["deleted_customers"] == 2
     assert api.ask(f"{root}/info?end_user_id={user}").status == 404
 

@@ -52,10 +52,10 @@ def delete(request: ManagementRequest) -> Work:
     ids = _ids(request)
 
     def work(connection: Connection) -> dict[str, Any]:
-        for number, user_id in enumerate(dict.fromkeys(ids)):
+        for user_id in dict.fromkeys(ids):
             by = request.actor.changed_by
             # A wrong id ends the transaction, and so brings back what was deleted before it.
-            _present(keys.delete(connection, EndUser, user_id, by, request.now), f"user_ids[{number}]")
+            _present(keys.delete(connection, EndUser, user_id, by, request.now), _param(ids, user_id))
         return {"deleted_customers": len(ids), "message": f"Successfully deleted customers with ids: {', '.join(ids)}"}
 
     return work
@@ -90,10 +90,10 @@ def unblock(request: ManagementRequest) -> Work:
 
     def work(connection: Connection) -> dict[str, Any]:
         users = []
-        for number, user_id in enumerate(dict.fromkeys(ids)):
+        for user_id in dict.fromkeys(ids):
             by = request.actor.changed_by
             changed = keys.update(connection, EndUser, user_id, {"blocked": False}, by, request.now, "unblocked")
-            users.append(answers.end_user_info(_present(changed, f"user_ids[{number}]"), request.now))
+            users.append(answers.end_user_info(_present(changed, _param(ids, user_id)), request.now))
         return {"unblocked_users": users, "blocked_users": []}
 
     return work
@@ -130,6 +130,11 @@ def list_end_users(request: ManagementRequest) -> Work:
 def _ids(request: ManagementRequest) -> list[str]:
     ids: list[str] = _required(fields.END_USER_NAMES.read(request.body, request.notes).get("user_ids"), "user_ids")
     return ids
+
+
+def _param(ids: list[str], user_id: str) -> str:
+    """Returns the place of an id in the request, which may have named others several times before it."""
+    return f"user_ids[{ids.index(user_id)}]"
 
 
 def _required(value: Any, name: str) -> Any:

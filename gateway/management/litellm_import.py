@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -60,11 +61,15 @@ class Skipped(Struct, frozen=True):
 
 
 class Imported(Struct):
-    """What became of the rows. notes: what was left out of keys that are imported, by their names."""
+    """What became of the rows. notes: what was left out of keys that are imported, by their names.
+
+    rows: the number of each key's row in the file, from 1.
+    """
 
     keys: list[VirtualKey]
     skipped: list[Skipped]
     notes: list[str]
+    rows: list[int]
     present: int = 0
 
 
@@ -118,11 +123,12 @@ def _csv_value(name: str, text: Any) -> Any:
 
 def judge(rows: Iterator[Mapping[str, Any]], drop_restrictions: bool = False) -> Imported:
     """Makes keys of the rows. drop_restrictions: imports keys although their restrictions are lost."""
-    result = Imported([], [], [])
+    result = Imported([], [], [], [])
     for number, row in enumerate(rows, 1):
         name = str(row.get("key_alias") or row.get("key_name") or f"row {number}")[:100]
         try:
             result.keys.append(_key(row, name, drop_restrictions, result.notes))
+            result.rows.append(number)
         except (InvalidField, ValueError) as error:
             result.skipped.append(Skipped(number, name, str(error)))
     return result
@@ -182,11 +188,11 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
 
     def work(connection: Connection) -> Imported:
         teams: dict[str, bool] = {}
-        wanted = []
+        wanted: list[tuple[int, VirtualKey]] = []
         # For all at once, as there may be a hundred thousand.
         digests = present(connection, "digest", [key.digest for key in result.keys])
         aliases = present(connection, "alias", [key.key_alias for key in result.keys if key.key_alias])
-        for number, key in enumerate(result.keys, 1):
+        for number, key in zip(result.rows, result.keys, strict=True):
             name = key.key_alias or key.key_name
             # So that an import may be repeated, or goes on where another one ended.
             if key.digest in digests:
@@ -200,16 +206,18 @@ def insert(result: Imported, actor: Actor, now: float, dry_run: bool = False) ->
             elif key.key_alias in aliases:
                 result.skipped.append(Skipped(number, name, "another key has its alias"))
             else:
-                wanted.append(key)
+                wanted.append((number, key))
                 if key.key_alias is not None:
                     aliases.add(key.key_alias)
         # A dry run reads all that an import reads, so that its result is the same.
         if not dry_run:
             try:
-                keys.insert(connection, wanted, actor.changed_by, now)
+                keys.insert(connection, [key for _, key in wanted], actor.changed_by, now)
             except NameTaken as error:
                 raise InvalidField(None, f"two rows have the same {error.field}: nothing was imported") from error
-        result.keys = wanted
+        result.rows, result.keys = [number for number, _ in wanted], [key for _, key in wanted]
+        # Those that were left out here, and before, in the order of the file.
+        result.skipped.sort(key=attrgetter("row"))
         return result
 
     return work
