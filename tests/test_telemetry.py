@@ -88,6 +88,27 @@ def test_a_chat(harness: Harness, receiver: OtlpReceiver) -> None:
     assert receiver.headers["x-receiver-token"] == "abc"
 
 
+@pytest.mark.parametrize(
+    ("name", "resource", "expected"),
+    [
+        ("by-name", "service.name=by-attribute", "by-name"),
+        ("", "service.name=by-attribute", "by-attribute"),
+        ("", "service.name=", "cohere-gateway"),
+        ("", "", "cohere-gateway"),
+    ],
+)
+def test_the_environment_names_the_service(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch, name: str, resource: str, expected: str
+) -> None:
+    """The order is OpenTelemetry's; the id of an instance is always the gateway's, as workers must not share one."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"service.version=7,service.instance.id=mine,{resource}")
+    with run_harness(cohere_api_key=[SERVER_KEY]) as harness:
+        span_of(receiver, harness.chat_over(answered()))
+    assert (receiver.resource["service.name"], receiver.resource["service.version"]) == (expected, "7")
+    assert receiver.resource["service.instance.id"] != "mine"
+
+
 def test_a_stream(harness: Harness, receiver: OtlpReceiver) -> None:
     span = attributes(span_of(receiver, harness.chat_over(streamed(), stream=True)))
     assert span["gen_ai.request.stream"] is True

@@ -10,7 +10,6 @@ sampler, resource, limits, intervals.
 """
 
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, format_trace_id, set_span_in_context
@@ -101,12 +100,13 @@ class OtlpTelemetry:
         _report_complaints(message)
         resource = Resource.create(
             {
-                # Read here, because the SDK lets what it is given win over the environment.
-                "service.name": os.environ.get("OTEL_SERVICE_NAME") or SCOPE,
+                "service.name": SCOPE,
                 "service.version": __version__,
+                **({"cohere_gateway.upstream": upstream} if upstream else {}),
+                # Read here, because the SDK lets what it is given win over the environment.
+                **{name: value for name, value in OTELResourceDetector().detect().attributes.items() if value},
                 # Each worker exports for itself: under one id they would overwrite each other's counters.
                 "service.instance.id": str(uuid.uuid4()),
-                **({"cohere_gateway.upstream": upstream} if upstream else {}),
             }
         )
         self._known_model, self._propagates = metrics.known_model, propagates
