@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import NOBODY, Principal
@@ -242,6 +243,26 @@ async def test_a_row_that_the_database_refuses_takes_no_other_with_it(
         assert await written(ledger) == ["before", "behind"]
         assert (storage.observer.counted, ledger.condition()) == ({"written": 2, "lost": 1}, "")
         assert storage.observer.messages == ["ledger: ValueError while writing rows"]
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_is_there_with_another_time_is_not_written_after_a_refused_group(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = ledger_store.insert
+
+    def refusing(connection: Any, rows: Any, *rest: Any) -> int:
+        if any(row.request_id == "refused" for row in rows):
+            raise ValueError
+        return insert(connection, rows, *rest)
+
+    monkeypatch.setattr(ledger_store, "insert", refusing)
+    first = entry(1)
+    later = replace(first, at=first.at + 20_000_000)
+    async with storage.ledger() as ledger:
+        assert await ledger.write_rows([encode_entry(first)])
+        assert await ledger.write_rows([encode_entry(one) for one in (entry(0, request_id="refused"), later)])
+        assert await written(ledger) == ["req-1"]
 
 
 @pytest.mark.asyncio

@@ -447,17 +447,22 @@ class _Writer:
             self._observer.message(f"ledger: {type(error).__name__} while writing rows")
             self._lose(entries, bodies)
             try:
-                await self._insert_each(database, entries)
+                await self._insert_each(database, entries, repeated)
             except StoreError:
                 self.failing = True
                 return False
         return True
 
-    async def _insert_each(self, database: Database, entries: Sequence[LedgerEntry]) -> None:
-        """Writes rows one by one; those that cannot be written are lost. Raises StoreUnavailable."""
+    async def _insert_each(
+        self, database: Database, entries: Sequence[LedgerEntry], repeated: Collection[str] = ()
+    ) -> None:
+        """Writes rows one by one; those that cannot be written are lost. repeated: as in `_write`.
+
+        Raises StoreUnavailable.
+        """
         for entry in entries:
             try:
-                await self._insert(database, [entry], repeated=True)
+                await self._insert(database, [entry], repeated=True, repeated_ids=repeated)
             except StoreError:
                 raise
             except Exception:
