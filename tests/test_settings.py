@@ -385,6 +385,30 @@ def test_a_short_master_key_is_warned_of_on_loopback() -> None:
     assert checks.warnings(Settings()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("COHERE_API_KEY", '"0123456789abcdef"'),
+        ("COHERE_API_KEY", "'0123456789abcdef'"),
+        ("COHERE_API_KEY", "Bearer 0123456789abcdef"),
+        ("COHERE_API_KEY", "0123456789abcdef\u00e9"),
+        ("GATEWAY_MASTER_KEY", '"0123456789abcdef"'),
+    ],
+)
+def test_a_key_with_quotation_marks_is_warned_of(name: str, key: str) -> None:
+    """Docker passes on what stands in a file of variables, quotation marks too, and then each call is Cohere's 401."""
+    (sentence,) = checks.warnings(load({name: key}))
+    assert sentence.startswith(f"{name.removeprefix('GATEWAY_').lower()}: ") and "quotation marks" in sentence
+    assert "0123456789abcdef" not in sentence
+    assert checks.warnings(load({name: "0123456789-._~+/=abcdef"})) == []
+
+
+def test_a_key_of_a_named_upstream_is_looked_at_too() -> None:
+    upstreams = {"vault": NamedUpstream(base_url="https://vault.example", models=["a"], api_key=['"key"'])}
+    (sentence,) = checks.warnings(Settings(upstreams=upstreams))
+    assert sentence.startswith("upstreams.vault.api_key: ")
+
+
 def test_tokens_for_anybody_are_warned_of() -> None:
     accepted = {"GATEWAY_JWT_JWKS": "keys.json"}
     assert [text.partition(":")[0] for text in checks.warnings(load(accepted))] == ["jwt.audience"]

@@ -25,6 +25,7 @@ SHORT_BODY_KEY = 16
 """Characters below which the key of sealed bodies may be guessed."""
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
+_ODD_IN_A_KEY = re.compile(r"[^\x21-\x7e]|[\"'`]")
 
 
 def check(settings: Settings) -> None:
@@ -51,6 +52,14 @@ def warnings(settings: Settings) -> list[str]:
         sentences.append(
             f"master_key: it has fewer than {SHORT_MASTER_KEY} characters and would be refused beyond loopback"
         )
+    keys = {"master_key": [settings.master_key or ""], "cohere_api_key": settings.cohere_api_key}
+    keys |= {f"upstreams.{name}.api_key": one.api_key for name, one in settings.upstreams.items()}
+    for name, values in keys.items():
+        if any(_ODD_IN_A_KEY.search(value) for value in values):
+            sentences.append(
+                f"{name}: it has quotation marks, white space or characters beyond ASCII, which keys do not have "
+                "(`docker run --env-file` keeps quotation marks)"
+            )
     if settings.jwt.enabled and not settings.jwt.audience:
         sentences.append("jwt.audience: without it, tokens that the provider issued for other services are accepted")
     return sentences
