@@ -235,6 +235,7 @@ def test_tokens_where_cohere_counts_them_and_spans_where_it_finds_them() -> None
     "ranking",
     [
         *(b"", b"<html>", b"[]", b"{}", b"\xff", b'{"results":[{}]}', b'{"results":[],"meta":5}'),
+        b'{"results":[],"meta":' + b"[" * 5000 + b"]" * 5000 + b"}",
         *(b'{"results":[{"index":2,"relevance_score":1}]}', b'{"results":[{"index":-1,"relevance_score":1}]}'),
     ],
 )

@@ -6,6 +6,7 @@ Tables of (what the caller sends, what Cohere gets). What chat and Responses sha
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -339,6 +340,57 @@ def test_both_memories_at_once_are_refused() -> None:
     assert caught.value.failure.param == "conversation"
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"store": False}, ("", "", False, False)),
+        ({"previous_response_id": "resp_2"}, ("resp_2", "", True, False)),
+        ({"conversation": {"id": "conv_2"}}, ("", "conv_2", True, False)),
+        ({"background": True}, ("", "", True, True)),
+        ({"store": None}, ("", "", True, False)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("top", [{}, {"store": None, "previous_response_id": None}], ids=["absent", "null"])
+def test_state_in_the_object_of_further_fields_counts(
+    top: dict[str, Any], fields: dict[str, Any], expected: tuple[str, str, bool, bool]
+) -> None:
+    options = responses.state_options(json.dumps(ask(extra_params=fields, **top)).encode(), "resp_1")
+    assert len(options.items) == 1
+    assert (options.previous_response_id, options.conversation, options.store, options.background) == expected
+
+
+def test_state_at_the_top_has_precedence() -> None:
+    request = ask(store=True, extra_params={"store": False, "input": "Bye"})
+    options = responses.state_options(json.dumps(request).encode(), "resp_1")
+    assert options.store and b"Hello" in options.items[0][1]
+
+
+# --- tools of a request that is not answered ----------------------------------------------------------------
+
+
+def prepared(request: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(responses.prepare(json.dumps(request).encode(), transcripts.context()).final)
+    return document
+
+
+def prewarmed(request: dict[str, Any]) -> dict[str, Any]:
+    call = golden.responses_call({**request, "prompt_cache_options": {"prewarm": True}})
+    document: dict[str, Any] = json.loads(call.translate_response([]).body)
+    return document
+
+
+@pytest.mark.parametrize("answer_to", [prepared, prewarmed])
+def test_tools_are_read_where_nothing_is_answered(answer_to: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    tool = {"name": "f", "input_schema": UTILS}
+    (echoed,) = answer_to(ask(tools=[tool], tool_choice={"type": "tool", "name": "f"}))["tools"]
+    assert (echoed["type"], echoed["name"], echoed["parameters"]) == ("function", "f", UTILS)
+    for wrong, param in (({"type": "function"}, "name"), ({"description": "f"}, "type"), ({"type": 5}, "type")):
+        with pytest.raises(InvalidField) as caught:
+            answer_to(ask(tools=[wrong]))
+        assert caught.value.failure.param == f"tools[0].{param}"
+
+
 # --- errors and their paths ---------------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -367,6 +419,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         ask(input=[{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]),
         "input[0].content[0]",
     ),
+    "a file in the result of a tool": (
+        ask(
+            input=[
+                *(HELLO, call_item()),
+                output_item(output=[{"type": "input_text", "text": "a"}, {"type": "input_file", "file_id": "f"}]),
+            ]
+        ),
+        "input[2].output[1]",
+    ),
     "audio": (
         ask(input=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]),
         "input[0].content[0]",
@@ -390,6 +451,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "input[0].call_id",
     ),
     "two calls of one id": (ask(input=[HELLO, call_item(), call_item(arguments='{"a":1}')]), "input[1]"),
+    "two calls of one id in a turn without its thoughts": (
+        ask(input=[HELLO, call_item(), call_item(arguments='{"a":1}'), HELLO], reasoning={"context": "current_turn"}),
+        "input[1]",
+    ),
     "an item that is not stored": (ask(input=[{"type": "item_reference", "id": "msg_1"}]), "input[0].id"),
     "a tool without a name": (ask(tools=[{"type": "function"}]), "tools[0].name"),
     "a tool without a type": (ask(tools=[WEATHER, {"description": "f"}]), "tools[1].type"),

@@ -201,3 +201,26 @@ def test_the_official_sdk_accumulates_a_custom_call(on: Harness) -> None:
         "ResponseApplyPatchToolCall",
         "ParsedResponseFunctionToolCall",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "action"),
+    [
+        ("shell", {"commands": ["ls", None, True, {"a": 1}]}, {"commands": ["ls", "true", '{"a":1}']}),
+        ("shell", {"commands": None, "command": ["ls"]}, {"commands": ["ls"]}),
+        ("local_shell", {"command": None}, {"command": ['{"command": null}']}),
+        ("local_shell", {"commands": "ls"}, {"command": ["ls"]}),
+        ("local_shell", {"command": [1.5], "env": {"A": None, "B": True}}, {"command": ["1.5"], "env": {"B": "true"}}),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_no_texts_are_shown_as_json(
+    on: Harness, name: str, arguments: dict[str, Any], action: dict[str, Any]
+) -> None:
+    """The program that runs the command would run Python's `None` or `True`, which the model has not written."""
+    call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+    message = {"role": "assistant", "tool_calls": [call]}
+    on.respond_with(json_answer(200, {"id": "m", "message": message, "finish_reason": "TOOL_CALL", "usage": {}}))
+    response = on.gateway.ask("POST", RESPONSES, {"model": A, "input": "Hi", "tools": TOOLS, "store": False})
+    (item,) = response.body["output"]
+    assert item["action"].items() >= action.items()

@@ -116,6 +116,25 @@ def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(
 
 
 @WHOLE_AND_STREAMED
+def test_a_summary_replaces_the_one_before(on: Harness, stream: bool) -> None:
+    """Each was in the transcript of the next: to keep them all would make the prompt longer with each compaction."""
+    managed = [{"type": "compaction", "compact_threshold": 1000}]
+    on.respond_with(answered("FIRST"))
+    earlier = response(ask(on, False, input=[*HISTORY, {"type": "compaction_trigger"}], instructions="Be brief."))
+    on.respond_with(answered("SECOND"), streamed("It ends.") if stream else answered("It ends."))
+    fields = {"context_management": managed, "instructions": "Be brief."}
+    result = response(ask(on, stream, previous_response_id=earlier["id"], input=HISTORY, **fields))
+    summary, answer = upstream_bodies(on)
+    assert "FIRST" in summary["messages"][1]["content"]
+    on.respond_with(answered("Fine."))
+    response(ask(on, False, input="And then?", previous_response_id=result["id"], instructions="Be brief."))
+    (following,) = upstream_bodies(on)
+    for body in (answer, following):
+        system = body["messages"][0]["content"]
+        assert "Be brief." in system and "SECOND" in system and "FIRST" not in system
+
+
+@WHOLE_AND_STREAMED
 @pytest.mark.parametrize(
     ("items", "managed"),
     [

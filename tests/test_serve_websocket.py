@@ -467,6 +467,11 @@ BAD: dict[str, tuple[Any, str | None, str]] = {
     "a lane that is none": ({"type": "response.create", "stream_id": []}, "stream_id", "invalid_type"),
     "generate that is none": ({"type": "response.create", "generate": 0}, "generate", "invalid_type"),
     "background": ({"type": "response.create", "background": True}, "background", "unsupported_value"),
+    "background beside": (
+        {"type": "response.create", "extra_params": {"background": True}},
+        "background",
+        "unsupported_value",
+    ),
     "no model": ({"type": "response.create", "input": "Hi"}, "model", "missing_required_parameter"),
     "no input": ({"type": "response.create", "model": A}, "input", "missing_required_parameter"),
     "an unknown role": (

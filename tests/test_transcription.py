@@ -120,7 +120,10 @@ def test_texts_that_are_refused(fields: dict[str, Any], param: str, code: str) -
     assert (caught.value.failure.param, caught.value.failure.code) == (param, code)
 
 
-@pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"{}", b'{"text":5}', b"\xff"])
+DEEP = b'{"text":"Hi","words":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"{}", b'{"text":5}', b"\xff", DEEP])
 def test_an_answer_that_is_none(answer: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         translated(TEXTS).translate_response(answer)

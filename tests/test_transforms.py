@@ -120,11 +120,13 @@ def test_names_come_back() -> None:
 
 @pytest.mark.parametrize(
     ("name", "restored"),
-    [("call_0_2", "call_0"), ("call_0_2:0", "call_0:0"), ("call_0", "call_0"), ("doc:1", "doc:1"), (None, None)],
+    [("call_0_2", "call_0"), ("call_0_2:0", "call_0:0"), ("call_0", "call_0"), ("doc:1", "doc:1"), (None, None)]
+    # Ids of calls with a colon of their own, as some models make them.
+    + [("f:0_2", "f:0"), ("f:0_2:1", "f:0:1"), ("f:0", "f:0")],
 )
 def test_citations_name_calls_as_the_caller_did(name: str | None, restored: str | None) -> None:
     citation = Citation(0, 4, "snow", [{"type": "tool", "id": name, "tool_output": {"a": 1}}])
-    (event,) = texts_of(RestoreCallIds({"call_0_2": "call_0"}), [Cited(0, Kind.TEXT, 0, 4, citation)])
+    (event,) = texts_of(RestoreCallIds({"call_0_2": "call_0", "f:0_2": "f:0"}), [Cited(0, Kind.TEXT, 0, 4, citation)])
     assert isinstance(event, Cited) and event.citation.sources == [
         {"type": "tool", "id": restored, "tool_output": {"a": 1}}
     ]

@@ -58,7 +58,8 @@ class RestoreCallIds:
         name = source.get("id")
         if not isinstance(name, str):
             return source
-        call_id, colon, output = name.rpartition(":") if ":" in name else (name, "", "")
+        # The whole one first: an id of the caller's may have a colon of its own.
+        call_id, colon, output = (name, "", "") if name in self._ids else name.rpartition(":")
         # Ids that are no call's are left alone: documents may be named by the caller, with colons in their names.
         return {**source, "id": f"{self._ids[call_id]}{colon}{output}"} if call_id in self._ids else source
 

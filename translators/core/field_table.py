@@ -230,11 +230,7 @@ class FieldTable:
         The second value has the synonyms that the caller used, by the name in the table, for notes and errors.
         """
         try:
-            fields = _split(body)
-            # What stands at the top level wins over the same field inside: it is the more deliberate of the two.
-            nested = fields.pop(SYNONYM_OBJECT, None)
-            if nested is not None and bytes(nested) != _NULL:
-                fields = {**_split_nested(nested), **_present(fields)}
+            fields = with_nested(_split(body))
         # msgspec tells a wrong type (a ValidationError) from text that is no JSON. Both are the caller's 400, but with
         # another code, and only the first one has a path.
         except ValidationError as error:
@@ -271,6 +267,13 @@ def with_extra(body: bytes, extra: Mapping[str, Raw]) -> bytes:
     # Only names without a row come here, so none of them repeats a field that the operation sends.
     added = b"".join(b"," + _encode(name) + b":" + bytes(raw) for name, raw in extra.items())
     return body[:-1] + added + b"}"
+
+
+def with_nested(fields: dict[str, Raw]) -> dict[str, Raw]:
+    """Returns the fields of a body with those of SYNONYM_OBJECT among them. Raises InvalidField if it is no object."""
+    # What stands at the top level wins over the same field inside: it is the more deliberate of the two.
+    nested = fields.pop(SYNONYM_OBJECT, None)
+    return fields if nested is None or bytes(nested) == _NULL else {**_split_nested(nested), **_present(fields)}
 
 
 def _present(fields: dict[str, Raw]) -> dict[str, Raw]:

@@ -92,7 +92,7 @@ class RerankTranslation(Struct, frozen=True):
             # Kept as Cohere sent it for the answer, and read a second time for the usage: native clients look for
             # fields that nobody here knows.
             meta = cohere.decode_meta(ranking.meta) or cohere.Meta()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError("Cohere sent a ranking that cannot be read") from error
         usage = _usage(meta, self.context.policy.usage_base)
         ranking_body = openai.Ranking(

@@ -5,7 +5,7 @@ What the fields have in common with chat's is in `parameters.py` and `builder.py
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -203,11 +203,11 @@ def request(
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields
+    tools = _tools(fields, notes)
     cache: openai.PromptCacheOptions | None = fields.get("prompt_cache_options")
     # Before the input is read: a request that only warms a cache may have none.
     if prewarms and cache is not None and cache.prewarm:
         return _prewarmed(reading, context, notes)
-    tools = _tools(fields, notes)
     included: Sequence[str] = fields.get("include") or ()
     if fields.get("top_logprobs"):
         notes.adjusted("top_logprobs", fields["top_logprobs"], CHOSEN_TOKEN)
@@ -221,13 +221,13 @@ def request(
     text: openai.TextOptions = fields.get("text") or openai.TextOptions()
     _note_ignored_parts(fields, text, included, notes)
     apply_service_tier(reading, notes)
-    messages = apply_context(reader.messages, reasoning, notes)
+    messages = reader.with_paths(apply_context(reader.messages, reasoning, notes))
     # Such a request has no answer of its own, so tools, formats and everything below are not looked at.
     if reader.compaction:
         return _compaction(body, reading, messages, context, notes, halvings)
     threshold = _compaction_threshold(fields, notes)
     if compacted is not None:
-        messages = _compacted_messages(messages, compacted.summary)
+        messages = _compacted_messages(messages, reader.summaries, compacted.summary)
         notes.emulated("context_management", "the model summarised the conversation")
     # A conversation that was just summarised is short. If it is too long still, halving it would throw away the
     # summary.
@@ -261,7 +261,7 @@ def request(
         upstream_chat = build(options, context, notes, attempt)
     # The code that is shared with chat speaks of `messages`, which the caller never sent.
     except InvalidField as error:
-        raise _with_path(error, options.message_paths) from error
+        raise _with_path(error, messages, options.message_paths) from error
     second = partial(request, body, context, 2, halvings, compacted) if attempt == 1 and upstream_chat.checked else None
     custom = tools.names.custom
     transforms = upstream_chat.transforms
@@ -337,11 +337,14 @@ def _compaction_threshold(fields: dict[str, Any], notes: Notes) -> int:
     return threshold
 
 
-def _compacted_messages(messages: list[chat.Message], summary: str) -> list[chat.Message]:
-    """Returns the instructions, the summary, and the newest messages."""
+def _compacted_messages(messages: list[chat.Message], earlier: Collection[int], summary: str) -> list[chat.Message]:
+    """Returns the instructions, the summary, and the newest messages.
+
+    earlier: the `id()` of each earlier summary, which this one replaces as well.
+    """
     # The newest ones stay as they are: a summary of a question that is not yet answered would lose its wording.
     newest = shortened(messages, MOST_HALVINGS)
-    system = [one for one in newest if isinstance(one, chat.SystemMessage)]
+    system = [one for one in newest if isinstance(one, chat.SystemMessage) and id(one) not in earlier]
     others = [one for one in newest if not isinstance(one, chat.SystemMessage)]
     return [*system, chat.SystemMessage(SUMMARY_INTRODUCTION + summary), *others]
 
@@ -469,11 +472,12 @@ def prepare(body: bytes, context: Context) -> PreparedResponse:
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     required(reading, "model")
+    tools = _tools(reading.fields, notes)
     items = reading.fields.get("input")
     # Read only to find mistakes now: the turn that continues the response would meet them, and could not tell whose
     # they are.
     if items or context.conversation.history:
-        _reader(items or [], reading.fields.get("instructions"), context, notes, ResponsesTools(notes))
+        _reader(items or [], reading.fields.get("instructions"), context, notes, tools)
     stream = PreparedStream(ResponsesView(initial_response(reading, context), context))
     return PreparedResponse(stream.whole(), stream.final(), notes)
 
@@ -510,7 +514,7 @@ _CHAT_NAMES = (
 )
 
 
-def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
+def _with_path(error: InvalidField, messages: Sequence[chat.Message], paths: Sequence[str]) -> InvalidField:
     """Restates an error from the code that is shared with chat: its path becomes that of the field in Responses.
 
     paths: of each chat message, the path of the item it was made of.
@@ -520,8 +524,10 @@ def _with_path(error: InvalidField, paths: Sequence[str]) -> InvalidField:
     chat_path = param = failure.param or ""
     match = _CHAT_MESSAGE.fullmatch(chat_path)
     if match and int(match[1]) < len(paths):
-        # Below an item only its content has the same name in both.
-        param = paths[int(match[1])] + (match[2] if match[2].startswith(".content") else "")
+        # Below an item only what it contains is found in both, under another name in the result of a tool.
+        below = match[2].removeprefix(".content")
+        name = ".output" if isinstance(messages[int(match[1])], chat.ToolMessage) else ".content"
+        param = paths[int(match[1])] + (name + below if below != match[2] else "")
     else:
         for chat_name, name in _CHAT_NAMES:
             if chat_path == chat_name or chat_path.startswith(chat_name + "."):
@@ -545,11 +551,14 @@ def _chat_format(text_format: openai.TextFormat | None) -> chat.ResponseFormat |
 
 
 class _StateFields(Struct):
+    """extra_params: fields that count where the same one is not at the top level (`SYNONYM_OBJECT`)."""
+
     store: bool | None = None
     previous_response_id: str | None = None
     conversation: str | openai.ConversationReference | None = None
     background: bool | None = None
     input: str | list[Raw] | None = None
+    extra_params: Raw = Raw(b"null")
 
 
 class _StoredFields(Struct):
@@ -577,6 +586,10 @@ def state_options(body: bytes, response_id: str) -> StateOptions:
     """
     try:
         fields = _decode_state_fields(body)
+        if bytes(fields.extra_params) != b"null":
+            nested = msgspec.structs.asdict(_decode_state_fields(fields.extra_params))
+            present = {name: value for name, value in msgspec.structs.asdict(fields).items() if value is not None}
+            fields = _StateFields(**{**nested, **present})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return StateOptions(store=False)  # the translation will report what is wrong
     reference = fields.conversation

@@ -57,7 +57,7 @@ def _custom(tool: ClientTool, id: str, status: str, call_id: str, text: str) -> 
 def _shell(tool: ClientTool, id: str, status: str, call_id: str, text: str) -> openai.AnsweredShellCall:
     arguments = _object(text)
     # A model may take the name that the other shell's parameter has.
-    commands = arguments.get("commands", arguments.get("command"))
+    commands = _first(arguments, "commands", "command")
     action = openai.AnsweredShellAction(
         # What names no command is taken for one itself.
         _strings(commands if commands is not None else text or []),
@@ -69,11 +69,11 @@ def _shell(tool: ClientTool, id: str, status: str, call_id: str, text: str) -> o
 
 def _local_shell(tool: ClientTool, id: str, status: str, call_id: str, text: str) -> openai.AnsweredLocalShellCall:
     arguments = _object(text)
-    environment = arguments.get("env")
+    command, environment = _first(arguments, "command", "commands"), arguments.get("env")
     action: dict[str, Any] = {
         "type": "exec",
-        "command": _strings(arguments.get("command", text or [])),
-        "env": {key: str(value) for key, value in environment.items()} if isinstance(environment, dict) else {},
+        "command": _strings(command if command is not None else text or []),
+        "env": _present_texts(environment) if isinstance(environment, dict) else {},
     }
     for name, read in (("timeout_ms", _integer), ("working_directory", _string), ("user", _string)):
         if (value := read(arguments.get(name))) is not None:
@@ -114,8 +114,22 @@ def _object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _first(arguments: Mapping[str, Any], *names: str) -> Any:
+    """Returns the value of the first of these names that has one."""
+    return next((arguments[name] for name in names if arguments.get(name) is not None), None)
+
+
 def _strings(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    return [_text(one) for one in value if one is not None] if isinstance(value, list) else [_text(value)]
+
+
+def _present_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _text(value) for key, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    """Returns a text as it is, and anything else as the JSON that the model wrote, not as Python would print it."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _integer(value: Any) -> int | None:

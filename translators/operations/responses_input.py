@@ -84,14 +84,16 @@ class _Turn(Struct):
 class InputReader:
     """Reads items one after another into chat messages.
 
-    paths: the `id()` of each message -> the path of its first item. tools: of the request, which items may add to.
-    configurations: the `configuration_update` items in order, each with its path. compaction: the path of a
-    `compaction_trigger` at the end, empty without one. context: decrypts, and has the items that are referred to.
+    paths: the `id()` of each message -> the path of its first item. summaries: the `id()` of each summary among them.
+    tools: of the request, which items may add to. configurations: the `configuration_update` items in order, each with
+    its path. compaction: the path of a `compaction_trigger` at the end, empty without one. context: decrypts, and has
+    the items that are referred to.
     """
 
     def __init__(self, notes: Notes, context: Context, tools: ResponsesTools | None = None) -> None:
         self.messages: list[chat.Message] = []
         self.paths: dict[int, str] = {}
+        self.summaries: set[int] = set()
         self.configurations: list[tuple[str, openai.ConfigurationItem]] = []
         self.compaction = ""
         self._notes, self._context, self._tools = notes, context, tools or ResponsesTools(notes)
@@ -116,6 +118,11 @@ class InputReader:
         """Adds a message, made of the item at this path."""
         self.messages.append(message)
         self.paths[id(message)] = where
+
+    def with_paths(self, messages: list[chat.Message]) -> list[chat.Message]:
+        """Returns messages that were made of its own, one of each, and gives them the paths of these."""
+        self.paths |= {id(new): self.paths[id(one)] for one, new in zip(self.messages, messages, strict=True)}
+        return messages
 
     def _item(self, raw: Raw, where: str) -> None:
         try:
@@ -271,13 +278,17 @@ class InputReader:
             return
         if summary.startswith(REPLACES_ALL):
             summary = summary.removeprefix(REPLACES_ALL)
-            # Instructions are no part of the conversation that was summarised.
-            self.messages = [one for one in self.messages if isinstance(one, chat.SystemMessage)]
+            # Instructions are no part of the conversation that was summarised. An earlier summary is.
+            self.messages = [
+                one for one in self.messages if isinstance(one, chat.SystemMessage) and id(one) not in self.summaries
+            ]
+            self.summaries.clear()
         # Behind the instructions and before everything else, because it summarises what came before that.
         others = (index for index, one in enumerate(self.messages) if not isinstance(one, chat.SystemMessage))
         message = chat.SystemMessage(SUMMARY_INTRODUCTION + summary)
         self.messages.insert(next(others, len(self.messages)), message)
         self.paths[id(message)] = where
+        self.summaries.add(id(message))
 
     def _reference(self, item: openai.ItemReference, where: str) -> None:
         """Reads the item that is referred to, unless it was read already. Raises NotStored."""

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct
 
 from schemas.openai import responses as openai
 from translators.core.errors import Failure, InvalidField
+from translators.core.field_table import with_nested
 
 CREATE = "response.create"
 _STEER = b'"response.steer"'
@@ -84,7 +85,7 @@ def _steer_failed(fields: dict[str, Raw], stream_id: str) -> bytes:
 
 def _fields(message: str) -> dict[str, Raw]:
     try:
-        return _split(message)
+        return with_nested(_split(message))
     except msgspec.ValidationError as error:
         raise InvalidField(None, "A message must be a JSON object", "invalid_type") from error
     except (msgspec.DecodeError, UnicodeError) as error:

@@ -81,7 +81,7 @@ class TranscriptionTranslation(Struct, frozen=True):
         """Translates Cohere's answer into the requested form. Raises UpstreamProtocolError."""
         try:
             text = cohere.decode_answer(body).text
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamProtocolError("Cohere sent a transcription that cannot be read") from error
         if self.form is Form.STREAM:
             return Transcript(b"", (_encode(openai.TextDelta(text)), _encode(openai.TextDone(text))))
