@@ -95,7 +95,7 @@ def test_until_all_have_come_by_each_has_its_share(redis: RedisProcess, tmp_path
             redis.command("FLUSHALL")
             redis.command("FLUSHALL")
             assert not await call(second), "there is no second share"
-            assert not second.reasons and not second.counters._failures, "Redis answers"
+            assert not second.reasons and not second.counters._outages._failing, "Redis answers"
             spent = before + left_by(before)
             for gateway in (third, first):
                 spent += PRICE * await call(gateway)
@@ -181,7 +181,7 @@ def test_only_what_was_lost_is_waited_for(kind: str, no_timers: None) -> None:
         first, second = (of_kind(servers[0].url, NothingSpent(), None, 20.0) for _ in range(2))
         budget, processes = [Counter(f"key:{secrets.token_hex(6)}:budget:total", "money", LIMIT)], 2
         for one in (first, second):
-            one.watch(tuple, lambda: processes)
+            one.watch(tuple, lambda: processes, lambda counter: False)
             assert (await one.reserve(budget, 0, PRICE)).admitted
         for server in servers:
             server.command("FLUSHALL")
@@ -210,7 +210,7 @@ def test_a_process_that_did_not_know_the_budget_may_begin_it(redis: RedisProcess
         earlier = [RedisCounters(redis.url, NothingSpent(), None, 20.0) for _ in range(2)]
         new = RedisCounters(redis.url, NothingSpent(), None, 20.0)
         for one in (*earlier, new):
-            one.watch(tuple, lambda: PROCESSES)
+            one.watch(tuple, lambda: PROCESSES, lambda counter: False)
         for one in earlier:
             assert (await one.reserve([BUDGET], 0, PRICE)).admitted
         redis.command("FLUSHALL")
@@ -265,7 +265,7 @@ def test_a_window_that_begins_meanwhile_is_waited_for_as_well(redis: RedisProces
         hours = [Counter("key:k:budget:1h", "money", LIMIT, start, start + 3_600) for start in (3_600, 7_200)]
         first, second = (RedisCounters(redis.url, NothingSpent(), None, 20.0) for _ in range(2))
         for one in (first, second):
-            one.watch(tuple, lambda: 2)
+            one.watch(tuple, lambda: 2, lambda counter: False)
             assert (await one.reserve(hours[:1], 0, PRICE)).admitted
         redis.command("FLUSHALL")
         with pytest.raises(CountersIncomplete):

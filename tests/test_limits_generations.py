@@ -103,7 +103,7 @@ class Process:
         self.stored = StoredBudgets(stored, lambda error: None, remembers=True)
         self.counters = RedisCounters(URL, self.stored, clock, 20.0)
         self.live: list[Reservation] = []
-        self.counters.watch(lambda: self.live, lambda: 1)
+        self.counters.watch(lambda: self.live, lambda: 1, lambda counter: False)
 
     async def reserve(self, budget: Counter, amount: int) -> None:
         decision = await self.counters.reserve([budget], 0, amount)

@@ -598,7 +598,7 @@ def test_what_has_reserved_nothing_settles_beside_what_has(redis: RedisProcess, 
             one.counters.settle(Settlement(small, 0, 7))
             one.counters.settle(Settlement(large, 0, 100))
             await one.settled()
-            assert one.counters._failures == 0 and not one.counters.degraded
+            assert not one.counters._outages._failing and not one.counters.degraded
             decision = await cast(Any, one.counters)._shared.reserve((BUDGET,), 0, 0)
             assert (decision.states[0].spent, decision.states[0].reserved) == (107, 0)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.auth.directory import KeyDirectory
+from gateway.limits.outages import MAX_FAILURES
 from gateway.limits.process_counters import ProcessCounters
-from gateway.limits.shared_counters import MAX_FAILURES, PATIENT_SECONDS, RENEW_SECONDS, SharedCounters
+from gateway.limits.shared_counters import PATIENT_SECONDS, RENEW_SECONDS, SharedCounters
 from gateway.limits.start import COUNTING_SECONDS, create_limiter
 from gateway.observability.access_log import Log
 from gateway.observability.alerts import Alerts
@@ -22,16 +24,20 @@ from gateway.store.counters import (
     CounterState,
     CountersUnavailable,
     Decision,
+    Past,
     Reservation,
+    Server,
     Settlement,
 )
 from gateway.store.errors import StoreUnavailable
 from gateway.store.redis_cluster_counters import RedisClusterCounters
 from gateway.store.redis_counters import RedisCounters
 from gateway.store.sql_counters import SqlCounters
+from test_limits_shared import until
 
 BUDGET = Counter("key:k:budget:total", "money", 100)
 REQUESTS = Counter("key:k:requests", "requests", 9)
+TOKENS, TEAM_TOKENS = Counter("key:k:tokens", "tokens", 99), Counter("team:t:tokens", "tokens", 99)
 ADMITTED = Decision(True, (CounterState(7, 5),), lease=3, leases={"key:k": 4})
 REFUSED = Decision(False, (CounterState(100, 0),))
 
@@ -51,6 +57,10 @@ class Shared:
         self.settling_fails = False
         self.renewals: list[list[Reservation]] = []
         self.renewing_fails = False
+        # What calls raise after they have done what they were asked for, of those whom the error does not concern.
+        self.failures: list[CountersUnavailable] = []
+        self.past: list[Sequence[Past]] = []
+        self.adopted: Callable[[], Any] = lambda: None
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
         return self.is_lacking
@@ -73,17 +83,38 @@ class Shared:
         if self.settling_fails:
             raise CountersUnavailable("away")
         self.settlements += settlements
+        self.fail()
+
+    def fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop()
 
     def doubt(self, counters: Sequence[Counter]) -> None:
         self.doubted += counters
 
-    async def beat(self, process: str, seconds: int) -> int:
+    def server_of(self, subject: str) -> Server:
+        return None
+
+    def silent(self, subjects: Collection[str], seconds: float) -> Collection[str]:
+        return subjects
+
+    async def beat(self, process: str, seconds: int, subject: str = "") -> int:
         return 1
 
-    async def adopt(self, reservations: Sequence[Any], past: Sequence[Any]) -> None:
-        pass
+    async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        if past:
+            self.past.append(past)
+            self.fail()
+        for reservation, _ in reservations:
+            reservation.local = False
+        self.adopted()
 
-    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
+    def watch(
+        self,
+        live: Callable[[], Iterable[Reservation]],
+        processes: Callable[[], int],
+        is_away: Callable[[Counter], bool],
+    ) -> None:
         self.live = live
 
     def miss(self, counters: Sequence[Counter], money: int) -> None:
@@ -101,7 +132,10 @@ class Shared:
         if self.renewing_fails:
             raise CountersUnavailable("away")
 
-    async def reconnect(self) -> None:
+    def compare_again(self, subject: str) -> None:
+        pass
+
+    async def reconnect(self, subject: str) -> None:
         raise CountersUnavailable("away")
 
     async def stop(self) -> None:
@@ -251,6 +285,54 @@ async def test_what_was_spent_is_stored_where_the_shared_counters_may_lose_it(st
     parts.counters.settle(Settlement(second, 0, 6))
     await parts.is_settled()
     assert parts.stored.spent[-1:] == [6] and parts.shared.doubted == [BUDGET]
+    await parts.counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_whom_a_settlement_has_reached_hears_nothing_of_it_again() -> None:
+    parts = Parts(stores_all=True)
+    parts.shared.answer = replace(ADMITTED, states=(CounterState(0, 5), CounterState(0, 5)))
+    _, _, reservation = await parts.counters.reserve((TOKENS, TEAM_TOKENS), 5, 0)
+    assert reservation is not None
+    parts.shared.failures = [CountersUnavailable("away", {TOKENS.subject})]
+    parts.counters.settle(Settlement(reservation, 3, 4))
+    await until(lambda: len(parts.shared.settlements) == 2)
+    whole, rest = parts.shared.settlements
+    assert tuple(whole.reservation.counters) == (TOKENS, TEAM_TOKENS) and (whole.tokens, whole.money) == (3, 4)
+    assert rest.reservation.counters == [TOKENS] and (rest.tokens, rest.money) == (3, 0), "the database has the money"
+    assert parts.shared.doubted == [TOKENS] and parts.stored.spent == [4]
+    await parts.counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_what_was_spent_without_them_is_handed_over_to_each_once() -> None:
+    parts = Parts()
+    parts.shared.answer = CountersUnavailable("away")
+    parts.shared.failures = [CountersUnavailable("away", {TOKENS.subject})]
+    shares, _, reservation = await parts.counters.reserve((TOKENS, TEAM_TOKENS), 5, 0)
+    assert reservation is not None and reservation.local
+    # As after an outage: it has ended before anybody could be told.
+    cast(Any, parts.counters)._settle_alone(Settlement(reservation, 3, 0))
+    await until(lambda: len(parts.shared.past) == 2)
+    key, team = (share.id for share in shares)
+    assert [[(one.counter.id, one.amount) for one in past] for past in parts.shared.past] == [
+        [(key, 3), (team, 3)],
+        [(key, 3)],
+    ]
+    await parts.counters.stop()
+
+
+@pytest.mark.asyncio
+async def test_what_ends_while_it_is_handed_over_is_not_under_way_after_that() -> None:
+    parts = Parts()
+    parts.shared.answer = CountersUnavailable("away")
+    _, _, reservation = await parts.counters.reserve((TOKENS,), 5, 0)
+    assert reservation is not None
+    loop, settlement = asyncio.get_running_loop(), Settlement(reservation, 3, 0)
+    # After the shared counters have answered, and before anybody has read it.
+    parts.shared.adopted = lambda: loop.call_soon(parts.counters.settle, settlement)
+    await until(lambda: len(parts.shared.settlements) == 1)
+    assert not list(parts.shared.live())
     await parts.counters.stop()
 
 

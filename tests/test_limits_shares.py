@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,11 @@ class Lost:
     def lacks(self, counters: Sequence[Counter]) -> bool:
         return False
 
+    def silent(self, subjects: Collection[str], seconds: float) -> Collection[str]:
+        return subjects
+
+    def compare_again(self, subject: str) -> None: ...
+
     def miss(self, counters: Sequence[Counter], money: int) -> None: ...
 
     def doubt(self, counters: Sequence[Counter]) -> None: ...
@@ -336,7 +341,7 @@ def test_a_reservation_that_is_renewed_in_an_emptied_redis_is_freed_once() -> No
         limits = [Counter(f"key:{id(object())}:budget:total", "money", 900)]
         decision = await counters.reserve(limits, 0, 300)
         reservation = Reservation(limits, 0, 300, decision.lease)
-        counters.watch(lambda: [reservation], lambda: 1)
+        counters.watch(lambda: [reservation], lambda: 1, lambda counter: False)
         await counters._redis.delete(counters._key(limits[0]))
         await counters.renew([reservation], 20)
         assert (await counters.reserve(limits, 0, 0)).states[0].reserved == 300

@@ -93,8 +93,14 @@ class Away:
     def __init__(self, spent: Mapping[str, int] | None = None) -> None:
         self.spent = spent
 
-    def watch(self, live: object, processes: object) -> None:
+    def watch(self, live: object, processes: object, is_away: object) -> None:
         pass
+
+    def server_of(self, subject: str) -> None:
+        return None
+
+    def silent(self, subjects: Any, seconds: float) -> Any:
+        return subjects
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
         return self.spent is not None
@@ -108,7 +114,7 @@ class Away:
     async def beat(self, *_: Any) -> Any:
         raise CountersUnavailable("away")
 
-    async def reconnect(self) -> None:
+    async def reconnect(self, subject: str) -> None:
         raise CountersUnavailable("away")
 
     async def adopt(self, *_: Any) -> None:

@@ -11,6 +11,7 @@ What was admitted here is not forgotten when the shared counters answer again. I
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -66,7 +67,7 @@ class LocalShares:
     """The shares of one process. stored: returns what the database has of a budget, None if it cannot be asked.
 
     processes: that were last seen. untold: what was admitted here, with the second of it, of which the shared counters
-    do not know yet.
+    do not know yet, or not all of them.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class LocalShares:
             return
         now = math.floor(self._clock())
         for counter in reservation.counters:
+            if reservation.is_shared(counter):
+                continue
             if counter.unit == "requests":
                 self._add_past(counter, second, 1)
             # Of money they are told by `SharedCounters._store_alone`.
@@ -142,6 +145,11 @@ class LocalShares:
         reservation = Reservation(shares, tokens, money, local=True)
         self.untold[reservation] = math.floor(self._clock())
         return shares, decision, reservation
+
+    async def look(self, counters: Sequence[Counter], tokens: int, money: int) -> tuple[Sequence[Counter], Decision]:
+        """Returns this process' shares, and what they would decide. Nothing is reserved."""
+        shares = [await self._share(counter) for counter in counters]
+        return shares, self._own.reserve(shares, tokens, money, only_looks=True)
 
     async def _share(self, counter: Counter) -> Counter:
         key, now = (counter.id, counter.window), self._clock()
@@ -197,7 +205,7 @@ class LocalShares:
             one.amount(reservation.tokens, reservation.money)
             for reservation in self.untold
             for one in reservation.counters
-            if one.id == id
+            if one.id == id and not reservation.is_shared(one)
         )
         return reserved + sum(amount for (one, _), amount in self._past.items() if one.id == id)
 
@@ -207,18 +215,20 @@ class LocalShares:
 
     # --- when they answer again -----------------------------------------------------------------------------
 
-    def hand_over(self) -> tuple[list[tuple[Reservation, int]], list[Past]]:
-        """Returns some of what the shared counters do not know, with its age; from now on it is known here no more."""
+    def hand_over(self, is_away: Callable[[Counter], bool]) -> tuple[list[tuple[Reservation, int]], list[Past]]:
+        """Returns some of what the shared counters do not know, with its age; from now on it is known here no more.
+
+        is_away: tells which counters cannot be told.
+        """
         now = math.floor(self._clock())
         self._drop_past()
         # A part of it, so that no message to the counters is endless.
-        reservations = [(one, now - second) for one, second in list(self.untold.items())[:MAX_HANDED_OVER]]
+        due = ((one, now - second) for one, second in self.untold.items() if is_outstanding(one, is_away))
+        reservations = list(islice(due, MAX_HANDED_OVER))
         for reservation, _ in reservations:
             del self.untold[reservation]
-        past = []
-        for (counter, second), amount in list(self._past.items())[:MAX_HANDED_OVER]:
-            del self._past[counter, second]
-            past.append(Past(counter, amount, now - second))
+        keys = list(islice((key for key in self._past if not is_away(key[0])), MAX_HANDED_OVER))
+        past = [Past(counter, self._past.pop((counter, second)), now - second) for counter, second in keys]
         return reservations, past
 
     def take_back(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
@@ -229,7 +239,16 @@ class LocalShares:
         for one in past:
             self._add_past(one.counter, now - one.age, one.amount)
 
+    def is_untold(self, reservation: Reservation) -> bool:
+        """Tells whether the shared counters have still to take over something of this reservation."""
+        return reservation in self.untold
+
     @property
     def has_untold(self) -> bool:
         """The shared counters do not know all that was admitted here."""
         return bool(self.untold or self._past)
+
+
+def is_outstanding(reservation: Reservation, is_away: Callable[[Counter], bool]) -> bool:
+    """Tells whether something of a reservation can be told to the shared counters."""
+    return any(not reservation.is_shared(counter) and not is_away(counter) for counter in reservation.counters)

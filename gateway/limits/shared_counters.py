@@ -1,9 +1,10 @@
 """Counters that several processes share, and what happens while these cannot be reached.
 
 A reservation waits for the shared counters as long as the settings allow and no longer. After a few failures in a row
-they are left alone until a timer finds them well again; meanwhile this process holds requests to its shares of the
-limits (`local_shares.py`), or refuses, as `limits.on_failure` says. What it has admitted by itself is handed over to
-the shared counters when they answer again. Only when all processes have had the time for it are they asked again.
+a server of theirs is left alone until a timer finds it well again (`outages.py`); meanwhile this process holds requests
+to its shares of the limits that are counted there (`local_shares.py`), or refuses, as `limits.on_failure` says. What it
+has admitted by itself is handed over to the shared counters when they answer again. Only when all processes have had
+the time for it are they asked again.
 Settlements are sent in groups that nobody waits for. What one that did not arrive had spent is put into the database
 (`stored_budgets.py`), with which the counters are compared before their next use; what it frees is sent once more.
 """
@@ -11,13 +12,14 @@ Settlements are sent in groups that nobody waits for. What one that did not arri
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence, Set
 from functools import partial
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from gateway.limits.local_shares import LocalShares
+from gateway.limits.local_shares import MAX_HANDED_OVER, LocalShares, is_outstanding
+from gateway.limits.outages import Outage, Outages
 from gateway.limits.stored_budgets import StoredBudgets
 from gateway.store.counters import (
     CONFIRM_SECONDS,
@@ -27,15 +29,14 @@ from gateway.store.counters import (
     CountersIncomplete,
     CountersUnavailable,
     Decision,
+    Past,
     Reservation,
     Settlement,
 )
 from gateway.store.errors import StoreUnavailable
 
 Result = TypeVar("Result")
-
-MAX_FAILURES = 3
-"""Failures in a row after which the shared counters are left alone."""
+Item = TypeVar("Item")
 
 PROBE_SECONDS = CONFIRM_SECONDS
 """Between two looks at counters that were left alone, and between two at budgets that are not used."""
@@ -59,6 +60,10 @@ RENEW_SECONDS = LEASE // 3
 
 LOOP_TURNS = 6
 """Turns of the event loop in which an answer that has arrived in time may still be read."""
+
+SILENT_PART = 0.9
+"""A server is late with an answer after so much of the time that a reservation may take: what was done before it was
+asked took some of it."""
 
 END_SECONDS = 1.0
 """How long the end waits for calls that were cancelled."""
@@ -89,7 +94,8 @@ class SharedCounters:
         self._on_change, self._stores_all = on_change, stores_all
         self.degraded = ""
         self._id = secrets.token_hex(8)
-        self._failures, self._prepare_at = 0, 0.0
+        self._prepare_at = 0.0
+        self._outages = Outages(shared.server_of, self._report)
         self._shares = LocalShares(self._stored_amount, processes=workers)
         # When so many processes were last seen, or more: 0 before the first answer.
         self._processes_at = 0.0
@@ -103,14 +109,16 @@ class SharedCounters:
         self._group: Sequence[Settlement] = ()
         # What is to be free although its settlement did not arrive.
         self._unsettled: list[Settlement] = []
-        shared.watch(self._watched, lambda: self.processes)
+        shared.watch(self._watched, lambda: self.processes, self._outages.is_away)
+        # Something was admitted here of late that the shared counters can be told.
+        self._has_news = False
         # What is being handed over, and the settlements of what has to be handed over first.
         self._adopting: set[Reservation] = set()
         self._deferred: list[Settlement] = []
-        # When the shared counters, which were away, are asked again; None while they are away.
-        self._return_at: float | None = None
         self._settling: asyncio.Task[None] | None = None
         self._timer: asyncio.Task[None] | None = None
+        # When it is due next, and how often it was done.
+        self._beat_at, self._renew_at, self._beats = 0.0, 0.0, 0
         # Calls that nobody waits for any more. Each still has a connection.
         self._abandoned: set[asyncio.Task[Any]] = set()
 
@@ -124,36 +132,77 @@ class SharedCounters:
     ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._run_timer())
-        reason = self.degraded
-        if not reason:
-            if self._shared.lacks(counters) and asyncio.get_running_loop().time() >= self._prepare_at:
-                await self._prepare(counters)
-            # A task that outlives the wait: what it reserves after that has to be freed, so its answer is wanted in any
-            # case.
-            call = asyncio.get_running_loop().create_task(self._shared.reserve(counters, tokens, money, self._timeout))
+        avoided, reason = self._outages.avoided(counters), self.degraded
+        if not avoided:
             try:
-                decision = await self._wait(call, self._timeout)
-            except BaseException as error:
-                # It is too late, or the caller has left: what it reserves is nobody's.
-                call.add_done_callback(partial(self._release, counters, tokens, money))
-                self._abandon(call)
-                if not isinstance(error, CountersUnavailable):
-                    raise
-                if not isinstance(error, CountersIncomplete):
-                    self._fail(error)
+                decision = await self._ask(counters, tokens, money)
+            except CountersUnavailable as error:
                 reason = str(error)
             else:
-                self._failures = 0
                 return counters, decision, self._begin(counters, decision, tokens, money)
         # Also after a single late answer, which is no outage yet: nothing may pass unchecked.
         if self._refuses:
             raise CountersUnavailable(reason)
         if not self._processes_at:
             await self._remember_processes()
+        if 0 < len(avoided) < len(counters):
+            with contextlib.suppress(CountersUnavailable):
+                return await self._reserve_apart(counters, avoided, tokens, money)
         shares, decision, reservation = await self._shares.reserve(counters, tokens, money)
-        if reservation is not None and self._reachable:
+        if reservation is not None and is_outstanding(reservation, self._outages.is_away):
+            self._has_news = True
             self._send_soon()
         return shares, decision, reservation
+
+    async def _ask(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+        """Lets the shared counters decide. Raises CountersUnavailable."""
+        if self._shared.lacks(counters) and asyncio.get_running_loop().time() >= self._prepare_at:
+            await self._prepare(counters)
+        # A task that outlives the wait: what it reserves after that has to be freed, so its answer is wanted.
+        call = asyncio.get_running_loop().create_task(self._shared.reserve(counters, tokens, money, self._timeout))
+        try:
+            decision = await self._wait(call, self._timeout)
+        except BaseException as error:
+            # It is too late, or the caller has left: what it reserves is nobody's.
+            call.add_done_callback(partial(self._release, counters, tokens, money))
+            self._abandon(call)
+            if isinstance(error, CountersUnavailable) and not isinstance(error, CountersIncomplete):
+                subjects = {counter.subject for counter in counters}
+                self._fail(error, self._shared.silent(subjects, SILENT_PART * self._timeout))
+            raise
+        self._outages.succeed(counters)
+        return decision
+
+    async def _reserve_apart(
+        self, counters: Sequence[Counter], avoided: Set[int], tokens: int, money: int
+    ) -> tuple[Sequence[Counter], Decision, Reservation | None]:
+        """Decides of the counters at these positions by this process' shares, and lets the shared ones decide of the
+        others. Raises CountersUnavailable.
+        """
+        here = [counter for n, counter in enumerate(counters) if n in avoided]
+        there = [counter for n, counter in enumerate(counters) if n not in avoided]
+
+        def merged(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
+            items = iter(first), iter(second)
+            return [next(items[n not in avoided]) for n in range(len(counters))]
+
+        shares, decision = await self._shares.look(here, tokens, money)
+        if not decision.admitted:
+            others, seen = await self._shares.look(there, tokens, money)
+            return merged(shares, others), Decision(False, merged(decision.states, seen.states)), None
+        shared = await self._ask(there, tokens, money)
+        if not shared.admitted:
+            return merged(shares, there), Decision(False, merged(decision.states, shared.states)), None
+        shares, decision, reservation = await self._shares.reserve(here, tokens, money)
+        states = merged(decision.states, shared.states)
+        if reservation is None:
+            # Another request has taken it meanwhile.
+            self._withdraw(Reservation(there, tokens, money, shared.lease, leases=shared.leases))
+            return merged(shares, there), Decision(False, states), None
+        self._shares.see(there, shared, tokens, money)
+        reservation.counters, reservation.leases = merged(shares, there), shared.leases
+        self._live[reservation] = asyncio.get_running_loop().time()
+        return reservation.counters, Decision(True, states), reservation
 
     async def _prepare(self, counters: Sequence[Counter]) -> None:
         """Reads what was spent before, once for a window: the database has more time than the shared counters."""
@@ -168,9 +217,11 @@ class SharedCounters:
     def _release(self, counters: Sequence[Counter], tokens: int, money: int, call: "asyncio.Task[Decision]") -> None:
         """Takes back what a call has reserved that nobody waited for."""
         if not call.cancelled() and call.exception() is None and call.result().admitted:
-            reservation = Reservation(counters, tokens, money, call.result().lease, leases=call.result().leases)
-            self._settlements.append(Settlement(reservation, 0, 0, withdrawn=True))
-            self._send_soon()
+            self._withdraw(Reservation(counters, tokens, money, call.result().lease, leases=call.result().leases))
+
+    def _withdraw(self, reservation: Reservation) -> None:
+        self._settlements.append(Settlement(reservation, 0, 0, withdrawn=True))
+        self._send_soon()
 
     def _watched(self) -> Iterator[Reservation]:
         """Yields what the shared counters have reserved for this process and have not freed yet."""
@@ -188,16 +239,24 @@ class SharedCounters:
 
     def settle(self, settlement: Settlement) -> None:
         reservation = settlement.reservation
-        if reservation.local and (self._reachable or reservation in self._adopting):
+        if reservation in self._adopting or (reservation.local and self._is_due(reservation)):
             # Once the shared counters have taken it over: a budget that they do not know of is not left to others.
             self._deferred.append(settlement)
+            self._has_news = True
             self._send_soon()
             return
         if reservation.local:
             self._settle_alone(settlement)
             return
         self._shares.settle(settlement)
-        self._live.pop(reservation, None)
+        self._send(settlement)
+
+    def _is_due(self, reservation: Reservation) -> bool:
+        """Tells whether it is about to be handed over."""
+        return self._shares.is_untold(reservation) and is_outstanding(reservation, self._outages.is_away)
+
+    def _send(self, settlement: Settlement) -> None:
+        self._live.pop(settlement.reservation, None)
         # A list and not a call for each: those that end together are one message to the counters.
         self._settlements.append(settlement)
         self._send_soon()
@@ -218,9 +277,9 @@ class SharedCounters:
             await asyncio.wait({settling}, timeout=PATIENT_SECONDS)
             settling.cancel()
             await asyncio.gather(settling, return_exceptions=True)
-            self._store(self._settlements, arrived=False)
+            self._store(self._settlements, CountersUnavailable("the process ends"))
         for settlement in self._deferred:
-            self._store_alone(settlement)
+            self._store_alone(settlement.reservation.counters, settlement.money)
         await self._end_abandoned()
         with contextlib.suppress(Exception):
             await self._shared.stop()
@@ -262,21 +321,18 @@ class SharedCounters:
             await asyncio.sleep(0)
         raise CountersUnavailable(f"the shared counters did not answer within {seconds * 1000:.0f} ms")
 
-    def _fail(self, error: CountersUnavailable) -> None:
-        self._failures += 1
-        if self._failures >= MAX_FAILURES:
-            self._return_at = None
-            if not self.degraded:
-                self.degraded = f"limits: {error}"
-                self._on_change(self.degraded)
-            # What waited for them to take it over is settled without them.
-            if self._deferred:
-                self._send_soon()
+    def _fail(self, error: CountersUnavailable, subjects: Collection[str] = ("",)) -> None:
+        """Takes note of a failure. subjects: that were asked for, where the error does not say which it concerns."""
+        self._outages.fail(error, subjects)
+        # What waited for a server to take it over is settled without it.
+        if self._deferred:
+            self._send_soon()
 
-    @property
-    def _reachable(self) -> bool:
-        """The shared counters answer, whether they are asked already or not."""
-        return not self.degraded or self._return_at is not None
+    def _report(self, reason: str) -> None:
+        """Tells of servers that are away. Of a further one, or of some that are back, nothing new is said."""
+        was_degraded, self.degraded = bool(self.degraded), reason
+        if bool(reason) != was_degraded:
+            self._on_change(reason)
 
     @property
     def _behind(self) -> bool:
@@ -286,14 +342,13 @@ class SharedCounters:
     async def _send_settlements(self) -> None:
         try:
             while True:
+                # Some may have waited for a server that is away by now.
+                self._settle_deferred()
                 arrived = True
                 while self._settlements:
                     arrived = await self._send_group()
-                if not self._reachable:
-                    self._settle_deferred()
-                    break
                 # After a failure the timer tries again, and not this at once.
-                if not arrived or not self._behind:
+                if not arrived or not self._has_news:
                     break
                 try:
                     await self._catch_up()
@@ -305,49 +360,81 @@ class SharedCounters:
             self._settling = None
 
     async def _send_group(self) -> bool:
-        """Sends the settlements that wait. Returns whether they arrived."""
-        arrived = False
+        """Sends the settlements that wait, where somebody answers. Returns whether these arrived."""
+        arrived, failure = False, CountersUnavailable("")
         async with self._stored.order:
             # In order with whoever begins or joins a generation: what was spent is in one of the two places then.
             group, self._settlements = self._settlements, []
             self._group = group
+            away = {one for one in _subjects(group) if self._outages.has_lost(one)} if self.degraded else set()
+            message = _parts(group, lambda counter: counter.subject not in away) if away else group
             try:
-                if self._reachable:
-                    await self._within(PATIENT_SECONDS, self._shared.settle(group))
-                    arrived = True
+                if message:
+                    await self._within(PATIENT_SECONDS, self._shared.settle(message))
+                arrived, failure = True, CountersUnavailable("", away)
             except CountersUnavailable as error:
-                self._fail(error)
+                if error.subjects is not None:
+                    failure = CountersUnavailable("", away.union(error.subjects))
+                self._fail(error, _subjects(message))
             finally:
                 self._group = ()
-                self._store(group, arrived)
+                self._store(group, failure)
         return arrived
 
     async def _catch_up(self) -> None:
-        """Tells the shared counters some of what they do not know. Raises CountersUnavailable, and nothing is lost."""
-        unsettled, self._unsettled = self._unsettled, []
-        reservations, past = self._shares.hand_over()
+        """Tells the shared counters some of what they do not know. Raises CountersUnavailable, and nothing is lost.
+
+        Where some of them are away, those that were told are not told again.
+        """
+        self._has_news = False
+        is_away = self._outages.is_away
+        unsettled = _parts(self._unsettled, lambda counter: not is_away(counter))
+        self._unsettled = _parts(self._unsettled, is_away)
+        reservations, past = self._shares.hand_over(is_away)
+        # There may be more.
+        self._has_news = MAX_HANDED_OVER in (len(reservations), len(past))
         self._adopting = {one for one, _ in reservations}
+        failure: CountersUnavailable | None = None
         try:
-            if unsettled:
-                await self._within(PATIENT_SECONDS, self._shared.settle(unsettled))
+            try:
+                if unsettled:
+                    await self._within(PATIENT_SECONDS, self._shared.settle(unsettled))
                 unsettled = []
-            if reservations or past:
-                await self._within(PATIENT_SECONDS, self._shared.adopt(reservations, past))
-            for reservation, _ in reservations:
-                # From now on it is settled there, and not here.
-                reservation.local = False
-                self._live[reservation] = asyncio.get_running_loop().time()
-        except BaseException:
-            self._unsettled += unsettled
-            self._shares.take_back(reservations, past)
-            # What they reserved is free, though nobody can be told: one node of several may be away for long.
-            deferred, self._deferred = self._deferred, []
-            for settlement in deferred:
-                self._settle_alone(settlement)
-            raise
+            except CountersUnavailable as error:
+                failure, unsettled = error, _parts(unsettled, error.concerns)
+            try:
+                if reservations or past:
+                    await self._within(PATIENT_SECONDS, self._shared.adopt(reservations, past))
+                past = []
+            except CountersUnavailable as error:
+                failure, past = error, [one for one in past if error.concerns(one.counter)]
         finally:
             self._adopting = set()
-            self._settle_deferred()
+            self._unsettled += unsettled
+            self._take_note(reservations, past)
+            if failure is None:
+                self._settle_deferred()
+            else:
+                # What they reserved is free, though nobody can be told: one node of several may be away for long.
+                deferred, self._deferred = self._deferred, []
+                for settlement in deferred:
+                    if settlement.reservation.local:
+                        self._settle_alone(settlement)
+                    else:
+                        self.settle(settlement)
+        if failure is not None:
+            raise failure
+
+    def _take_note(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
+        """Keeps what was not handed over of these reservations, and this of what was spent."""
+        now = asyncio.get_running_loop().time()
+        left: list[tuple[Reservation, int]] = []
+        for reservation, age in reservations:
+            if reservation.local:
+                left.append((reservation, age))
+            if any(map(reservation.is_shared, reservation.counters)):
+                self._live.setdefault(reservation, now)
+        self._shares.take_back(left, past)
 
     def _settle_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
@@ -355,65 +442,81 @@ class SharedCounters:
             self.settle(settlement)
 
     def _settle_alone(self, settlement: Settlement) -> None:
-        """Ends a reservation of which the shared counters do not know."""
+        """Ends a reservation of which the shared counters do not know, or not all of them."""
+        reservation = settlement.reservation
         self._shares.settle(settlement)
-        self._store_alone(settlement)
+        self._live.pop(reservation, None)
+        if shared := [counter for counter in reservation.counters if reservation.is_shared(counter)]:
+            self._send(replace(settlement, reservation=reservation.part(shared)))
+        local = [counter for counter in reservation.counters if not reservation.is_shared(counter)]
+        self._store_alone(local, settlement.money)
 
-    def _store(self, group: Sequence[Settlement], arrived: bool) -> None:
+    def _store(self, group: Sequence[Settlement], failure: CountersUnavailable) -> None:
         """Stores what was spent, once the shared counters have it, or once they could not be told.
 
         In the other order, who compares the two would take over an amount that is still on its way, which then counts
         twice.
         """
         for settlement in group:
-            if not arrived:
-                self._shared.doubt(settlement.reservation.counters)
+            lost = _parts([settlement], failure.concerns) if failure.subjects != set() else []
+            for one in lost:
+                self._shared.doubt(one.reservation.counters)
                 # Without the money, which the database has.
-                self._unsettled.append(replace(settlement, money=0))
-                self._stored.add(settlement.reservation.counters, settlement.money)
-            elif self._stores_all:
+                self._unsettled.append(replace(one, money=0))
+            if lost or self._stores_all:
                 self._stored.add(settlement.reservation.counters, settlement.money)
 
-    def _store_alone(self, settlement: Settlement) -> None:
+    def _store_alone(self, counters: Sequence[Counter], money: int) -> None:
         """Stores what was spent, for shared counters that do not know it."""
-        counters = settlement.reservation.counters
-        self._stored.add(counters, settlement.money)
-        self._shared.miss(counters, settlement.money)
+        self._stored.add(counters, money)
+        self._shared.miss(counters, money)
 
     # --- the timer ------------------------------------------------------------------------------------------
 
     async def _run_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        beat_at = renew_at = 0.0
-        beats = 0
         while True:
-            try:
-                if self.degraded:
-                    await self._probe()
-                if self._reachable and loop.time() >= beat_at:
-                    await self._see_processes(await self._beat(PATIENT_SECONDS))
-                    beats += 1
-                    beat_at = loop.time() + (BEAT_SECONDS if beats >= EARLY_BEATS else 0.0)
-                if self._reachable and loop.time() >= renew_at:
-                    await self._renew(loop.time())
-                    # Twice as often as one becomes due, so that each is renewed after half of its lease at the latest.
-                    renew_at = loop.time() + RENEW_SECONDS / 2
-                if self._reachable:
-                    await self._in_order(self._shared.tell)
-                while self._reachable and await self._in_order(self._shared.confirm):
-                    pass
-                if self._reachable and self._behind:
+            for outage in self._outages.open():
+                await self._probe(outage)
+            for step in (self._say_alive, self._renew_in_time, self._tell, self._confirm):
+                try:
+                    await step()
+                except CountersUnavailable as error:
+                    self._fail(error)
+                    if error.subjects is None:
+                        break
+            else:
+                if self._behind:
+                    self._has_news = True
                     self._send_soon()
-            except CountersUnavailable as error:
-                self._fail(error)
             await asyncio.sleep(PROBE_SECONDS)
+
+    async def _say_alive(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._beat_at and not self._outages.has_lost(""):
+            await self._see_processes(await self._beat(PATIENT_SECONDS))
+            self._beats += 1
+            self._beat_at = now + (BEAT_SECONDS if self._beats >= EARLY_BEATS else 0.0)
+
+    async def _renew_in_time(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._renew_at:
+            await self._renew(now)
+            # Twice as often as one becomes due, so that each is renewed after half of its lease at the latest.
+            self._renew_at = now + RENEW_SECONDS / 2
+
+    async def _tell(self) -> None:
+        await self._in_order(self._shared.tell)
+
+    async def _confirm(self) -> None:
+        while await self._in_order(self._shared.confirm):
+            pass
 
     async def _in_order(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         async with self._stored.order:
             return await self._within(PATIENT_SECONDS, call())
 
-    async def _beat(self, seconds: float) -> int:
-        return await self._within(seconds, self._shared.beat(self._id, ALIVE_SECONDS))
+    async def _beat(self, seconds: float, subject: str = "") -> int:
+        return await self._within(seconds, self._shared.beat(self._id, ALIVE_SECONDS, subject))
 
     async def _see_processes(self, count: int) -> None:
         """Takes note of how many processes there are. One that is missing may have had no time for a sign of life yet:
@@ -440,34 +543,34 @@ class SharedCounters:
             if not self._processes_at:
                 self._shares.processes = max(self._shares.processes, count)
 
-    async def _probe(self) -> None:
-        """Looks whether the shared counters answer, and returns to them when they have done so for a while."""
+    async def _probe(self, outage: Outage) -> None:
+        """Looks whether a server answers, and returns to it when it has done so for a while."""
         now = asyncio.get_running_loop().time()
         try:
-            if self._return_at is None:
-                await self._within(self._timeout, self._shared.reconnect())
-                await self._beat(self._timeout)
+            if outage.return_at is None:
+                await self._within(self._timeout, self._shared.reconnect(outage.subject))
+                await self._beat(self._timeout, outage.subject)
             # A connection may answer only to be made: the second call shows what a request would wait.
-            await self._see_processes(await self._beat(self._timeout))
+            if count := await self._beat(self._timeout, outage.subject):
+                await self._see_processes(count)
         except CountersUnavailable:
-            self._return_at = None
+            outage.return_at = None
             return
+        if outage.return_at is None:
+            self._shared.compare_again(outage.subject)
+            # Where all is refused meanwhile, no process has anything to hand over.
+            outage.failures, outage.return_at = 0, now + (0.0 if self._refuses else RETURN_SECONDS)
         # What was spent meanwhile has to be known before they decide again.
         with contextlib.suppress(StoreUnavailable, CountersUnavailable):
             await self._stored.flush()
-            await self._in_order(self._shared.tell)
-        if self._return_at is None:
-            # Where all is refused meanwhile, no process has anything to hand over.
-            self._return_at = now + (0.0 if self._refuses else RETURN_SECONDS)
-            self._failures = 0
-        if now >= self._return_at:
-            self._return_at, self._failures, self.degraded = None, 0, ""
-            self._on_change("")
+            await self._tell()
+        if outage.return_at is not None and now >= outage.return_at:
+            self._outages.end(outage)
 
     async def _renew(self, now: float) -> None:
         groups: dict[int, list[Reservation]] = {}
         for reservation, since in self._live.items():
-            if now - since >= RENEW_SECONDS:
+            if now - since >= RENEW_SECONDS and not all(map(self._outages.is_away, reservation.counters)):
                 # As much as has gone by, so that its lease is that of one made now.
                 groups.setdefault(int(now - since), []).append(reservation)
         for seconds, group in groups.items():
@@ -499,3 +602,17 @@ class SharedCounters:
             return (await self._stored.load([counter])).get((counter.id, counter.window), 0)
         except StoreUnavailable as error:
             raise CountersUnavailable(str(error)) from error
+
+
+def _subjects(settlements: Sequence[Settlement]) -> set[str]:
+    return {counter.subject for settlement in settlements for counter in settlement.reservation.counters}
+
+
+def _parts(settlements: Sequence[Settlement], is_meant: Callable[[Counter], bool]) -> list[Settlement]:
+    """Returns what settlements say of some of their counters."""
+    parts = []
+    for settlement in settlements:
+        reservation = settlement.reservation
+        if counters := [counter for counter in reservation.counters if is_meant(counter)]:
+            parts.append(replace(settlement, reservation=reservation.part(counters)))
+    return parts

@@ -12,10 +12,13 @@ WINDOW in the future count as well: nothing is forgotten because it was set back
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol, get_args
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from msgspec import Struct
+
+Server: TypeAlias = tuple[str, int] | None
+"""The address of one server of several; None for the only one."""
 
 Unit = Literal["requests", "tokens", "parallel", "money"]
 """What a counter counts. Money is in nano-dollars."""
@@ -105,7 +108,8 @@ class Decision(Struct, frozen=True):
 class Reservation(Struct, eq=False):
     """What an admitted request has reserved in each of these counters, until it is settled.
 
-    lease, leases: as in its decision. local: in the counters of this process alone.
+    lease, leases: as in its decision. local: in the counters of this process alone, but for those of the subjects in
+    `leases`, which the shared counters have taken over.
     """
 
     counters: Sequence[Counter]
@@ -114,6 +118,14 @@ class Reservation(Struct, eq=False):
     lease: int = 0
     local: bool = False
     leases: Mapping[str, int] = {}
+
+    def is_shared(self, counter: Counter) -> bool:
+        """Tells whether the shared counters have what is reserved in one of its counters."""
+        return not self.local or counter.subject in self.leases
+
+    def part(self, counters: Sequence[Counter]) -> "Reservation":
+        """Returns what is reserved in some of its counters, all of which are shared."""
+        return Reservation(counters, self.tokens, self.money, self.lease, leases=self.leases)
 
 
 class Settlement(Struct, frozen=True):
@@ -141,7 +153,21 @@ class Past(Struct, frozen=True):
 
 
 class Counters(Protocol):
-    """Those who count. Every method may raise CountersUnavailable."""
+    """Those who count. Every method may raise CountersUnavailable; where there are several servers, for some subjects.
+
+    What was to be done of the other subjects is done then by `settle`, `adopt` and `renew`.
+    """
+
+    def server_of(self, subject: str) -> Server:
+        """Returns which server has the counters of a subject, or for "" the signs of life.
+
+        None where there is one alone, or where that is not known yet.
+        """
+        ...
+
+    def silent(self, subjects: Collection[str], seconds: float) -> Collection[str]:
+        """Returns the subjects among these whose server has owed an answer for so long."""
+        ...
 
     def lacks(self, counters: Sequence[Counter]) -> bool:
         """Tells whether `prepare` is due before these are used."""
@@ -169,7 +195,8 @@ class Counters(Protocol):
     async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
         """Takes over what was admitted without these counters, whatever is left of the limits.
 
-        reservations: with the seconds since they were made. They are as those of `reserve` from now on.
+        reservations: with the seconds since they were made. What is shared of one already is left as it is, and so is
+        what a server has that is away. One that is taken over as a whole is local no more.
         """
         ...
 
@@ -177,12 +204,22 @@ class Counters(Protocol):
         """Lets reservations lapse so many seconds later; their `lease` is that from now on."""
         ...
 
-    async def beat(self, process: str, seconds: int) -> int:
-        """Says that a process is alive for so many seconds. Returns how many are: 1 where there is but one."""
+    async def beat(self, process: str, seconds: int, subject: str = "") -> int:
+        """Says that a process is alive for so many seconds. Returns how many are: 1 where there is but one.
+
+        subject: whose server is to answer this. Where that is not the one that counts processes, returns 0.
+        """
         ...
 
-    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
-        """Is told how to learn which reservations have not been settled, and how many processes there are."""
+    def watch(
+        self,
+        live: Callable[[], Iterable[Reservation]],
+        processes: Callable[[], int],
+        is_away: Callable[[Counter], bool],
+    ) -> None:
+        """Is told how to learn which reservations have not been settled, how many processes there are, and whether the
+        server of a counter is left alone.
+        """
         ...
 
     def doubt(self, counters: Sequence[Counter]) -> None:
@@ -204,8 +241,12 @@ class Counters(Protocol):
         """
         ...
 
-    async def reconnect(self) -> None:
-        """Is called when the counters were away and answer again: they may have lost something meanwhile."""
+    async def reconnect(self, subject: str) -> None:
+        """Is called before it is looked whether the server of a subject, which was away, answers again."""
+        ...
+
+    def compare_again(self, subject: str) -> None:
+        """Is called when the server of a subject answers again: it may have lost something meanwhile."""
         ...
 
     async def stop(self) -> None:
@@ -248,6 +289,15 @@ class SpentBudgets(Protocol):
 
 class CountersUnavailable(Exception):
     """The counters cannot be reached, or did not answer in time; the text says why."""
+
+    def __init__(self, reason: str, subjects: Collection[str] | None = None) -> None:
+        """subjects: whose counters these are, None for all; with those of the others is done what was asked for."""
+        super().__init__(reason)
+        self.subjects = subjects
+
+    def concerns(self, counter: Counter) -> bool:
+        """Tells whether this is one of the counters that could not be reached."""
+        return self.subjects is None or counter.subject in self.subjects
 
 
 class CountersIncomplete(CountersUnavailable):

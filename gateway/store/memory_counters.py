@@ -107,9 +107,10 @@ class MemoryCounters:
             if budget.window == window:
                 budget.spent += amount
 
-    def reserve(self, counters: Sequence[Counter], tokens: int, money: int) -> Decision:
+    def reserve(self, counters: Sequence[Counter], tokens: int, money: int, only_looks: bool = False) -> Decision:
         """Reserves in all counters, or in none. tokens, money: the estimates, money in nano-dollars.
 
+        only_looks: says whether it would, and reserves nothing.
         Each request comes by here, so what `Counter.amount` and `Counter.admits` say is written out once more.
         """
         now = self._clock()
@@ -131,7 +132,7 @@ class MemoryCounters:
         # Only after all have been asked: where one refuses, nothing has to be taken back from the others.
         result = []
         for unit, limit, state, window in rows:
-            if admitted:
+            if admitted and not only_looks:
                 if unit == "requests":
                     state.add(slot, 1)
                 elif unit == "tokens":

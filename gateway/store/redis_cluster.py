@@ -5,6 +5,7 @@ have run by then and would count twice, so here nothing is sent again but what a
 """
 
 import asyncio
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
@@ -38,19 +39,21 @@ class RedisCluster:
         self._masters: list[Address] = []
         self._loading = asyncio.Lock()
         self._stale = True
+        self._learning: asyncio.Task[None] | None = None
+        # The commands that each node has not answered yet, the oldest first, with the time of the monotonic clock.
+        self._waiting: dict[Address, dict[object, float]] = {}
 
     async def execute(self, key: str | bytes, *command: Any) -> Any:
         """Returns the answer to a command from the node that has this key."""
-        if self._stale:
-            await self._load()
+        await self._know_nodes()
         slot, asking = key_slot(key.encode() if isinstance(key, str) else key), False
         address = self._address(slot)
         for _ in range(MAX_REDIRECTIONS):
             try:
-                return await self._send(self._node(address), command, asking)
+                return await self._send(address, command, asking)
             # To the library it is an AskError, too.
             except MovedError as error:
-                # What else has moved is learned before the next command.
+                # What else has moved is learned beside the next command.
                 self._stale = True
                 address, asking = (error.host or address[0], error.port), False
             except AskError as error:
@@ -62,8 +65,7 @@ class RedisCluster:
 
     async def execute_all(self, keys: Sequence[bytes], commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Returns the answers to commands with a key each: one round trip to each node, all at once."""
-        if self._stale:
-            await self._load()
+        await self._know_nodes()
         positions: dict[Address, list[int]] = {}
         for position, key in enumerate(keys):
             positions.setdefault(self._address(key_slot(key)), []).append(position)
@@ -84,17 +86,38 @@ class RedisCluster:
             raise
         return answers
 
-    async def reconnect(self) -> None:
-        """Closes all connections, and learns the nodes anew."""
+    def is_silent(self, key: str, seconds: float) -> bool:
+        """Tells whether the node that has this key has owed an answer for so long, or is not known."""
+        if (address := self.address_of(key)) is None:
+            return True
+        began = next(iter(self._waiting.get(address, {}).values()), None)
+        return began is not None and time.monotonic() - began >= seconds
+
+    async def reconnect(self, key: str) -> None:
+        """Closes the connections to the node that has this key, and learns the nodes anew."""
         self._stale = True
-        nodes, self._nodes = self._nodes, {}
-        for redis in (self._first, *nodes.values()):
-            await redis.connection_pool.disconnect()
+        if (address := self.address_of(key)) is None:
+            await self._first.connection_pool.disconnect()
+        else:
+            await self._node(address).connection_pool.disconnect()
 
     async def stop(self) -> None:
         """Frees connections."""
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
         for redis in (self._first, *self._nodes.values()):
             await redis.aclose()
+
+    async def _know_nodes(self) -> None:
+        """Learns the nodes if none is known. What may have changed since is learned while the known ones are used: a
+        node that is asked for it may be slow, and most commands are for others.
+        """
+        if not self._masters:
+            await self._load()
+        elif self._stale and (self._learning is None or self._learning.done()):
+            self._learning = asyncio.get_running_loop().create_task(self._load())
+            self._learning.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     async def _load(self) -> None:
         """Learns which node has which slots, from the first one that answers."""
@@ -103,7 +126,7 @@ class RedisCluster:
                 return
             error: Exception = RedisError("no node of the cluster answers")
             # The node that the URL names comes last: it may have left the cluster long ago.
-            for redis in (*self._nodes.values(), self._first):
+            for redis in (*map(self._node, dict.fromkeys(self._masters)), self._first):
                 try:
                     rows = await redis.execute_command("CLUSTER SLOTS")
                     self._take(rows, redis.connection_pool.connection_kwargs.get("host", "127.0.0.1"))
@@ -140,12 +163,17 @@ class RedisCluster:
             node = self._nodes[address] = connect(url, self._timeout)
         return node
 
-    async def _send(self, node: Any, command: Sequence[Any], asking: bool) -> Any:
-        if not asking:
-            return await node.execute_command(*command)
-        async with node.client() as connection:  # both on one connection
-            await connection.execute_command("ASKING")
-            return await connection.execute_command(*command)
+    async def _send(self, address: Address, command: Sequence[Any], asking: bool) -> Any:
+        node, waiting, this = self._node(address), self._waiting.setdefault(address, {}), object()
+        waiting[this] = time.monotonic()
+        try:
+            if not asking:
+                return await node.execute_command(*command)
+            async with node.client() as connection:  # both on one connection
+                await connection.execute_command("ASKING")
+                return await connection.execute_command(*command)
+        finally:
+            del waiting[this]
 
 
 def _text(value: bytes | str | None) -> str:

@@ -7,37 +7,50 @@ moment in between, others may be refused who would have fitted. So a request tha
 is tried once more a little later, and a subject that has just refused is asked alone, while the others are only looked
 at until it admits again.
 
-Each node has a clock of its own, so a reservation has a lease for each subject.
+Each node has a clock of its own, so a reservation has a lease for each subject. What several nodes are told is done by
+those that answer, whatever becomes of the others: the error says which subjects they had.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 from gateway.store.counters import (
     Counter,
+    CountersIncomplete,
     CounterState,
     CountersUnavailable,
     Decision,
     Past,
     Reservation,
+    Server,
+    Settlement,
     SpentBudgets,
 )
 from gateway.store.redis_cluster import RedisCluster
 from gateway.store.redis_counters import (
     PREFIX,
+    PROCESSES,
     Finished,
     Mode,
     RedisCounters,
     Reply,
     Row,
     adopted,
+    leased,
     moment_after,
+    reserved,
+    settled,
 )
-from gateway.store.redis_generations import Entry, Replies, Server
+from gateway.store.redis_generations import Entry, Replies
 from gateway.store.redis_scripts import Execute
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 
 REFUSING_SECONDS = 1.0
 """So long after a refusal a subject is asked before the others."""
@@ -49,7 +62,7 @@ MAX_REFUSING = 10_000
 """Subjects that are remembered as having refused."""
 
 MAX_SCRIPTS = 16
-"""Scripts that settle at the same time: each has a connection of its own."""
+"""Scripts that settle at the same time at one node: each has a connection of its own."""
 
 
 class RedisClusterCounters(RedisCounters):
@@ -60,7 +73,9 @@ class RedisClusterCounters(RedisCounters):
     ) -> None:
         super().__init__(url, spent, clock, timeout)
         self._refusing: dict[str, float] = {}
-        self._scripts = asyncio.Semaphore(MAX_SCRIPTS)
+        # What a script does may need a script that joins, so that has a turn of its own.
+        self._scripts: dict[Server, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_SCRIPTS))
+        self._joins: dict[Server, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_SCRIPTS))
 
     def _connect(self, url: str, timeout: float) -> None:
         self._cluster = RedisCluster(url, timeout)
@@ -70,6 +85,12 @@ class RedisClusterCounters(RedisCounters):
 
     def _server_of(self, key: str) -> Server:
         return self._cluster.address_of(key)
+
+    def server_of(self, subject: str) -> Server:
+        return self._cluster.address_of(_beside(subject))
+
+    def silent(self, subjects: Collection[str], seconds: float) -> Collection[str]:
+        return [subject for subject in subjects if self._cluster.is_silent(_beside(subject), seconds)] or subjects
 
     def _at_redis(self, key: str, until: float) -> str:
         """Returns nothing for a node whose clock is not known yet. What comes too late there lapses."""
@@ -113,15 +134,10 @@ class RedisClusterCounters(RedisCounters):
             for subject, mode in modes.items()
         )
         # All are waited for, since what each has reserved must be known to be taken back.
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        for (subject, mode), result in zip(modes.items(), results, strict=True):
-            if isinstance(result, Reply):
-                admission.replies[subject] = result
-                if result.admitted and not mode:
-                    admission.reserved.add(subject)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        replies, failures = await _all(modes, calls)
+        admission.replies |= replies
+        admission.reserved |= {subject for subject, reply in replies.items() if reply.admitted and not modes[subject]}
+        _raise_first(failures)
 
     async def _take_back(self, admission: "_Admission") -> None:
         """Frees what some subjects have reserved for a request that another one refused."""
@@ -156,48 +172,95 @@ class RedisClusterCounters(RedisCounters):
             elif self._refusing:
                 self._refusing.pop(subject, None)
 
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        _, failures = await self._each(_by_subject(settled(settlements)), self._settle_rows, self._scripts)
+        _raise_first(failures)
+
     async def adopt(self, reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> None:
-        await self._join_unknown(reservations)
-        finished = await self._finish_all(adopted(reservations, past))
-        for reservation, _ in reservations:
-            reservation.leases = {counter.subject: finished[counter.subject].lease for counter in reservation.counters}
+        groups = _by_subject(row for row in adopted(reservations, past) if not self._is_away(row.counter))
+        unknown: dict[str, list[Counter]] = {}
+        for counter in self._generations.unknown(row.counter for rows in groups.values() for row in rows):
+            unknown.setdefault(counter.subject, []).append(counter)
+        failures: dict[str, BaseException] = {}
+        if unknown:
+            async with self._spent.order:
+                _, failures = await self._each(unknown, self._generations.join, self._scripts)
+        reachable = {subject: rows for subject, rows in groups.items() if subject not in failures}
+        finished, further = await self._each(reachable, self._finish_one, self._scripts)
+        self._take_leases([reservation for reservation, _ in reservations], finished)
+        _raise_first(failures | further)
+
+    async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
+        """Lets reservations lapse a whole lease from now on, whatever became of it the last time."""
+        groups = _by_subject(
+            Row(counter, reserved(reservation, counter), lease, 0, "new")
+            for reservation in reservations
+            for counter, lease in leased(reservation)
+            if not self._is_away(counter)
+        )
+        finished, failures = await self._each(groups, self._finish_one, self._scripts)
+        self._take_leases(reservations, finished)
+        _raise_first(failures)
+
+    def _take_leases(self, reservations: Sequence[Reservation], finished: Mapping[str, Finished]) -> None:
+        """Takes note of when reservations lapse in the counters of these subjects."""
+        for reservation in reservations:
+            subjects = {counter.subject for counter in reservation.counters}
+            leases = {subject: finished[subject].lease for subject in subjects if subject in finished}
+            reservation.leases = {**reservation.leases, **leases}
+            reservation.local = reservation.local and not subjects <= reservation.leases.keys()
 
     async def _finish(self, rows: Sequence[Row]) -> Finished:
-        finished = (await self._finish_all(rows)).values()
-        foreign = [row for one in finished for row in one.foreign]
+        finished, failures = await self._each(_by_subject(rows), self._finish_one, self._scripts)
+        _raise_first(failures)
         # No lease for all of them: each node has its own clock.
-        return Finished(0, foreign, any(one.is_marked for one in finished))
+        foreign = [row for one in finished.values() for row in one.foreign]
+        return Finished(0, foreign, any(one.is_marked for one in finished.values()))
 
-    async def _finish_all(self, rows: Sequence[Row]) -> dict[str, Finished]:
-        """Ends, renews or adopts what was reserved. Returns what became of it, by subject."""
-        groups: dict[str, list[Row]] = {}
-        for row in rows:
-            groups.setdefault(row.counter.subject, []).append(row)
-        return dict(zip(groups, await asyncio.gather(*map(self._finish_one, groups.values())), strict=True))
+    async def _each(
+        self,
+        work: Mapping[str, Work],
+        do: Callable[[Work], Coroutine[Any, Any, Result]],
+        turns: Mapping[Server, asyncio.Semaphore],
+    ) -> tuple[dict[str, Result], dict[str, BaseException]]:
+        """Does something for each subject, a few at a time of those of a node. Returns results and failures.
 
-    async def _finish_one(self, rows: Sequence[Row]) -> Finished:
-        """Ends, renews or adopts what was reserved in the counters of one subject."""
-        async with self._scripts:
-            return await super()._finish(rows)
+        For a node that has failed nothing more is begun: what it was not told it has not done, and nobody waits long.
+        """
+        failed: dict[Server, CountersUnavailable] = {}
+
+        async def do_one(subject: str, its_work: Work) -> Result:
+            node = self.server_of(subject)
+            async with turns[node]:
+                if node in failed:
+                    raise failed[node]
+                try:
+                    return await do(its_work)
+                except CountersUnavailable as error:
+                    failed[node] = error
+                    raise
+
+        return await _all(work, [do_one(subject, its_work) for subject, its_work in work.items()])
 
     async def _try_to_join(self, entries: Mapping[Counter, Entry]) -> Replies:
         groups: dict[str, dict[Counter, Entry]] = {}
         for counter, entry in entries.items():
             groups.setdefault(counter.subject, {})[counter] = entry
-        replies = await asyncio.gather(*map(self._join_one, groups.values()))
+        replies, failures = await self._each(groups, super()._try_to_join, self._joins)
+        _raise_first(failures)
         by_counter = {
             counter: reply
-            for group, replies_of in zip(groups.values(), replies, strict=True)
-            for counter, reply in zip(group, replies_of, strict=True)
+            for subject, group in groups.items()
+            for counter, reply in zip(group, replies[subject], strict=True)
         }
         return [by_counter[counter] for counter in entries]
 
-    async def _join_one(self, entries: Mapping[Counter, Entry]) -> Replies:
-        async with self._scripts:
-            return await super()._try_to_join(entries)
+    async def beat(self, process: str, seconds: int, subject: str = "") -> int:
+        alive = await self._beat_at(_beside(subject), process, seconds)
+        return 0 if subject else alive
 
-    async def _disconnect(self) -> None:
-        await self._cluster.reconnect()
+    async def reconnect(self, subject: str) -> None:
+        await self._cluster.reconnect(_beside(subject))
 
     async def stop(self) -> None:
         await self._cluster.stop()
@@ -206,6 +269,46 @@ class RedisClusterCounters(RedisCounters):
         subject = counter.subject
         # What stands in braces is all that a slot is chosen by.
         return f"{PREFIX}{{{subject}}}{counter.id.removeprefix(subject)}"
+
+
+def _beside(subject: str) -> str:
+    """Returns a key that is where the counters of a subject are: that of the signs of life for ""."""
+    return f"{PROCESSES}:{{{subject}}}" if subject else PROCESSES
+
+
+def _by_subject(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.counter.subject, []).append(row)
+    return groups
+
+
+async def _all(
+    subjects: Iterable[str], calls: Iterable[Coroutine[Any, Any, Result]]
+) -> tuple[dict[str, Result], dict[str, BaseException]]:
+    """Returns what the calls for these subjects return, and what they raise, when all of them have ended."""
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    results: dict[str, Result] = {}
+    failures: dict[str, BaseException] = {}
+    for subject, result in zip(subjects, ended, strict=True):
+        if isinstance(result, BaseException):
+            failures[subject] = result
+        else:
+            results[subject] = result
+    return results, failures
+
+
+def _rank(error: BaseException) -> int:
+    return 2 if isinstance(error, CountersIncomplete) else int(isinstance(error, CountersUnavailable))
+
+
+def _raise_first(failures: Mapping[str, BaseException]) -> None:
+    """Raises what the first of these subjects has raised, as concerning all of them. Does nothing if there are none."""
+    # What is no answer at all before what may be better in a moment, and what nobody expects before both.
+    for error in sorted(failures.values(), key=_rank):
+        if isinstance(error, CountersUnavailable):
+            raise type(error)(str(error), failures.keys()) from error
+        raise error
 
 
 class _Admission:

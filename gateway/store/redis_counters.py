@@ -10,7 +10,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
@@ -26,11 +26,12 @@ from gateway.store.counters import (
     Decision,
     Past,
     Reservation,
+    Server,
     Settlement,
     SpentBudgets,
 )
 from gateway.store.redis_client import connect
-from gateway.store.redis_generations import LOST, MAX_TRIES, Budget, Entry, Generations, Replies, Server
+from gateway.store.redis_generations import LOST, MAX_TRIES, Budget, Entry, Generations, Replies
 from gateway.store.redis_scripts import BEAT, JOIN, RESERVE, SETTLE, Execute, Script
 
 PREFIX = "cohere-gateway:counter:1:"
@@ -112,7 +113,10 @@ class RedisCounters:
         self._connect(url, timeout)
         self._live: Callable[[], Iterable[Reservation]] = tuple
         self._processes: Callable[[], int] = lambda: 1
-        self._generations = Generations(spent, self._try_to_join, self._live_counters)
+        self._is_away: Callable[[Counter], bool] = lambda counter: False
+        self._generations = Generations(
+            spent, self._try_to_join, self._live_counters, lambda counter: self._is_away(counter)
+        )
 
     def _connect(self, url: str, timeout: float) -> None:
         self._redis = connect(url, timeout)
@@ -202,18 +206,23 @@ class RedisCounters:
         """Returns what is under way of these budgets: amounts by the slot in which they lapse."""
         leases: dict[Budget, dict[int, int]] = {(counter.id, counter.window): {} for counter in entries}
         for reservation in self._live():
-            for counter, lease in _leased(reservation):
+            for counter, lease in leased(reservation):
                 held = leases.get((counter.id, counter.window)) if counter.unit == "money" else None
-                if held is not None and (amount := _reserved(reservation, counter)):
+                if held is not None and (amount := reserved(reservation, counter)):
                     held[lease] = held.get(lease, 0) + amount
         return leases
 
-    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
-        self._live, self._processes = live, processes
+    def watch(
+        self,
+        live: Callable[[], Iterable[Reservation]],
+        processes: Callable[[], int],
+        is_away: Callable[[Counter], bool],
+    ) -> None:
+        self._live, self._processes, self._is_away = live, processes, is_away
 
     def _live_counters(self) -> Iterable[Counter]:
         for reservation in self._live():
-            yield from reservation.counters
+            yield from filter(reservation.is_shared, reservation.counters)
 
     def miss(self, counters: Sequence[Counter], money: int) -> None:
         for counter in counters:
@@ -239,20 +248,13 @@ class RedisCounters:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Ends reservations. Called in order, where something was spent."""
-        rows: Sequence[Row] = [
-            Row(
-                counter,
-                _reserved(settlement.reservation, counter),
-                lease,
-                None if settlement.withdrawn else settlement.spent(counter),
-            )
-            for settlement in settlements
-            for counter, lease in _leased(settlement.reservation, settlement.withdrawn)
-        ]
+        await self._settle_rows(settled(settlements))
+
+    async def _settle_rows(self, rows: Sequence[Row]) -> None:
         budgets = {(row.counter.id, row.counter.window) for row in rows if row.counter.unit == "money" and row.spent}
         for _ in range(MAX_TRIES):
             began = asyncio.get_running_loop().time()
-            finished = await self._finish(rows)
+            finished = await self._finish_one(rows)
             if not finished.foreign:
                 # Whoever has marked a budget may have read the database before this was there, and will need it from
                 # here.
@@ -267,7 +269,7 @@ class RedisCounters:
         await self._join_unknown(reservations)
         lease = (await self._finish(adopted(reservations, past))).lease
         for reservation, _ in reservations:
-            reservation.lease = lease
+            reservation.lease, reservation.local = lease, False
 
     async def _join_unknown(self, reservations: Sequence[tuple[Reservation, int]]) -> None:
         """Joins the budgets of these reservations that this process has not joined yet."""
@@ -278,9 +280,9 @@ class RedisCounters:
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
         await self._finish(
             [
-                Row(counter, _reserved(reservation, counter), lease, 0, lease + seconds)
+                Row(counter, reserved(reservation, counter), lease, 0, lease + seconds)
                 for reservation in reservations
-                for counter, lease in _leased(reservation)
+                for counter, lease in leased(reservation)
             ]
         )
         # Now that Redis has it. Otherwise they lapse as before.
@@ -290,6 +292,10 @@ class RedisCounters:
 
     async def _finish(self, rows: Sequence[Row]) -> Finished:
         """Ends, renews or adopts what was reserved."""
+        return await self._finish_one(rows)
+
+    async def _finish_one(self, rows: Sequence[Row]) -> Finished:
+        """Does so with one script."""
         if not rows:
             return Finished(0, (), False)
         keys: list[str] = []
@@ -321,24 +327,36 @@ class RedisCounters:
             raise CountersUnavailable("Redis came to it too late")
         return Finished(reply[0], [rows[number - 1] for number in reply[2:]], bool(reply[1]))
 
-    async def beat(self, process: str, seconds: int) -> int:
-        """Says that a process is alive for so many seconds. Returns how many are."""
+    async def beat(self, process: str, seconds: int, subject: str = "") -> int:
+        return await self._beat_at(PROCESSES, process, seconds)
+
+    async def _beat_at(self, key: str, process: str, seconds: int) -> int:
+        """Returns how many processes have said under this key that they are alive."""
         began = time.monotonic()
-        alive, whole, micro = map(int, await self._call(self._beat, [PROCESSES], [process, seconds]))
+        alive, whole, micro = map(int, await self._call(self._beat, [key], [process, seconds]))
         # Not the least, as elsewhere: this is how a clock is followed that was set.
-        self._ahead[self._server_of(PROCESSES)] = whole + micro / 1_000_000 - began
+        self._ahead[self._server_of(key)] = whole + micro / 1_000_000 - began
         return alive
 
     def doubt(self, counters: Sequence[Counter]) -> None:
         self._generations.doubt((counter.id, counter.window) for counter in counters if counter.unit == "money")
 
-    async def reconnect(self) -> None:
-        """Compares each budget with the database again, over new connections: it may be another server now."""
-        self._generations.compare_again()
-        await self._disconnect()
-
-    async def _disconnect(self) -> None:
+    async def reconnect(self, subject: str) -> None:
+        """Closes the connections: the next ones may lead to another server."""
         await self._redis.connection_pool.disconnect()
+
+    def compare_again(self, subject: str) -> None:
+        """Compares each budget with the database again that the server of this subject has: it may be another one."""
+        if (server := self.server_of(subject)) is None:
+            self._generations.compare_again(lambda id: True)
+        else:
+            self._generations.compare_again(lambda id: self.server_of(Counter(id, "money", 0).subject) == server)
+
+    def server_of(self, subject: str) -> Server:
+        return None
+
+    def silent(self, subjects: Collection[str], seconds: float) -> Collection[str]:
+        return subjects
 
     async def stop(self) -> None:
         await self._redis.aclose()
@@ -377,14 +395,28 @@ def moment_after(seconds: float) -> float:
     return time.monotonic() + seconds if seconds else 0.0
 
 
-def _leased(reservation: Reservation, all: bool = False) -> Iterable[tuple[Counter, int]]:
-    """Yields the counters that have something reserved, each with the slot in which that lapses.
+def leased(reservation: Reservation, all: bool = False) -> Iterable[tuple[Counter, int]]:
+    """Yields the shared counters that have something reserved, each with the slot in which that lapses.
 
     all: those of requests as well, which reserve nothing.
     """
     for counter in reservation.counters:
-        if all or counter.unit != "requests":
+        if (all or counter.unit != "requests") and reservation.is_shared(counter):
             yield counter, reservation.leases.get(counter.subject, reservation.lease)
+
+
+def settled(settlements: Sequence[Settlement]) -> list[Row]:
+    """Returns the rows of reservations that have ended."""
+    return [
+        Row(
+            counter,
+            reserved(settlement.reservation, counter),
+            lease,
+            None if settlement.withdrawn else settlement.spent(counter),
+        )
+        for settlement in settlements
+        for counter, lease in leased(settlement.reservation, settlement.withdrawn)
+    ]
 
 
 def adopted(reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past]) -> list[Row]:
@@ -392,15 +424,17 @@ def adopted(reservations: Sequence[tuple[Reservation, int]], past: Sequence[Past
     rows = [Row(one.counter, 0, 0, one.amount, age=one.age) for one in past]
     for reservation, age in reservations:
         for counter in reservation.counters:
+            if reservation.is_shared(counter):
+                continue
             if counter.unit == "requests":
                 # In the second in which it came, so that it counts for a minute from then on.
                 rows.append(Row(counter, 0, 0, 1, age=age))
             else:
-                rows.append(Row(counter, _reserved(reservation, counter), 0, 0, "new"))
+                rows.append(Row(counter, reserved(reservation, counter), 0, 0, "new"))
     return rows
 
 
-def _reserved(reservation: Reservation, counter: Counter) -> int:
+def reserved(reservation: Reservation, counter: Counter) -> int:
     return counter.amount(reservation.tokens, reservation.money)
 
 

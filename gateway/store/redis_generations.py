@@ -18,7 +18,14 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-from gateway.store.counters import CONFIRM_SECONDS, Counter, CountersIncomplete, CountersUnavailable, SpentBudgets
+from gateway.store.counters import (
+    CONFIRM_SECONDS,
+    Counter,
+    CountersIncomplete,
+    CountersUnavailable,
+    Server,
+    SpentBudgets,
+)
 from gateway.store.errors import StoreUnavailable
 
 JOINED, OTHER, MARKED = 0, 1, 2
@@ -39,9 +46,6 @@ UNKNOWN = "none"
 """No generation's name."""
 
 LOST = "Redis loses budgets as fast as they are put in"
-
-Server: TypeAlias = tuple[str, int] | None
-"""The address of one server of several; None for the only one."""
 
 Budget: TypeAlias = tuple[str, int]
 """An id and a window."""
@@ -68,7 +72,8 @@ class Entry(Struct):
 class Generations:
     """The generations that one process has joined. spent: what was spent of budgets elsewhere.
 
-    send: calls the script that joins. live: returns the counters in which something is reserved here.
+    send: calls the script that joins. live: returns the counters in which something is reserved here. is_away: tells
+    whether the server of a counter is to be left alone.
     """
 
     def __init__(
@@ -76,8 +81,9 @@ class Generations:
         spent: SpentBudgets,
         send: Callable[[Mapping[Counter, Entry]], Awaitable[Replies]],
         live: Callable[[], Iterable[Counter]],
+        is_away: Callable[[Counter], bool],
     ) -> None:
-        self._spent, self._send, self._live = spent, send, live
+        self._spent, self._send, self._live, self._is_away = spent, send, live, is_away
         # The generation of each budget that this process has joined, and of each id the newest.
         self._joined: dict[Budget, str] = {}
         self._newest: dict[str, str] = {}
@@ -159,10 +165,10 @@ class Generations:
             if self._before.pop(counter.id, None) is not None:
                 self._compared.add((counter.id, counter.window))
 
-    def compare_again(self) -> None:
-        """Lets each budget be compared with the database once more."""
-        self._compared.clear()
-        self._before.clear()
+    def compare_again(self, is_meant: Callable[[str], bool]) -> None:
+        """Lets each budget whose id is meant be compared with the database once more."""
+        self._compared = {budget for budget in self._compared if not is_meant(budget[0])}
+        self._before = {id: amount for id, amount in self._before.items() if not is_meant(id)}
 
     # --- what Redis does not have -----------------------------------------------------------------------------
 
@@ -176,8 +182,9 @@ class Generations:
         self._missed[budget] = (counter, money + self._missed.get(budget, (counter, 0))[1])
 
     def take_missed(self) -> Sequence[tuple[Counter, int]]:
-        """Returns what was missed; from now on it is known here no more."""
-        missed, self._missed = self._missed, {}
+        """Returns what servers have missed that answer; from now on it is known here no more."""
+        missed = {budget: one for budget, one in self._missed.items() if not self._is_away(one[0])}
+        self._missed = {budget: one for budget, one in self._missed.items() if budget not in missed}
         return list(missed.values())
 
     # --- joining ----------------------------------------------------------------------------------------------
@@ -198,10 +205,14 @@ class Generations:
                         self._doubted.add((counter.id, counter.window))
             await self.join(budgets)
 
+    def unknown(self, counters: Iterable[Counter]) -> list[Counter]:
+        """Returns the budgets among these that this process has not joined yet."""
+        budgets = {counter for counter in counters if counter.unit == "money"}
+        return [counter for counter in budgets if (counter.id, counter.window) not in self._joined]
+
     async def join_unknown(self, counters: Iterable[Counter]) -> None:
         """Joins the budgets among these that this process has not joined yet."""
-        budgets = {counter for counter in counters if counter.unit == "money"}
-        if unknown := [counter for counter in budgets if (counter.id, counter.window) not in self._joined]:
+        if unknown := self.unknown(counters):
             async with self._spent.order:
                 await self.join(unknown)
 
@@ -276,19 +287,24 @@ class Generations:
 
         Where Redis was emptied, joins all of which something is under way. Returns whether there is more to confirm.
         """
-        began, budgets = asyncio.get_running_loop().time(), self._spent.unconfirmed()
+        began = asyncio.get_running_loop().time()
         # With no limit, for which joining does not ask.
-        unused = [Counter(id, "money", 0, window) for id, window in budgets]
-        marked = await self.join([*unused, *self._long_unused()])
+        unused = self._answering(Counter(id, "money", 0, window) for id, window in self._spent.unconfirmed())
+        budgets = [(counter.id, counter.window) for counter in unused]
+        marked = await self.join([*unused, *self._answering(self._long_unused())])
         self._spent.confirm([budget for budget in budgets if budget not in marked], began)
         if self._is_emptied:
             # At once, and not each with its next call: others are waiting, and then would not know of it.
-            live = list({counter for counter in self._live() if counter.unit == "money"})
+            live = self._answering({counter for counter in self._live() if counter.unit == "money"})
             for at in range(0, len(live), MAX_JOINED):
                 await self.join(live[at : at + MAX_JOINED])
             self._is_emptied = False
         # A full batch means that there are more. Where all of it is marked, the next one would be the same again.
         return len(budgets) >= MAX_JOINED > len(marked)
+
+    def _answering(self, counters: Iterable[Counter]) -> list[Counter]:
+        """Returns those of the counters whose server is not left alone."""
+        return [counter for counter in counters if not self._is_away(counter)]
 
     def _long_unused(self) -> list[Counter]:
         """Returns a budget of each server that has not been used of late, while something is under way.

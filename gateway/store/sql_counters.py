@@ -9,7 +9,7 @@ here in the same rows when something faster does the counting (`load_budgets`, `
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from gateway.store.counters import (
     Decision,
     Past,
     Reservation,
+    Server,
     Settlement,
 )
 from gateway.store.database import Database
@@ -135,7 +136,7 @@ class SqlCounters:
         slot = math.floor(clock()) if clock is not None else None
         lease = await self._run(lambda c: _adopt(c, reservations, past, slot), True)
         for reservation, _ in reservations:
-            reservation.lease = lease
+            reservation.lease, reservation.local = lease, False
 
     async def renew(self, reservations: Sequence[Reservation], seconds: int) -> None:
         rows = [
@@ -158,11 +159,22 @@ class SqlCounters:
         # As a read, for the same reason as in `_reserve_each`.
         await self._run(lambda c: c.execute(_SETTLE_ALL, values), False)
 
-    async def beat(self, process: str, seconds: int) -> int:
+    def server_of(self, subject: str) -> Server:
+        return None
+
+    def silent(self, subjects: Collection[str], seconds: float) -> Collection[str]:
+        return subjects
+
+    async def beat(self, process: str, seconds: int, subject: str = "") -> int:
         slot = None if self._database.is_postgresql else math.floor(self._clock())
         return int(await self._run(lambda c: _beat(c, process, slot, seconds), True))
 
-    def watch(self, live: Callable[[], Iterable[Reservation]], processes: Callable[[], int]) -> None:
+    def watch(
+        self,
+        live: Callable[[], Iterable[Reservation]],
+        processes: Callable[[], int],
+        is_away: Callable[[Counter], bool],
+    ) -> None:
         """Does nothing: what was committed is not lost."""
 
     def doubt(self, counters: Sequence[Counter]) -> None:
@@ -178,7 +190,10 @@ class SqlCounters:
         """Does nothing, for the same reason."""
         return False
 
-    async def reconnect(self) -> None:
+    async def reconnect(self, subject: str) -> None:
+        """Does nothing: connections that broke are made anew in any case."""
+
+    def compare_again(self, subject: str) -> None:
         """Does nothing: what was committed is there."""
 
     async def stop(self) -> None:
