@@ -322,7 +322,9 @@ def test_a_process_that_is_stopped_while_redis_is_flushed(redis: RedisProcess, t
         deadline = time.monotonic() + 60
         while spent < LIMIT and time.monotonic() < deadline:
             spent += sum(child.spend(100) for child in children)
-        assert spent == LIMIT
+        # Whoever looked within the last second goes by that, and the third had not seen what the first spent since.
+        unseen = 30 * PRICE
+        assert LIMIT <= spent <= LIMIT + unseen // PROCESSES + PROCESSES * PRICE
     finally:
         for child in children:
             child.process.kill()
