@@ -22,13 +22,15 @@ from msgspec.structs import replace
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import NOBODY, Principal
 from gateway.ledger import writer
+from gateway.ledger.bodies import BodySeal
 from gateway.ledger.entry import decode_entry, encode_entry
 from gateway.ledger.writer import Flood, Ledger
-from gateway.observability.bodies import Bodies
+from gateway.observability.bodies import Bodies, BodyMemory
 from gateway.observability.record import RequestRecord
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
 from gateway.store import ledger_pages
+from gateway.store.errors import StoreUnavailable
 from gateway.store.ledger_pages import Filter
 from gateway.store.ledger_sums import DAY
 from support.ledger import sums_are_of_rows
@@ -83,9 +85,9 @@ class Storage:
         self._spool.touch()
 
     @contextlib.asynccontextmanager
-    async def ledger(self, **settings: Any) -> AsyncIterator[Ledger]:
+    async def ledger(self, body_seal: BodySeal | None = None, **settings: Any) -> AsyncIterator[Ledger]:
         values: dict[str, Any] = {"spool": str(self._spool), "flush_seconds": 0.01, **settings}
-        ledger = Ledger(LedgerSettings(**values), self.database_url, self.observer)
+        ledger = Ledger(LedgerSettings(**values), self.database_url, self.observer, body_seal)
         ledger.start()
         try:
             yield ledger
@@ -98,8 +100,8 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(tmp_path)
 
 
-def record_of(id: str, **fields: Any) -> RequestRecord:
-    return RequestRecord(id, "POST", PATH, 0.0, **fields)
+def record_of(request_id: str, **fields: Any) -> RequestRecord:
+    return RequestRecord(request_id, "POST", PATH, 0.0, **fields)
 
 
 async def write(ledger: Ledger, id: str, now: float = 0.1) -> bool:
@@ -107,6 +109,16 @@ async def write(ledger: Ledger, id: str, now: float = 0.1) -> bool:
     done = ledger.record(record_of(id), now)
     assert done is not None
     return await done
+
+
+class PlainText:
+    """A seal that hides nothing."""
+
+    def seal(self, id: str, text: str) -> bytes:
+        return text.encode()
+
+    def open(self, id: str, sealed: bytes) -> str | None:
+        return sealed.decode()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -196,6 +208,39 @@ async def test_the_age_of_rows_on_the_disk_is_the_time_since_the_database_failed
         await until(lambda: not ledger.condition())
         assert ledger.lag(720.0) == 0.0
         assert await written(ledger) == ["first", "second"]
+    away, back = storage.observer.messages
+    assert away.startswith("ledger: rows cannot be written, and go to the spool file: the database failed")
+    assert back == "ledger: rows are written again"
+
+
+@pytest.mark.asyncio
+async def test_bodies_are_stored_with_their_row_or_lost(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the group with which the database fails, and of each one after it: the row says that there are none."""
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.01)
+    memory = BodyMemory()
+
+    async def write_with_bodies(ledger: Ledger, id: str) -> None:
+        bodies = Bodies("all", memory)
+        bodies.add_request(b'{"model": "command-a"}')
+        row_id = f"{time.time_ns() // 1_000_000:012x}{0:012x}"
+        done = ledger.record(record_of(id, id=row_id, bodies=bodies), 0.1)
+        assert done is not None and await done and memory.held == 0
+
+    storage.take_database()
+    async with storage.ledger(PlainText(), sync=True) as ledger:
+        await write_with_bodies(ledger, "first")
+        await write_with_bodies(ledger, "second")
+        assert (storage.observer.bodies["lost"], storage.observer.bodies["stored"]) == (2, 0)
+        storage.give_database()
+        await until(lambda: not ledger.condition())
+        await write_with_bodies(ledger, "third")
+        assert (storage.observer.bodies["lost"], storage.observer.bodies["stored"]) == (2, 1)
+        page = await ledger.read(lambda connection: ledger_pages.page(connection, Filter(), None, 10))
+        rows = {row.request_id: row for row in map(decode_entry, page.entries)}
+        assert {id: row.has_body for id, row in rows.items()} == {"first": False, "second": False, "third": True}
+        document = await ledger.find_body(rows["third"].id)
+        assert document is not None and document["request"]["text"] == '{"model": "command-a"}'
+        assert await ledger.find_body(rows["second"].id) is None
 
 
 @pytest.mark.asyncio
@@ -236,11 +281,17 @@ async def test_a_row_that_the_database_refuses_takes_no_other_with_it(
         return insert(connection, rows, *rest)
 
     monkeypatch.setattr(ledger_store, "insert", refusing)
-    async with storage.ledger(flush_seconds=0.1) as ledger:
+    memory = BodyMemory()
+    async with storage.ledger(PlainText(), flush_seconds=0.1) as ledger:
         for id in ("before", "refused", "behind"):
-            ledger.record(record_of(id), 0.1)
+            bodies = Bodies("all", memory)
+            bodies.add_request(b"{}")
+            ledger.record(record_of(id, bodies=bodies), 0.1)
         await until(lambda: sum(storage.observer.counted.values()) == 3)
         assert await written(ledger) == ["before", "behind"]
+        assert (storage.observer.bodies["lost"], storage.observer.bodies["stored"], memory.held) == (3, 0, 0)
+        page = await ledger.read(lambda connection: ledger_pages.page(connection, Filter(), None, 10))
+        assert not any(decode_entry(one).has_body for one in page.entries)
         assert (storage.observer.counted, ledger.condition()) == ({"written": 2, "lost": 1}, "")
         assert storage.observer.messages == ["ledger: ValueError while writing rows"]
 
@@ -263,6 +314,35 @@ async def test_a_row_that_is_there_with_another_time_is_not_written_after_a_refu
         assert await ledger.write_rows([encode_entry(first)])
         assert await ledger.write_rows([encode_entry(one) for one in (entry(0, request_id="refused"), later)])
         assert await written(ledger) == ["req-1"]
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_leaves_while_rows_are_written_one_by_one(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind a row that it refuses are not lost, and those before it are not written twice."""
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.01)
+    insert, away = ledger_store.insert, True
+
+    def failing(connection: Any, rows: Any, *rest: Any) -> int:
+        if away and len(rows) > 1:
+            raise ValueError
+        if away and rows[0].request_id == "second":
+            raise StoreUnavailable("the database failed")
+        return insert(connection, rows, *rest)
+
+    monkeypatch.setattr(ledger_store, "insert", failing)
+    async with storage.ledger(flush_seconds=0.1) as ledger:
+        for id in ("first", "second", "third"):
+            ledger.record(record_of(id), 0.1)
+        await until(lambda: storage.observer.counted == {"written": 1, "spooled": 3})
+        assert ledger.condition()
+        away = False
+        await until(lambda: not ledger.condition())
+        assert await written(ledger) == ["first", "second", "third"]
+        assert storage.observer.counted == {"written": 3, "spooled": 3}
+    assert storage.observer.messages[0] == "ledger: ValueError while writing rows"
+    assert storage.observer.messages[-1] == "ledger: rows are written again"
 
 
 @pytest.mark.asyncio
@@ -292,6 +372,24 @@ async def test_many_rows_are_written_in_groups(storage: Storage, monkeypatch: py
         await until(lambda: storage.observer.counted == {"written": 5})
         assert sizes == [2, 2, 1]
         assert await written(ledger) == [f"r{number}" for number in range(5)]
+
+
+@pytest.mark.asyncio
+async def test_a_thread_without_rows_sleeps(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    flush = writer._Writer._flush
+
+    async def counting(self: Any, database: Any) -> None:
+        rounds.append(len(self._queue))
+        await flush(self, database)
+
+    monkeypatch.setattr(writer._Writer, "_flush", counting)
+    async with storage.ledger(sync=True) as ledger:
+        for id in ("first", "second"):
+            assert await write(ledger, id)
+            for _ in range(20):
+                assert await written(ledger)
+    assert rounds == [1, 1, 0, 0], "one for each row, and two at the end"
 
 
 @pytest.mark.parametrize(("days", "left"), [(0.0, ["old", "day-old", "new"]), (2.0, ["day-old", "new"])])

@@ -390,7 +390,7 @@ class _Writer:
 
     async def _flush(self, database: Database) -> None:
         """Writes what is in the queue; what could not be written before goes first."""
-        if self.failing or self.held:
+        if self.failing:
             await self._recover(database)
         while self._queue:
             # They stay in the queue until something else has them: it is what `waiting_rows` and `lag` look at, and a
