@@ -289,6 +289,10 @@ def _become(run: Callable[[], object], standard: Mapping[int, int], passed: Sequ
             signal.signal(signal.SIGINT, signal.default_int_handler)
         for target, descriptor in standard.items():
             os.dup2(descriptor, target)
+        if standard:
+            # Those that are here were made for files in which one can go back, and would do so in a pipe.
+            sys.stdout = open(1, "w", closefd=False)
+            sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
         _close_all_but({0, 1, 2, *passed})
         atexit._clear()
         finalizers: Any = weakref.finalize
