@@ -242,3 +242,19 @@ def test_what_an_encoding_lacks_is_no_failure(nowhere: Path) -> None:
     assert status == 0 and b"f\\xfcr" in output
     status, output = command(nowhere, "--json", "keys", "list", environment=environment)
     assert json.loads(output)["keys"][0]["key_alias"] == "f\u00fcr"
+
+
+def test_a_pipe_that_took_the_place_of_a_file_is_written_to(nowhere: Path) -> None:
+    """A process that starts others may give them another standard output than the one that Python has looked at."""
+    program = (
+        "import os, sys; reading, writing = os.pipe(); os.dup2(writing, 1); os.close(writing);"
+        "from gateway.cli.main import main; status = main(['--version']); sys.stdout.flush();"
+        "print(status, os.read(reading, 99), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open(nowhere / "out", "wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=file, stderr=subprocess.PIPE, cwd=nowhere, env=environment
+        )
+    printed = f"{__version__}\n".encode()
+    assert done.stderr.decode().strip() == f"0 {printed!r}"

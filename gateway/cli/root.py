@@ -1,5 +1,6 @@
 """The command `cohere-gateway`: the table of its commands, and how a run of one ends."""
 
+import contextlib
 import errno
 import io
 import os
@@ -51,8 +52,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # it was closed before the start
         sys.stdout = open(os.devnull, "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What the terminal's encoding lacks is shown by its number: an alias is no reason to fail.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        # What the terminal's encoding lacks is shown by its number: an alias is no reason to fail. Python asks for the
+        # position in a file, and fails where a pipe has taken the file's place since.
+        with contextlib.suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Not standalone, or click would print its own form of an error and end the process.
         status = root.main(arguments, PROGRAM, standalone_mode=False)
