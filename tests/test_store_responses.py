@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import update
 
+from gateway.store import sql_counters
 from gateway.store.conversations import Conversation
 from gateway.store.errors import ChainBroken, ChainTooLong, ConversationMissing
+from gateway.store.ledger_sums import DAY
 from gateway.store.responses import InterruptedRun, StoredResponse
 from gateway.store.store import Store
 from gateway.store.tables import LEDGER_OUTBOX, RUNS
@@ -639,8 +642,19 @@ async def test_purging(store: Store, clock: Clock) -> None:
         await store.create_conversation(conversation, [(f"msg_{number}", b"{}") for number in range(5)])
 
     assert await store.purge(NOW + 9) == 0
-    # 7 responses and the one with events, 9 events, 1 conversation, 5 items
-    assert await store.purge(NOW + 10, batch=3) == 8 + 9 + 1 + 5
+    old = NOW + 10 - 400 * DAY - 1
+    windows = [(f"key:{number}:budget:1d", old - DAY * number) for number in range(4)]
+    recent = [*((id, old + 1) for id, _ in windows), ("key:0:budget:24mo", old), ("key:0:budget:total", 0)]
+    amounts = dict.fromkeys([*windows, *recent, ("key:gone:budget:1d", old - 3_660 * DAY)], 7)
+    await store.write(lambda connection: sql_counters.spend(connection, amounts))
+    for window in (old, NOW):
+        assert await store.write(partial(sql_counters.claim, words="an alert", window=window))
+
+    # 7 responses and the one with events, 9 events, 1 conversation, 5 items, and windows of 5 budgets and an alert
+    assert await store.purge(NOW + 10, batch=3) == 8 + 9 + 1 + 5 + 6
+    # A budget of two years still holds, also where nothing was spent for one. Nobody need count in the database.
+    assert await store.read(sql_counters.budgets) == dict.fromkeys(recent, 7)
+    assert not await store.write(partial(sql_counters.claim, words="an alert", window=NOW))
     assert await store.purge(NOW + 10) == 0
     clock.now = NOW - 1.0  # nothing is hidden by having expired
     gone = ["resp_0", "resp_6", "resp_events"]

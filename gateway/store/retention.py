@@ -6,7 +6,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Delete, Table, delete, exists, select, tuple_
 
-from gateway.store.tables import CONVERSATION_ITEMS, CONVERSATIONS, EVENTS, RESPONSES, RUNS, database_time
+from gateway.store.sql_counters import old_budgets
+from gateway.store.tables import (
+    CONVERSATION_ITEMS,
+    CONVERSATIONS,
+    COUNTER_SLOTS,
+    EVENTS,
+    RESPONSES,
+    RUNS,
+    database_time,
+)
 from gateway.store.usage import add_bytes
 
 Purge = Callable[[Connection], int]
@@ -24,15 +33,18 @@ def purges(now: float | None, batch: int) -> list[Purge]:
     old_response = (RESPONSES.c.expires_at <= moment) & idle
     old_conversation = CONVERSATIONS.c.expires_at <= moment
     event = tuple_(EVENTS.c.response_id, EVENTS.c.sequence)
+    counter = tuple_(COUNTER_SLOTS.c.counter, COUNTER_SLOTS.c.kind, COUNTER_SLOTS.c.slot)
     item = tuple_(CONVERSATION_ITEMS.c.conversation_id, CONVERSATION_ITEMS.c.position)
     events = select(EVENTS.c.response_id, EVENTS.c.sequence).join_from(EVENTS, RESPONSES).where(old_response)
     items = select(CONVERSATION_ITEMS.c.conversation_id, CONVERSATION_ITEMS.c.position)
     items = items.join_from(CONVERSATION_ITEMS, CONVERSATIONS).where(old_conversation)
+    budgets = select(COUNTER_SLOTS.c.counter, COUNTER_SLOTS.c.kind, COUNTER_SLOTS.c.slot).where(old_budgets(moment))
     return [
         _delete(delete(EVENTS).where(event.in_(events.limit(batch)))),
         _delete_counted(RESPONSES, old_response, batch),
         _delete(delete(CONVERSATION_ITEMS).where(item.in_(items.limit(batch)))),
         _delete_counted(CONVERSATIONS, old_conversation, batch),
+        _delete(delete(COUNTER_SLOTS).where(counter.in_(budgets.limit(batch)))),
     ]
 
 

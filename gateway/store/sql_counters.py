@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.durations import MOST_BUDGET_SECONDS
 from gateway.store.counters import (
     LEASE,
     WINDOW,
@@ -45,7 +46,7 @@ MAX_GROUP = 200
 """Requests that share a transaction."""
 
 OLD_BUDGETS = 400 * 86_400
-"""Seconds after which the windows of a budget that ended are deleted."""
+"""Seconds from the beginning of a budget's window after which it is deleted, if it has ended."""
 
 _ADD = (
     "INSERT INTO counter_slots (counter, kind, slot, amount) VALUES (?, ?, ?, ?) "
@@ -358,7 +359,7 @@ def _beat(connection: Connection, process: str, slot: int | None, seconds: int) 
     if slot is None:
         slot = int(connection.execute(_CLOCK).scalar_one())
     # Here, because every process comes by every few seconds, whatever else it does.
-    delete_old(connection, slot, time.time())
+    delete_old(connection, slot)
     columns = COUNTER_SLOTS.c
     # The slot is part of a row's key: the row of the beat before is replaced, not changed.
     own = (columns.kind == PROCESS) & (columns.counter == process)
@@ -406,14 +407,30 @@ def processes(connection: Connection) -> int:
     return int(connection.scalar(select(COUNTER_SLOTS.c.amount).where(own)) or 0)
 
 
-def delete_old(connection: Connection, now: float, wall_clock: float) -> int:
-    """Deletes rows that count no more. now: of the clock of slots; wall_clock: Unix seconds, for budgets."""
+_LASTING = (MONEY, CLAIM, PROCESSES)
+"""Kinds of rows that something faster may store here as well, and whose slots are of the calendar."""
+
+
+def delete_old(connection: Connection, now: float) -> int:
+    """Deletes rows of the last minutes that count no more. now: of the clock of slots."""
     columns = COUNTER_SLOTS.c
-    lasts = columns.kind.in_((MONEY, CLAIM, PROCESSES))
-    old = or_(
-        # SQLite's clock begins anew with the machine, so that rows from before lie in its future.
-        ~lasts & ((columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)),
+    # SQLite's clock begins anew with the machine, so that rows from before lie in its future.
+    old = (columns.slot < now - 2 * WINDOW) | (columns.slot > now + 2 * LEASE)
+    return connection.execute(delete(COUNTER_SLOTS).where(columns.kind.not_in(_LASTING), old)).rowcount
+
+
+def old_budgets(moment: Any) -> ColumnElement[bool]:
+    """Returns the condition on rows of budgets' windows that ended long ago. moment: Unix seconds, or an expression.
+
+    Whoever counts, the rows are here, so they are deleted with what else has expired in the database (`retention.py`).
+    """
+    columns, later = COUNTER_SLOTS.c, COUNTER_SLOTS.alias("later").c
+    # A row has the beginning of its window, which may be of years: it is over where another one has begun.
+    is_over = exists().where(later.counter == columns.counter, later.kind == columns.kind, later.slot > columns.slot)
+    return and_(
+        columns.kind.in_(_LASTING),
         # Slot 0 stays: it has the budgets that never begin anew, and the number of processes.
-        lasts & (columns.slot > 0) & (columns.slot < wall_clock - OLD_BUDGETS),
+        columns.slot > 0,
+        columns.slot < moment - OLD_BUDGETS,
+        or_(is_over, columns.slot < moment - OLD_BUDGETS - MOST_BUDGET_SECONDS),
     )
-    return connection.execute(delete(COUNTER_SLOTS).where(old)).rowcount
