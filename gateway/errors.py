@@ -256,7 +256,7 @@ ERRORS: Mapping[str, Meaning] = {
         _LIMIT,
         "too_many_bytes",
         "the caller's requests hold their share of the memory (`memory.caller_share`)",
-        Fault.POLICY_RATE_LIMIT,
+        Fault.POLICY_CAPACITY,
     ),
     # A fault of the provider's: it is Cohere that grants no more.
     "keys_spent": Meaning(

@@ -44,6 +44,12 @@ def test_a_request_that_cannot_be_served_is_not_coheres_fault() -> None:
             assert owner == "caller", name
 
 
+def test_a_share_that_is_used_up_is_no_rate() -> None:
+    shares = [name for name in ERRORS if name.endswith("_share")]
+    assert {"socket_share", "background_share", "memory_share"} <= set(shares)
+    assert {ERRORS[name].fault for name in shares} == {Fault.POLICY_CAPACITY}
+
+
 def test_every_failure_in_the_code_names_its_fault() -> None:
     """Failure has a default, for tests. The code itself must not lean on it."""
     for package in ("gateway", "translators"):

@@ -42,7 +42,7 @@ MEANINGS: Mapping[Fault, str] = {
     Fault.POLICY_ORIGIN: "a web page or a host that the settings do not allow",
     Fault.POLICY_RATE_LIMIT: "a limit of requests, tokens or parallel requests",
     Fault.POLICY_BUDGET: "a budget is spent, or a price is unknown under a budget",
-    Fault.POLICY_CAPACITY: "a caller's share of connections, background responses or storage is used up",
+    Fault.POLICY_CAPACITY: "a caller's share of connections, background responses, memory or storage is used up",
     Fault.PROVIDER_RATE_LIMIT: "Cohere's rate limit",
     Fault.PROVIDER_QUOTA: "Cohere's monthly limit, or a Cohere account without credit",
     Fault.PROVIDER_UNAVAILABLE: "Cohere failed, broke off, or could not be reached",
