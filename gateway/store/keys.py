@@ -46,9 +46,10 @@ from gateway.store.tables import (
 )
 from gateway.virtual_keys import EndUser, PackedKey, PreviousDigest, Records, Team, VirtualKey
 
-# Of this name in Redis as well, where messages are empty (`key_announcements.py`).
 CHANNEL = "cohere_gateway_keys"
-"""PostgreSQL's channel on which every change is announced: the message is its revision."""
+"""The channel on which every change is announced: PostgreSQL's, where the message is the revision, and that of Redis,
+where it is empty (`key_announcements.py`).
+"""
 
 REMOVED = "removed"
 """What an audit row shows in the place of a digest."""

@@ -2,7 +2,6 @@
 
     add             adds to them, in the transaction of the rows
     usage           sums by one thing, over a time
-    bounds          the time that has sums
     delete_old      deletes hourly sums that are too old, a day at a time
 
 Sums are kept by hour and by day, thrice: by everything but the end user (Scope.CALLS), by the end user alone
@@ -232,15 +231,6 @@ def _periods(since: int, until: int, hourly: bool) -> list[tuple[int, int, int]]
         return [(HOUR, since, until)]
     edges = [(HOUR, since, first_day), (DAY, first_day, last_day), (HOUR, last_day, until)]
     return [period for period in edges if period[1] < period[2]]
-
-
-def bounds(connection: Connection) -> tuple[int, int] | None:
-    """Returns the beginning of the first day that has a sum and the end of the last one; None of an empty ledger."""
-    within = and_(LEDGER_SUMS.c.scope == int(Scope.CALLS), LEDGER_SUMS.c.seconds == DAY)
-    first, last = connection.execute(
-        select(func.min(LEDGER_SUMS.c.start), func.max(LEDGER_SUMS.c.start)).where(within)
-    ).one()
-    return None if first is None else (int(first), int(last) + DAY)
 
 
 def delete_old(connection: Connection, before: int) -> bool:

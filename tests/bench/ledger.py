@@ -42,7 +42,7 @@ from gateway.observability.record import Attempt, RequestRecord, TimedAttempt
 from gateway.server.worker import configure_interpreter
 from gateway.settings.schema import LedgerSettings
 from gateway.store import ledger as ledger_store
-from gateway.store import ledger_sums
+from gateway.store import ledger_pages
 from gateway.store.database import Database
 from gateway.store.ledger import MICROSECONDS
 from gateway.store.ledger_pages import Position
@@ -388,7 +388,7 @@ async def measure(kind: str, url: str, empty_url: str, count: int) -> None:
     await database.open()
     if empty_url:
         await print_recording("an empty table", empty_url)
-    if await database.read(ledger_sums.bounds) is None:
+    if await database.read(ledger_pages.oldest) is None:
         print(f"  filled: {await fill(database, count, time.time()):,.0f} rows/s", flush=True)
     await ask(ledger_url, database)
     await database.close()
