@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,8 +27,10 @@ from gateway.management import end_users, fields, teams
 from gateway.management.field_table import Verdict
 from gateway.management.fields import END_USER_NEW, KEY_NEW, TEAM_NEW
 from gateway.management.operations import OPERATIONS
+from gateway.state import conversation_state
 from gateway.store import keys
 from gateway.store.database import Database
+from gateway.store.store import Store
 from gateway.virtual_keys import digest_of
 from support.app import A, Gateway, Response, demonstration, emulator, gateway_over
 from support.databases import KINDS, throwaway
@@ -87,6 +91,8 @@ def management(kind: str, folder: Path, **options: Any) -> Iterator[Management]:
         url = runner.run(created.__aenter__())
         try:
             with (
+                # How fast the storage is, on a machine that does much else, is not what is tested here.
+                mock.patch.object(conversation_state, "Store", partial(Store, timeout=WAIT_SECONDS)),
                 emulator() as upstream,
                 gateway_over(
                     upstream, demo=True, master_key=MASTER, key=MASTER, database_url=url, **options
