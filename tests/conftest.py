@@ -74,9 +74,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     In the order of the alphabet those that compute come first and those that wait for servers last: the machine would
     be short of processors for the one half of the time and idle for the other. Reversed, it shows tests that need those
     before them.
+
+    The files with a browser come first in any case. They take longest of all, and where one is divided between two
+    workers, each starts a browser and a gateway.
     """
     reverse = os.environ.get("GATEWAY_TEST_REVERSED") == "1"
     items.sort(key=lambda item: zlib.crc32(item.path.name.encode()), reverse=reverse)
+    with_browser = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in with_browser)
 
 
 def pytest_collection_finish() -> None:
