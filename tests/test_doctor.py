@@ -137,8 +137,9 @@ def test_a_clock_that_is_wrong(settings: Callable[..., Settings]) -> None:
     assert "s behind Cohere's" in sentence
 
 
-def test_a_date_that_is_none_is_no_clock(settings: Callable[..., Settings]) -> None:
-    findings = examined(settings(date="yesterday"))
+@pytest.mark.parametrize("date", ["yesterday", "Thu, 01 Jan 99999999999999999999 00:00:01 GMT"])
+def test_a_date_that_is_none_is_no_clock(settings: Callable[..., Settings], date: str) -> None:
+    findings = examined(settings(date=date))
     assert [one for one in findings if one.status != "ok"] == []
     assert "clock" not in {one.check for one in findings}
 

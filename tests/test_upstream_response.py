@@ -225,8 +225,9 @@ async def test_an_answer_that_ends_before_it_begins_is_an_error_unless_it_may_be
         raw.content.feed_eof()
         response = UpstreamResponse(raw, math.inf, 5, math.inf, forwarded)
         if forwarded is None:
-            with pytest.raises(UpstreamError, match="ended before it began"):
+            with pytest.raises(UpstreamError, match="ended before it began") as caught:
                 await response.read_first_chunk()
+            assert caught.value.cause == "cut", "it is tried again"
         else:
             await response.read_first_chunk()
             assert await response.read_chunk() == b""
@@ -261,6 +262,21 @@ async def test_a_body_is_read_as_often_as_wanted(first: bool, arrived: bool) -> 
     assert not response.at_eof
     assert [await response.read_chunk(), await response.read_chunk()] == [b"behind", b""]
     assert response.at_eof
+    response.close()
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("arrived", [False, True])
+@pytest.mark.asyncio
+async def test_an_empty_body_is_at_its_end_when_it_was_read(status: int, arrived: bool) -> None:
+    raw = Raw(status)
+    if arrived:
+        raw.content.feed_eof()
+    else:
+        asyncio.get_running_loop().call_soon(raw.content.feed_eof)
+    response = UpstreamResponse(raw, math.inf, 5, math.inf, REQUEST)
+    assert await (response.read_body() if status == 200 else response.error_body()) == b""
+    assert response.at_eof and await response.read_chunk() == b""
     response.close()
 
 

@@ -109,6 +109,15 @@ def test_a_refusal(status: int, body: bytes, again: bool, key: KeyAction, breaks
 
 
 @pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "insufficient_quota"), (500, "insufficient_quota"), (429, "rate_limit_exceeded"), (429, None)]
+    + [(status, code) for status in (400, 429, 500) for code in sorted(retry.GENERATION_ERRORS)],
+)
+def test_a_code_is_of_its_status(status: int, code: str | None) -> None:
+    assert retry.cause_of(status, code) == status
+
+
+@pytest.mark.parametrize(
     ("cause", "again", "breaks"),
     [("unreachable", True, True), ("cut", True, True), ("silent", False, True), ("", False, False)],
 )
@@ -134,6 +143,7 @@ def test_a_connection(cause: str, again: bool, breaks: bool) -> None:
         ("Thu, 01 Jan 1970 00:01:00 GMT", 20.0),
         ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
         ("Thu, 99 Jan 1970 00:00:01 GMT", None),
+        ("Thu, 01 Jan 99999999999999999999 00:00:01 GMT", None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
@@ -173,6 +183,9 @@ def test_the_budget_counts_from_the_first_call() -> None:
     assert left.next_delay(AGAIN) is not None
     clock.passes(1)
     assert left.next_delay(AGAIN) is None
+    left = retry_budget(clock, budget=10.0, invalid_generation=True)
+    clock.passes(10)
+    assert left.next_delay(retry.RULES["generation"]) == 0.0, "all of it may be used"
 
 
 def test_a_generation_is_retried_once_if_the_setting_says_so() -> None:
@@ -517,7 +530,7 @@ def test_a_breaker_opens_is_probed_and_closes() -> None:
     assert result.admit("another") == 0
     clock.passes(5)
     assert result.admit(A) == 0  # the probe
-    assert result.admit(A) > 0  # one is enough
+    assert result.admit(A) == 1.0  # one is enough, and who knows how long it takes
     result.record_failure(A, connection=False)
     assert result.admit(A) == 5.0
     clock.passes(5)
@@ -536,6 +549,55 @@ def test_a_probe_that_says_nothing_gives_way_to_the_next() -> None:
     assert result.admit(A) == 0
     result.record_nothing(A)
     assert result.admit(A) == 0
+
+
+def test_so_does_one_that_does_not_reach_cohere() -> None:
+    """It counts for the connection, and says nothing of the model."""
+    clock = Clock()
+    result, changes = breakers(clock)
+    for _ in range(3):
+        result.record_failure(A, connection=False)
+    clock.passes(5)
+    assert result.admit(A) == 0
+    result.record_failure(A, connection=True)
+    assert result.admit(A) == 0 and changes == [(A, True)]
+
+
+def test_a_probe_of_the_connection_that_a_model_fails_has_reached_cohere() -> None:
+    clock = Clock()
+    result, changes = breakers(clock)
+    for _ in range(3):
+        result.record_failure(A, connection=True)
+    clock.passes(5)
+    assert result.is_connection_open and result.admit(A) == 0
+    result.record_failure(A, connection=False)
+    assert changes == [(CONNECTION, True), (CONNECTION, False)] and not result.is_connection_open
+
+
+def test_half_of_the_calls_are_many() -> None:
+    result, changes = breakers(Clock())
+    for _ in range(2):
+        result.record_failure(A, connection=False)
+    for _ in range(3):
+        result.record_success(A)
+    assert not changes
+    result.record_failure(A, connection=False)
+    assert changes == [(A, True)]
+
+
+def test_the_report_has_what_is_open() -> None:
+    clock = Clock()
+    result, _ = breakers(clock)
+    assert not result.is_connection_open
+    result.record_failure("another", connection=False)
+    result.record_failure(A, connection=True)
+    assert result.report() == [] and not result.is_connection_open
+    for _ in range(3):
+        result.record_failure(A, connection=False)
+    clock.passes(4.5)
+    assert result.report() == [{"model": A, "seconds": 0.5}] and result.admit(A) == 1.0
+    clock.passes(4)
+    assert result.report() == [{"model": A, "seconds": 0.0}], "until a call has shown that it works"
 
 
 def test_the_way_is_for_all_models() -> None:
@@ -610,7 +672,7 @@ def test_breakers_are_bounded_and_forget_what_works() -> None:
     result._settings = BreakerSettings(failures=5)
     for number in range(3_000):
         result.record_failure(f"model {number}", connection=False)
-    assert len(result._breakers) <= 1_001
+        assert len(result._breakers) <= 1_000
     assert result.admit("bad") > 0
 
 

@@ -360,7 +360,7 @@ def _seconds_of(date: str) -> float | None:
     """Returns the Unix seconds of a header; None where it is missing or no date."""
     try:
         return parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

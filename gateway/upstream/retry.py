@@ -110,7 +110,7 @@ def parse_retry_after(value: str, now: float) -> float | None:
     else:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
