@@ -179,3 +179,34 @@ def test_a_body_that_is_nested_without_end() -> None:
 
 def test_a_body_that_is_nested_without_end_beside_its_message() -> None:
     assert upstream_failure(500, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b',"message":"x"}', True).status == 502
+
+
+# Bodies of errors in other shapes than Cohere's -> the sentence that the caller reads.
+FOREIGN: dict[str, tuple[Any, str]] = {
+    "OpenAI's": ({"error": {"message": "no such model", "type": "x", "code": None}}, "no such model"),
+    "Azure's": ({"error": {"code": "404", "message": "Deployment not found"}}, "Deployment not found"),
+    "an error as a text": ({"error": "no healthy upstream"}, "no healthy upstream"),
+    "a detail": ({"detail": "Not authenticated"}, "Not authenticated"),
+    "FastAPI's": (
+        {"detail": [{"loc": ["body", "model"], "msg": "field required"}, {"loc": ["body", "x"], "msg": "extra"}]},
+        "field required; extra",
+    ),
+    "a title": ({"type": "about:blank", "title": "Too Many Requests", "status": 429}, "Too Many Requests"),
+    "a title and a detail": ({"title": "Bad", "detail": "the model is gone"}, "the model is gone"),
+    "errors": ({"errors": [{"message": "one"}, {"message": "two"}]}, "one; two"),
+    "a message in a message": ({"message": {"message": "no"}}, "no"),
+    "an empty message": ({"message": "", "detail": "so"}, "so"),
+    "a long one": ({"error": "x" * 1_000}, "x" * LONGEST_TEXT),
+    "without a sentence": ({"error": {"code": 5}}, '{"error": {"code": 5}}'),
+    "too deep": ({"error": {"error": {"error": {"error": {"error": "x"}}}}}, '{"error": {"error": {"error": '),
+    "an array": (["x"], '["x"]'),
+    "large": ({"detail": "x", "more": "y" * 70_000}, '{"detail": "x", "more": "yyy'),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_sentence_of_another_servers_error_is_found(name: str) -> None:
+    body, sentence = FOREIGN[name]
+    failure = upstream_failure(404, json.dumps(body).encode(), True)
+    assert failure.message.startswith(sentence) and len(failure.message) <= LONGEST_TEXT
+    assert name in ("too deep", "large") or failure.message == sentence

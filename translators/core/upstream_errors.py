@@ -7,8 +7,10 @@ docs/cohere-api.md#errors, docs/reference/errors.md#errors-from-cohere.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import DecodeError, Struct
+from msgspec.json import decode as decode_any
 
 from schemas.cohere.errors import ErrorBody, decode_error
 from translators.core.errors import Failure
@@ -90,6 +92,16 @@ CAPABILITY_ERRORS: tuple[tuple[str, tuple[str, bool]], ...] = (
 LONGEST_TEXT = 500
 """Characters that are shown of a body that is not Cohere's JSON."""
 
+LARGEST_FOREIGN_BODY = 64 * 1024
+"""Bytes of an error in another shape than Cohere's that is read."""
+
+SENTENCE_KEYS = ("message", "error", "errors", "detail", "msg", "title")
+"""Where other servers put the sentence of an error: OpenAI's and Azure's `error.message`, FastAPI's `detail[].msg`, the
+`detail` or `title` of RFC 9457."""
+
+MOST_SENTENCES = 5
+"""Of a list of errors that are shown."""
+
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 """Characters that no text has: the body is binary, or not UTF-8."""
 
@@ -116,7 +128,12 @@ FIELD_NAMES: Mapping[str, str] = {
 def upstream_failure(status: int, body: bytes, own_key: bool) -> Failure:
     """Converts an error response of Cohere's into a Failure. own_key: the request had the caller's own Cohere key."""
     error = _read(body)
-    message = error.message or _plain(body) or f"Cohere answered with status {status} and no message"
+    message = (
+        error.message
+        or _foreign_sentence(body)
+        or _plain(body)
+        or f"Cohere answered with status {status} and no message"
+    )
     # A status that is not in the table has the meaning of the general one of its class.
     row = UPSTREAM_ERRORS.get(status) or UPSTREAM_ERRORS[400 if 400 <= status < 500 else 500]
     if error.message is None and _is_page(body):
@@ -159,6 +176,29 @@ def _read(body: bytes) -> ErrorBody:
         return decode_error(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return ErrorBody()
+
+
+def _foreign_sentence(body: bytes) -> str:
+    """Returns the sentence of an error in the shape of a proxy's or of another API's; empty where there is none."""
+    # Such errors are short. Whatever is longer is not looked through for a sentence.
+    if not body.lstrip().startswith(b"{") or len(body) > LARGEST_FOREIGN_BODY:
+        return ""
+    try:
+        return _sentence_in(decode_any(body), 4)[:LONGEST_TEXT]
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _sentence_in(value: Any, depth: int) -> str:
+    if isinstance(value, str):
+        return "" if _NO_TEXT.search(value) else value.strip()
+    if not depth:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_sentence_in(one, depth - 1) for one in value[:MOST_SENTENCES])))
+    if isinstance(value, dict):
+        return next(filter(None, (_sentence_in(value.get(key), depth - 1) for key in SENTENCE_KEYS)), "")
+    return ""
 
 
 def _is_page(body: bytes) -> bool:
