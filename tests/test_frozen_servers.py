@@ -1,6 +1,6 @@
 """Redis and PostgreSQL frozen under a gateway: they accept connections and answer nothing, which no closed port shows.
 
-What freezes for limits is in `test_limits_shared.py`, and what is refused, killed or cut in the tests of each part.
+How limits hold then is in `test_limits_shared.py`, and what is refused, killed or cut in the tests of each part.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from gateway.settings.schema import CacheSettings, LedgerSettings
+from gateway.settings.schema import CacheSettings, LedgerSettings, LimitSettings
 from gateway.store import keys
 from gateway.store.keys import ChangedBy
 from gateway.virtual_keys import VirtualKey
@@ -26,6 +26,7 @@ from support.redis_server import redis_process
 from support.relay import Relay, relay
 from support.waiting import WAIT_SECONDS
 from test_serve_key_changes import Database, database
+from test_serve_limits import limited
 
 
 def test_a_cache_that_freezes_is_a_miss() -> None:
@@ -47,6 +48,24 @@ def test_a_cache_that_freezes_is_a_miss() -> None:
         finally:
             redis.signal(signal.SIGCONT)
         awaited(lambda: ask("Hi") == "hit")
+
+
+@pytest.mark.parametrize(("on_failure", "status"), [("local", 200), ("refuse", 503)])
+def test_what_a_caller_with_limits_gets_while_redis_is_frozen(on_failure: Any, status: int) -> None:
+    limits = LimitSettings(timeout=0.75, on_failure=on_failure)
+    with (
+        redis_process() as redis,
+        limited(key_of("k", rpm_limit=1_000), redis_url=redis.url, limits=limits) as (_, caller),
+    ):
+        awaited(lambda: caller("k").chat().status == 200)
+        redis.signal(signal.SIGSTOP)
+        try:
+            responses = [caller("k").chat() for _ in range(5)]
+        finally:
+            redis.signal(signal.SIGCONT)
+        assert {response.status for response in responses} == {status}
+        assert status == 200 or {response.error["code"] for response in responses} == {"limits_unavailable"}
+        awaited(lambda: caller("k").chat().status == 200)
 
 
 Frozen = tuple[Harness, Database, Relay]
