@@ -28,19 +28,32 @@ def test_headers_are_read(headers: dict[bytes, bytes], expected: CallControls) -
     assert controls_of(headers) == expected
 
 
+def test_further_headers_of_the_calls_need_no_wish() -> None:
+    """Say a `traceparent`, which most requests have without any of these."""
+    trace = (("traceparent", "00-1-2-01"),)
+    assert controls_of({}, trace) == CallControls(headers=trace)
+    assert controls_of({b"x-litellm-timeout": b"2.5"}, trace) == CallControls(total=2.5, headers=trace)
+    assert controls_of({}) is NO_CONTROLS
+
+
 @pytest.mark.parametrize(
-    ("name", "values"),
+    ("name", "wanted", "values"),
     [
-        (b"cf-aig-request-timeout", (b"0", b"-1", b"1.5", b"soon", b"9" * 5_000, b"\xb2")),
-        (b"x-litellm-timeout", (b"0", b"-1", b"inf", b"nan", b"1e9", b"9" * 5_000)),
-        (b"cf-aig-max-attempts", (b"0", b"-1", b"1.5", b"all")),
-        (b"x-litellm-num-retries", (b"-1", b"1.5", b"all")),
+        (
+            b"cf-aig-request-timeout",
+            "a whole number of milliseconds, 1 or more",
+            (b"0", b"-1", b"1.5", b"soon", b"9" * 5_000, b"\xb2"),
+        ),
+        (b"x-litellm-timeout", "a number of seconds above 0", (b"0", b"-1", b"inf", b"nan", b"1e9", b"9" * 5_000)),
+        (b"cf-aig-max-attempts", "a whole number, 1 or more", (b"0", b"-1", b"1.5", b"all")),
+        (b"x-litellm-num-retries", "a whole number", (b"-1", b"1.5", b"all")),
     ],
 )
-def test_what_cannot_be_used_is_refused(name: bytes, values: tuple[bytes, ...]) -> None:
+def test_what_cannot_be_used_is_refused(name: bytes, wanted: str, values: tuple[bytes, ...]) -> None:
     for value in values:
-        with pytest.raises(CallerError, match=f"The header {name.decode()} must be "):
+        with pytest.raises(CallerError) as caught:
             controls_of({name: value})
+        assert caught.value.failure.message == f"The header {name.decode()} must be {wanted}"
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gateway.errors import UpstreamError
+from gateway.memory_budget import MemoryBudget
+from gateway.settings.schema import MemorySettings
 from gateway.upstream import response as upstream_response
-from gateway.upstream.http1_client import Body, Broken, Headers
+from gateway.upstream.http1_client import Body, Broken, ConnectTimeout, Headers, Unreachable
 from gateway.upstream.response import MAX_CHUNK_BYTES, ProxyRequest, UpstreamResponse
 
 START = 1_000.0
@@ -266,6 +270,40 @@ async def test_a_body_is_read_as_often_as_wanted(first: bool, arrived: bool) -> 
 
 
 @pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("ending", ["whole", "broken", "too large"])
+@pytest.mark.asyncio
+async def test_a_body_that_is_gathered_takes_memory_unless_it_is_given_up(status: int, ending: str) -> None:
+    budget = MemoryBudget(MemorySettings(max_bytes=1_000_000 if ending != "too large" else 100_000, caller_share=1.0))
+    raw = Raw(status)
+    raw.send(b"x" * 150_000)
+    end = raw.content.feed_eof if ending == "whole" else partial(raw.content.fail, Broken("it broke"))
+    asyncio.get_running_loop().call_soon(end)
+    response = UpstreamResponse(raw, math.inf, 5)
+    response.memory = budget.request()
+    read = response.read_body if status == 200 else response.error_body
+    if ending == "whole":
+        assert len(await read()) == budget.held == 150_000
+    elif status == 200:
+        with pytest.raises(UpstreamError, match="broke before" if ending == "broken" else "more than the 100000 bytes"):
+            await read()
+        assert budget.held == 0
+    else:
+        assert (await read(), budget.held) == (b"", 0), "the status has said enough"
+    response.close()
+
+
+@pytest.mark.parametrize("error", [Broken("it broke"), ConnectionResetError(), upstream_response.Interrupted()])
+@pytest.mark.asyncio
+async def test_what_breaks_behind_the_last_event_does_not_matter(error: Exception) -> None:
+    raw = Raw()
+    asyncio.get_running_loop().call_soon(raw.content.set_exception, error)
+    response = UpstreamResponse(raw, math.inf, 5)
+    await response.drain()
+    response.close()
+    assert raw.ending == "cut"
+
+
+@pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("arrived", [False, True])
 @pytest.mark.asyncio
 async def test_an_empty_body_is_at_its_end_when_it_was_read(status: int, arrived: bool) -> None:
@@ -374,3 +412,24 @@ async def test_a_read_of_a_gateway_that_stops_says_so() -> None:
     with pytest.raises(UpstreamError, match="stopping"):
         await response.read_chunk()
     response.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "cause", "retry_after"),
+    [
+        (ConnectTimeout(), "upstream_timeout", "unreachable", None),
+        (TimeoutError(), "upstream_timeout", "silent", None),
+        (Unreachable(errno.ECONNREFUSED, "10.0.0.7"), "upstream_unreachable", "unreachable", None),
+        (Unreachable(errno.EMFILE, "10.0.0.7"), "out_of_descriptors", "descriptors", "1"),
+        (upstream_response.Interrupted(), "gateway_stopping", "", None),
+        (Broken("10.0.0.7"), "upstream_cut", "cut", None),
+        (ConnectionResetError("10.0.0.7"), "upstream_cut", "cut", None),
+        (ValueError("10.0.0.7"), "upstream_cut", "", None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_is_told_of_a_connection(error: Exception, code: str, cause: str, retry_after: str | None) -> None:
+    """cause: of a retry, and of what the circuit breaker counts (`retry.RULES`)."""
+    result = upstream_response.connection_error(error)
+    assert (result.failure.code, result.cause, result.retry_after) == (code, cause, retry_after)
+    assert "10.0.0.7" not in result.failure.message
