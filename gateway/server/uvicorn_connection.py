@@ -229,9 +229,8 @@ class Connection(asyncio.Protocol):
             cycle.feed(piece, self._body_left == 0)
             rest = rest[cycle.length :]
         self._buffer = rest
-        task = self._loop.create_task(cycle.run(self._app))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
+        cycle.task = self._loop.create_task(cycle.run(self._app, self._state.tasks))
+        self._state.tasks.add(cycle.task)
 
     def _request(self, head: bytes) -> "Cycle | None":
         """Returns an ordinary request, or None for one that h11 is to read."""
@@ -357,7 +356,12 @@ class Connection(asyncio.Protocol):
 
 
 class Cycle:
-    """A request and its response: the two callables of ASGI. length: bytes of the request's body."""
+    """A request and its response: the two callables of ASGI.
+
+    length: bytes of the request's body. task: in which it is served.
+    """
+
+    task: asyncio.Task[None]
 
     __slots__ = (
         "_body",
@@ -377,6 +381,7 @@ class Cycle:
         "_waiting_for_100_continue",
         "keep_alive",
         "length",
+        "task",
     )
 
     def __init__(self, connection: Connection, scope: Scope, length: int, keep_alive: bool, waiting: bool) -> None:
@@ -391,8 +396,8 @@ class Cycle:
         self._started = self._complete = self._disconnected = self._chunked = False
         self._left = 0  # bytes of the response that the application has still to send
 
-    async def run(self, app: ASGIApp) -> None:
-        """Serves the request. What the application raises it has logged."""
+    async def run(self, app: ASGIApp, tasks: set[asyncio.Task[None]]) -> None:
+        """Serves the request. What the application raises it has logged. tasks: this one is taken out in the end."""
         try:
             turn = self._connection._options.starts.wait()
             if turn is not None:
@@ -403,6 +408,9 @@ class Cycle:
         except Exception:
             if not self._started:
                 await self._send_500()
+        finally:
+            # Not by a callback of the task, for which the loop makes one more step.
+            tasks.discard(self.task)
         if not self._complete and not self._disconnected:
             self._break_off()
 

@@ -291,13 +291,23 @@ class Response:
         self._connection.abort()
 
 
+def _appends_to(headers: list[tuple[bytes, bytes]]) -> Callable[[bytes, bytes], None]:
+    """Returns what a parser calls with each header: a function that needs no object is half of the work of a method."""
+    append = headers.append
+
+    def on_header(name: bytes, value: bytes) -> None:
+        append((name.lower(), value))
+
+    return on_header
+
+
 class Connection(asyncio.BufferedProtocol):
     """One connection. It parses what comes into the memory of its client, which has one buffer for all of them."""
 
     __slots__ = (
         *("_body", "_buffer", "_clean", "_client", "_deadline", "_decoded", "_head", "_head_bytes", "_headers"),
         *("_in_use", "_keep_alive", "_limit", "_lost", "_parser", "_pieces", "_timer", "_timer_at", "_until_eof"),
-        *("_writable", "idle_since", "on_body", "transport"),
+        *("_writable", "idle_since", "on_body", "on_header", "transport"),
     )
 
     transport: asyncio.Transport
@@ -306,11 +316,12 @@ class Connection(asyncio.BufferedProtocol):
         self._client = client
         self._pieces: list[bytes] = []  # of the body, in the current read
         self.on_body = self._pieces.append  # what the parser calls: no step of ours for each piece
+        self._headers: list[tuple[bytes, bytes]] = []  # of the head that is arriving, or behind the body
+        self.on_header = _appends_to(self._headers)
         self._parser = httptools.HttpResponseParser(self)
         self._buffer = client.stream_buffer
         self._head: asyncio.Future[Response] | None = None  # the response that is waited for
         self._body: Body | None = None  # that is arriving
-        self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._limit = 0
         self._decoded = False
@@ -348,7 +359,9 @@ class Connection(asyncio.BufferedProtocol):
             self._parser.feed_data(self._buffer[:count])
             if self._pieces:
                 self._feed_pieces()
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if self._headers and self._body is not None:
+                self._count_trailers()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, Broken):
             # What stands before the break belongs to the body, and is read before the error.
             self._feed_pieces()
             self._clean = False
@@ -391,16 +404,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         if self._head is None or self._head.done():
             self._clean = False  # a second response
-        self._headers = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._body is None:
-            self._headers.append((name.lower(), value))
-        else:
-            self._head_bytes += len(name) + len(value)  # trailers
-            if self._head_bytes > MAX_HEAD_BYTES:
-                # httptools makes an HttpParserError of it, which ends the connection.
-                raise Broken("the response's trailers are too large")
+        self._headers.clear()
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -408,7 +412,8 @@ class Connection(asyncio.BufferedProtocol):
         if status < 200 or self._head is None or self._head.done():
             return  # 100 and 103 come before the response
         self._keep_alive = parser.should_keep_alive()
-        headers = Headers(self._headers)
+        headers = Headers([*self._headers])
+        self._headers.clear()
         by_name = headers.by_name
         coding = by_name.get(b"content-encoding", b"").lower() if self._decoded else b""
         decoder = Decoder(coding) if coding in (b"gzip", b"deflate") else None
@@ -423,7 +428,16 @@ class Connection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         self._feed_pieces()
         if self._body is not None:
+            if self._headers:
+                self._count_trailers()  # what it raises becomes an HttpParserError
             self._body.feed_eof()
+
+    def _count_trailers(self) -> None:
+        """Drops the headers behind a body. Raises Broken where they are too many."""
+        self._head_bytes += sum(len(name) + len(value) for name, value in self._headers)
+        self._headers.clear()
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise Broken("the response's trailers are too large")
 
     def _feed_pieces(self) -> None:
         """Hands on what the parser has found of the body."""
