@@ -29,10 +29,12 @@ class PieceAllowance:
     def take(self, size: int) -> bool:
         """Takes a piece of so many bytes. Returns whether it is allowed."""
         # A full piece costs nothing, and a larger one brings back what smaller ones have cost.
-        self.left = min(self.left - 1.0 + size / FULL_PIECE, MAX_PIECES)
-        # The clock is looked at only here, where the allowance is used up: ordinary requests never come so far.
-        if self.left >= 0.0:
+        left = self.left - 1.0 + size / FULL_PIECE
+        # The clock is looked at only where the allowance is used up: ordinary requests never come so far.
+        if left >= 0.0:
+            self.left = left if left < MAX_PIECES else MAX_PIECES  # `min` would be a call for each read
             return True
+        self.left = left
         now = time.monotonic()
         self.left, self._at = min(self.left + (now - self._at) * PIECES_PER_SECOND, MAX_PIECES), now
         return self.left >= 0.0

@@ -30,7 +30,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.http.drain import LINGER_SECONDS
-from gateway.http.validation import BROKEN, JOINED, LARGEST_HEAD
+from gateway.http.validation import BOUNDED, BROKEN, JOINED, LARGEST_HEAD
 from gateway.server import pieces
 from gateway.server.idle_connections import LINGER_BYTES, IdleConnections, WriteWatch
 from gateway.server.pieces import PieceAllowance
@@ -273,6 +273,7 @@ class Connection(asyncio.Protocol):
             "headers": headers,
             "client": self.client,
             "server": self.server,
+            BOUNDED: True,
         }
         return Cycle(self, scope, length, keep_alive, waiting)
 

@@ -67,7 +67,8 @@ MANY_OF_ALL: Mapping[str, Any] = {
 }
 
 WARM = 3
-FEW, MANY = 100, 1_000
+FEW, MANY = 50, 300
+"""Calls of the two runs whose difference is counted. Under valgrind one takes a tenth of a second, or a whole one."""
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
 """Of the processes whose instructions are counted: so they do the same."""
 
