@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Harness, Response, answered, run_harness
+from gateway.settings.schema import Models
+from support.app import ONCE, A, Harness, Response, answered, run_harness
 from support.scripted_upstream import Script, json_answer
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -233,3 +234,39 @@ def test_tools_that_the_history_calls_stay_the_second_time_where_they_must(on: H
     first, second = cohere_requests(on)
     assert "tools" in first
     assert ("tools" in second) == (model == A) == ("response_format" not in second)
+
+
+TOO_LONG = {"message": "too many tokens: total number of tokens in the prompt cannot exceed 9 - received 10."}
+LONG_TURNS = [{"role": role, "content": "A story. " * 200} for role in ("user", "assistant")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers"),
+    [
+        ({"truncation": "auto"}, (json_answer(400, TOO_LONG), answered())),
+        (
+            {"context_management": [{"type": "compaction", "compact_threshold": 500}]},
+            (answered("A summary."), answered()),
+        ),
+    ],
+    ids=["shortened", "compacted"],
+)
+def test_what_was_replaced_in_the_body_is_noted_of_the_request_that_replaces_it(
+    on: Harness, fields: dict[str, Any], answers: tuple[Script, ...]
+) -> None:
+    request = {"model": A, "store": False, "input": [*LONG_TURNS, USER, *LONG_TURNS, USER], **fields}
+    on.respond_with(*answers)
+    body = json.dumps(request).replace(USER["content"], r"Where \ud83d is it?").encode()
+    response = on.gateway.ask("POST", RESPONSES, body)
+    assert response.status == 200 and len(on.upstream.requests) == len(answers)
+    assert "body adjusted half of a surrogate pair -> U+FFFD" in response.headers["x-gateway-notes"]
+
+
+def test_a_fallback_is_noted_the_second_time_too() -> None:
+    with run_harness(models=Models(fallbacks={A: [R]}), **ONCE) as harness:
+        harness.respond_with(json_answer(503, {"message": "down"}), BAD, GOOD)
+        body = {"model": A, "messages": [USER], "response_format": SCHEMA, "documents": DOCUMENTS}
+        response = harness.gateway.ask("POST", CHAT, body)
+        assert response.status == 200 and len(harness.upstream.requests) == 3
+        for note in (f"fallback from {A} (upstream_unavailable)", "asked Cohere again: structured_output_invalid"):
+            assert note in response.headers["x-gateway-notes"]

@@ -14,6 +14,7 @@ from gateway.auth.principal import Principal
 from gateway.cohere_methods import Method
 from gateway.errors import CallerError, failure
 from gateway.http.attribution import attribute_body
+from gateway.http.body import note_changes
 from gateway.ledger.prices import BILLED_GROUPS, BYTES_PER_TOKEN, Prices
 from gateway.ledger.writer import Ledger
 from gateway.limits.limiter import LimitedRequest, Limiter
@@ -127,21 +128,19 @@ class AdmissionController:
 
 
 class Admission:
-    """One admitted request, as a context around its calls to Cohere. Leaving it settles the request.
-
-    notes: of the translation that was answered, for the caller and the metrics.
-    """
+    """One admitted request, as a context around its calls to Cohere. Leaving it settles the request."""
 
     __slots__ = (
         "_accepted_keys",
         "_answers",
         "_controller",
+        "_events",
         "_limited",
         "_limiter",
         "_method",
         "_metrics",
+        "_notes",
         "_prices",
-        "notes",
         "prompt_bytes",
         "record",
     )
@@ -161,12 +160,32 @@ class Admission:
     ) -> None:
         """prices: of the whole request, whatever the settings say by the time that Cohere has answered."""
         self._controller, self._method = controller, method
-        self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
+        self._metrics, self._accepted_keys, self.record, self._notes = metrics, accepted_keys, record, notes
+        self._events: list[tuple[str, str]] = []
+        """What was told of the request: a field and a sentence each."""
         self._limiter, self._limited, self._prices = limiter, limited, prices
         self.prompt_bytes = workload.prompt_bytes // max(workload.calls, 1)
         """Of one call."""
         self._answers = 0
         """Answers that were paid for, or estimated."""
+
+    @property
+    def notes(self) -> Notes:
+        """Of the translation that was answered, for the caller and the metrics."""
+        return self._notes
+
+    @notes.setter
+    def notes(self, notes: Notes) -> None:
+        # Each translation has notes of its own. What is known of the request holds for all of them.
+        note_changes(self.record, notes)
+        for field, sentence in self._events:
+            notes.inform(field, sentence)
+        self._notes = notes
+
+    def inform(self, field: str, sentence: str) -> None:
+        """Notes what happened to the request, whichever translation is answered in the end."""
+        self._events.append((field, sentence))
+        self._notes.inform(field, sentence)
 
     @property
     def principal(self) -> Principal:
@@ -243,7 +262,7 @@ class Admission:
     def retried(self, reasons: Sequence[str]) -> None:
         """Tells the caller and the log that Cohere was called more than once, and why."""
         self.record.retries += len(reasons)
-        self.notes.inform("upstream", f"asked Cohere again: {', '.join(reasons)}")
+        self.inform("upstream", f"asked Cohere again: {', '.join(reasons)}")
 
     @property
     def billed(self) -> bool:

@@ -200,9 +200,13 @@ class RequestHandler(Responder):
     async def _admit(self, translation: Translation) -> tuple[Translation, Admission]:
         """Returns the admission, and the translation that was let in: of a cheaper model where a budget is spent."""
         controller, record, policy = self.services.admission, self.record, self.services.policy
+        replaced = ""
         while True:
             try:
-                return translation, await controller.admit(record, self.method, translation.workload, translation.notes)
+                admission = await controller.admit(record, self.method, translation.workload, translation.notes)
+                if replaced:
+                    admission.inform("limits", replaced)
+                return translation, admission
             except BudgetSpent:
                 self._failed_models.append(translation.model)
                 model = cheaper_model(record.principal, self._failed_models, policy)
@@ -213,8 +217,7 @@ class RequestHandler(Responder):
                 record.reason = ""
                 translation = await self._translate(self._model_overrides(model))
                 self._look_up_cache(translation)
-                spent = self._failed_models[-1]
-                translation.notes.inform("limits", f"{model} in place of {spent}, whose budget is spent")
+                replaced = f"{model} in place of {self._failed_models[-1]}, whose budget is spent"
 
     async def _end_in_band(self, translation: Translation, failure: Failure, sink: ResponseSink) -> None:
         """Ends a stream whose head was sent before it failed."""
@@ -305,7 +308,7 @@ class RequestHandler(Responder):
             replacement = await self._translate(self._model_overrides(model))
             if await admission.repeat(replacement.workload):
                 services.metrics.fallbacks.labels(services.metrics.known_model(translation.model)).inc()
-                replacement.notes.inform("upstream", f"fallback from {translation.model} ({error.failure.code})")
+                admission.inform("upstream", f"fallback from {translation.model} ({error.failure.code})")
                 return replacement
             self._failed_models.append(model)
         return None

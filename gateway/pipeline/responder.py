@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.errors import AnswerRefused
-from gateway.http.body import note_changes
 from gateway.pipeline import cached_response
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.fan_out import gather_or_first_error
@@ -72,8 +71,7 @@ class Responder:
         # The answer that failed was paid for. The second one has to fit into the budget as well.
         if second is None or not await admission.repeat(second.workload):
             raise AnswerRefused(failure)
-        note_changes(admission.record, second.notes)
-        second.notes.inform("answer", f"asked Cohere again: {failure.code}")
+        admission.inform("answer", f"asked Cohere again: {failure.code}")
         return second
 
     # --- whole ---------------------------------------------------------------------------------------------
