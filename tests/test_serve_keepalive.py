@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings.schema import Timeouts
+from gateway.settings.schema import OffloadSettings, Timeouts
 from support.app import CALLER_KEY, CHAT, CLOSED, A, Harness, end, opened, piece, run_harness, start, streamed, whole
 from support.scripted_upstream import Chunk, End, Head, Pause, Script, Signal, json_answer, transcript
 from support.waiting import WAIT_SECONDS
@@ -201,3 +201,38 @@ def test_a_head_is_not_sent_before_its_time() -> None:
             go_on.set()
             connection.settimeout(WAIT_SECONDS)
             assert connection.recv(65536).startswith(b"HTTP/1.1 422")
+
+
+STRICT: dict[str, dict[str, Any]] = {
+    CHAT: {"response_format": {"type": "json_schema", "json_schema": FORMAT}},
+    "/v1/responses": {"text": {"format": {"type": "json_schema", **FORMAT}}},
+}
+
+
+@pytest.mark.parametrize("path", STRICT)
+def test_a_stream_whose_end_cannot_be_checked_ends_with_an_error(path: str) -> None:
+    """Its check is made in a thread, and there may be no place left in the queue before the threads."""
+    go_on = Signal()
+    with run_harness(offload=OffloadSettings(queue_size=0)) as harness:
+        harness.respond_with(late(go_on))
+        with reading(harness, path, **STRICT[path]) as connection:
+            received = until(connection, b"data:")
+            go_on.set()
+            received += until(connection, b"0\r\n\r\n")
+        assert b"too_many_calls" in received if path == CHAT else b"response.failed" in received
+        assert b"Too many large requests are being read" in received
+
+
+def test_the_official_sdk_reads_a_stream_that_fails_after_the_head() -> None:
+    """It takes no stream that does not begin with `response.created`."""
+    go_on = Signal()
+    with run_harness(stream_commit_after=0.05, stream_keep_alive=0.05) as harness:
+        harness.respond_with(late_answer(go_on, "", 422))
+        with (
+            harness.gateway.client() as sdk,
+            sdk.responses.stream(model=A, input="Hi", store=False, extra_body=CHECKED["/v1/responses"]) as stream,
+        ):
+            go_on.set()
+            events = list(stream)
+    assert [event.type for event in events] == ["response.created", "response.in_progress", "response.failed"]
+    assert [event.sequence_number for event in events] == [0, 1, 2]

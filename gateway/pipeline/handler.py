@@ -224,7 +224,7 @@ class RequestHandler(Responder):
         stream = translation.stream()
         self.record.fail(failure)
         await sink.begin(translation)
-        await sink.end(stream.end(failure), stream)
+        await sink.end(stream.fail(failure), stream)
 
     async def _translate(self, model_overrides: Mapping[str, str] | None = None) -> Translation:
         services, body = self.services, self._request_body

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from gateway.errors import AnswerRefused, UpstreamError, failure, failure_of
+from gateway.errors import AnswerRefused, GatewayError, UpstreamError, failure, failure_of
 from gateway.http import sse
 from gateway.pipeline.response_cache import Recording
 from gateway.upstream.response import MAX_RESPONSE_BYTES, UpstreamResponse
@@ -122,7 +122,8 @@ class UpstreamStream:
             try:
                 await self._feed(events, documents)
             # The documents that were made before the event that failed are sent all the same: the caller paid for them.
-            except (TranslationError, RecursionError) as error:
+            # So may its check, where too much waits to be checked.
+            except (GatewayError, TranslationError, RecursionError) as error:
                 documents += stream.end(failure_of(error), choice)
             # The end of the connection without a message-end. `stream.end` says nothing after a proper end, so no test
             # is needed.

@@ -238,6 +238,9 @@ class ChatStream:
         chosen = self._choices[choice]
         return self._closed(chosen, chosen.end(failure)) if not chosen.finish else ()
 
+    def fail(self, failure: Failure) -> Sequence[bytes]:
+        return self.end(failure)
+
     def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
         chosen = self._choices[choice]
         return self._closed(chosen, chosen.whole(body))

@@ -144,6 +144,10 @@ class ResponsesStream:
     def end(self, failure: Failure, choice: int = 0) -> Sequence[bytes]:
         return self._render(self._decoder.end(failure))
 
+    def fail(self, failure: Failure) -> Sequence[bytes]:
+        # The official SDK fails at a stream that does not begin with `response.created`.
+        return [*self._render([Started("")]), *self.end(failure)]
+
     def whole(self, body: bytes, choice: int = 0) -> Sequence[bytes]:
         return self._render(self._decoder.whole(body))
 
