@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.app import A, Harness, Response, answered, run_harness, streamed
-from support.scripted_upstream import json_answer
+from support.app import A, Harness, Response, answered, end, opened, piece, run_harness, start, streamed
+from support.scripted_upstream import event_stream, json_answer, transcript
 
 RESPONSES = "/v1/responses"
 WHOLE_AND_STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -113,6 +113,16 @@ def test_a_conversation_beyond_the_threshold_is_compacted_before_it_is_answered(
     response(ask(on, False, input="And then?", previous_response_id=result["id"]))
     (body,) = upstream_bodies(on)
     assert [message["role"] for message in body["messages"]] == ["system", "assistant", "user"]
+
+
+def test_an_answer_that_fails_has_the_usage_of_its_summary(on: Harness) -> None:
+    managed = [{"type": "compaction", "compact_threshold": 1000}]
+    for ending, tokens in (([end("ERROR")], 2 * 73), ([], 73)):
+        on.respond_with(
+            answered("SUMMARY"), event_stream(transcript(start(), opened(), piece("It "), *ending, done=False))
+        )
+        last = events(ask(on, True, store=False, input=HISTORY, context_management=managed))[-1]
+        assert last["type"] == "response.failed" and last["response"]["usage"]["total_tokens"] == tokens
 
 
 @WHOLE_AND_STREAMED

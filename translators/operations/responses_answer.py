@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.json import Encoder
 from msgspec.structs import replace
 
+from schemas.cohere.chat import Usage
 from schemas.openai import responses as openai
 from translators.answer import annotations, logprobs
 from translators.answer.decoder import AnswerDecoder, AnswerTransform
@@ -259,9 +260,7 @@ class ResponsesStream:
         return []
 
     def _finished(self, event: Finished) -> list[Struct]:
-        tokens = counts(event.usage, self._view.context.policy.usage_base)
-        if self._view.summary:
-            tokens = total([self._view.summary_tokens, tokens])
+        tokens = self._tokens(event.usage)
         reason, _ = finish_reason(event.reason, self._calls)
         cut = INCOMPLETE.get(reason)
         # Cohere may send a refusal as the only event, and clients expect a response to begin.
@@ -280,7 +279,7 @@ class ResponsesStream:
 
     def _failed(self, event: Failed) -> list[Struct]:
         """Ends the response as failed. OpenAI's list of codes is closed: every failure but a 429 is `server_error`."""
-        tokens = counts(event.usage, self._view.context.policy.usage_base)
+        tokens = self._tokens(event.usage)
         documents = self._finish_item("incomplete")
         self.usage, self.finished, self.failure = tokens.outcome("error"), True, event.failure
         code = "rate_limit_exceeded" if event.failure.status == 429 else "server_error"
@@ -290,9 +289,14 @@ class ResponsesStream:
             status="cancelled" if cancelled else "failed",
             error=None if cancelled else openai.Error(code, event.failure.message),
             output=list(self._output),
-            usage=usage(tokens, self._view.context.cost()) if event.usage is not None else None,
+            usage=usage(tokens, self._view.context.cost()) if event.usage is not None or self._view.summary else None,
         )
         return [*documents, self._last()]
+
+    def _tokens(self, answered: Usage | None) -> Counts:
+        """Returns what the answer has consumed, and the summary that came before it."""
+        tokens = counts(answered, self._view.context.policy.usage_base)
+        return total([self._view.summary_tokens, tokens]) if self._view.summary else tokens
 
     def _last(self) -> openai.ResponseEvent:
         return openai.ResponseEvent(LAST[self.response.status], self.response, self._number())
