@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -543,6 +544,34 @@ def test_who_gave_up_before_its_turn_is_not_counted(tmp_path: Path) -> None:
         await first
         assert (await counters.reserve([tokens], 0, 0)).states[0].spent == 5
         await counters.stop()
+
+    asyncio.run(main())
+
+
+def test_what_a_slow_database_counts_is_not_stored_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as a request may wait, which is longer here than what nobody waits for may take otherwise."""
+    monkeypatch.setattr(module, "PATIENT_SECONDS", 0.01)
+    path = tmp_path / "c.db"
+    database = partial(Database, f"sqlite:///{path}", WAIT_SECONDS, 2, durable=False)
+
+    async def main() -> None:
+        stored = StoredBudgets(database(), lambda error: None)
+        counters = SharedCounters(SqlCounters(database()), stored, WAIT_SECONDS, False, lambda reason: None, False)
+        first, second = [(await counters.reserve([BUDGET], 0, 5))[2] for _ in range(2)]
+        assert first is not None and second is not None and counters._timer is not None
+        # Its signs of life have no more time than settlements would have otherwise.
+        counters._timer.cancel()
+        with locked(path):
+            counters.settle(Settlement(first, 0, 7))
+            await until(lambda: counters._group or stored._pending)
+            await asyncio.sleep(0.1)
+            counters.settle(Settlement(second, 0, 3))
+            stopping = asyncio.get_running_loop().create_task(counters.stop())
+            await asyncio.sleep(0.1)
+        await stopping
+        again = StoredBudgets(database(), lambda error: None)
+        assert dict(await again.load()) == {(BUDGET.id, BUDGET.window): 10}
+        await again.stop()
 
     asyncio.run(main())
 

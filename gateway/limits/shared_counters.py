@@ -71,6 +71,9 @@ END_SECONDS = 1.0
 PATIENT_SECONDS = 5.0
 """For what nobody waits for."""
 
+LATE_SECONDS = 2.0
+"""More than a database takes, beyond its time, to say what became of a transaction (`database.GRACE_SECONDS`)."""
+
 
 class SharedCounters:
     """Shared counters, within limits. on_change: is called with the reason when they are lost, and with "" after."""
@@ -92,6 +95,10 @@ class SharedCounters:
         """
         self._shared, self._stored, self._timeout, self._refuses = shared, stored, timeout, refuses
         self._on_change, self._stores_all = on_change, stores_all
+        # What did not arrive is stored, and a database that has not given up yet may count it as well. What was spent
+        # in Redis is stored in any case, and compared.
+        self._settlement_timeout = PATIENT_SECONDS if stores_all else max(PATIENT_SECONDS, timeout + LATE_SECONDS)
+        self._is_ending = False
         self.degraded = ""
         self._id = secrets.token_hex(8)
         self._prepare_at = 0.0
@@ -275,6 +282,10 @@ class SharedCounters:
         await self._end_abandoned()
         if (settling := self._settling) is not None:  # which forgets itself when it is done
             await asyncio.wait({settling}, timeout=PATIENT_SECONDS)
+            # No further message is sent, and that under way is not given up: it may be counted yet, and then be stored,
+            # too.
+            self._is_ending = True
+            await asyncio.wait({settling}, timeout=self._settlement_timeout)
             settling.cancel()
             await asyncio.gather(settling, return_exceptions=True)
             self._store(self._settlements, CountersUnavailable("the process ends"))
@@ -345,10 +356,10 @@ class SharedCounters:
                 # Some may have waited for a server that is away by now.
                 self._settle_deferred()
                 arrived = True
-                while self._settlements:
+                while self._settlements and not self._is_ending:
                     arrived = await self._send_group()
                 # After a failure the timer tries again, and not this at once.
-                if not arrived or not self._has_news:
+                if not arrived or not self._has_news or self._is_ending:
                     break
                 try:
                     await self._catch_up()
@@ -370,7 +381,7 @@ class SharedCounters:
             message = _parts(group, lambda counter: counter.subject not in away) if away else group
             try:
                 if message:
-                    await self._within(PATIENT_SECONDS, self._shared.settle(message))
+                    await self._within(self._settlement_timeout, self._shared.settle(message))
                 arrived, failure = True, CountersUnavailable("", away)
             except CountersUnavailable as error:
                 if error.subjects is not None:
@@ -398,13 +409,13 @@ class SharedCounters:
         try:
             try:
                 if unsettled:
-                    await self._within(PATIENT_SECONDS, self._shared.settle(unsettled))
+                    await self._within(self._settlement_timeout, self._shared.settle(unsettled))
                 unsettled = []
             except CountersUnavailable as error:
                 failure, unsettled = error, _parts(unsettled, error.concerns)
             try:
                 if reservations or past:
-                    await self._within(PATIENT_SECONDS, self._shared.adopt(reservations, past))
+                    await self._within(self._settlement_timeout, self._shared.adopt(reservations, past))
                 past = []
             except CountersUnavailable as error:
                 failure, past = error, [one for one in past if error.concerns(one.counter)]
