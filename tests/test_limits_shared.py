@@ -141,7 +141,9 @@ def test_a_redis_that_freezes(redis: RedisProcess, tmp_path: Path) -> None:
                 began = time.monotonic()
                 admitted = await running[0].lose()
                 assert time.monotonic() - began < WAIT_SECONDS
-                assert running[0].reasons and "did not answer within 750 ms" in running[0].reasons[0]
+                # The third failure is that of a call, or that of telling Redis what was admitted after the first.
+                late = ("did not answer within 750 ms", "Redis failed: TimeoutError")
+                assert running[0].reasons and any(text in running[0].reasons[0] for text in late)
                 began = time.monotonic()
                 admitted += sum([await running[0].reserve(REQUESTS) is not None for _ in range(9)])
                 assert admitted == 2, "three of nine have taken one each, so two are left for each"
