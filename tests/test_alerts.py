@@ -20,6 +20,7 @@ from support.app import MASTER_KEY, R7B, A, answered, gateway_over
 from support.keys import add, key_of
 from support.process import Process, awaited
 from support.scripted_upstream import Request, Script, ScriptedUpstream, json_answer
+from support.waiting import WAIT_SECONDS
 from test_ledger_durability import PostgresLedger
 from test_serve_key_changes import database
 from test_serve_limits import limited
@@ -95,6 +96,29 @@ def test_a_delivery_that_fails_is_tried_again(receiver: Receiver, monkeypatch: p
     asyncio.run(main())
     assert [body["message"] for body in receiver.bodies] == ["arrives"] * 3 + ["is lost"] * 3
     assert messages == ["alerts: the webhook could not be reached: status 500; dropped: is lost"]
+
+
+def test_a_receiver_that_is_away_and_a_bound_for_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(module, "MAX_DELIVERIES", 1 - len(module.EVENTS))
+    monkeypatch.setattr(module, "MAX_ONCE", 1)
+    messages: list[str] = []
+
+    async def main() -> None:
+        alerts = Alerts("http://127.0.0.1:9", SECRET, messages.append)
+        alerts.raise_once(("a",), "budget", "x", "once")
+        alerts.raise_once(("b",), "breaker_open", "x", "once")
+        alerts.raise_once(("a",), "key_disabled", "x", "once")
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(messages) < 3:
+                await asyncio.sleep(0.02)
+        await alerts.stop()
+
+    asyncio.run(main())
+    assert sorted(messages) == [
+        "alerts: the webhook could not be reached: ClientConnectorError; dropped: once",
+        *["alerts: too many are waiting to be sent; dropped: once"] * 2,
+    ], "of what is sent once so much is remembered, and no more"
 
 
 def test_what_a_gateway_sends(receiver: Receiver) -> None:

@@ -150,6 +150,10 @@ WRONG: tuple[tuple[str, int, str], ...] = (
     ("translate chat models.txt", 1, "400 invalid_json"),
     ("translate chat empty.json", 1, "400 missing_required_parameter at model"),
     ("translate chat pages.json", 1, "PDF files and images of pages are read by Cohere, which is not asked here"),
+    ("translate chat deep.json", 1, "400"),
+    ("emulator --host 203.0.113.1 --port 0", 1, "203.0.113.1"),
+    ("keys import --litellm nowhere.csv", 1, "cannot read nowhere.csv"),
+    ("audit --follow --until 1h", 2, "--follow goes on for ever"),
     ("db", 2, "COMMAND is missing: one of upgrade"),
     ("db upgrade --confg gateway.toml", 2, "--config"),
 )
@@ -161,6 +165,7 @@ def test_wrong_use_is_reported_in_one_line(
 ) -> None:
     (nowhere / "models.txt").write_text("no JSON")
     (nowhere / "empty.json").write_text("{}")
+    (nowhere / "deep.json").write_text("[" * 100_000)
     pages = {"type": "file", "file": {"file_url": "https://example.com/a.pdf"}}
     (nowhere / "pages.json").write_text(
         json.dumps({"model": "command-a-03-2025", "messages": [{"role": "user", "content": [pages]}]})

@@ -23,6 +23,7 @@ import pytest
 from hypercorn.config import Config
 from starlette.applications import Starlette
 
+from gateway.emulator import trial_limits
 from gateway.emulator.app import create_emulator
 from gateway.emulator.model_catalog import MODELS, REMOVED
 from support.asgi_server import serve
@@ -320,6 +321,14 @@ def test_the_models_can_be_replaced() -> None:
 
 
 # --- trial keys ---------------------------------------------------------------------------------------------
+
+
+def test_a_trial_key_has_calls_for_a_month(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_limits, "PER_MONTH", 1)
+    with running(lambda: create_emulator(trial=True, clock=lambda: 0.0)) as emulator:
+        assert emulator.chat().status == 200
+        refused = emulator.chat()
+        assert refused.status == 429 and "1 API calls / month" in refused.body["message"]
 
 
 def test_a_trial_key_counts_down_and_is_stopped() -> None:

@@ -752,3 +752,18 @@ def test_refused_as_recorded(emulator: EmulatorClient, recording: Recording) -> 
     response = emulator.post(recording.request.path, recording.request.body)
     assert response.status == 404
     assert response.body["message"] == recording.json()["message"] and list(response.body) == ["id", "message"]
+
+
+def test_a_sum_that_nobody_asks_for_is_not_calculated(emulator: EmulatorClient) -> None:
+    assert text(emulator.chat("What is 3 + 4?")) == "7"
+    assert text(emulator.chat("Between 3 + 4 oaks there was a bench.")) != "7"
+
+
+def test_the_schema_in_a_prompt_among_other_braces(emulator: EmulatorClient) -> None:
+    """It says more than the one of the request about the same fields, and nothing about others."""
+    wanted = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    question = 'Fill in {name} and {"n": 1}. The JSON schema: ' + json.dumps(wanted)
+    same = {"type": "json_object"}
+    assert json.loads(text(emulator.chat(question, response_format=same))) == {"a": 1}
+    own = {"type": "object", "properties": {"b": STRING, "c": STRING}, "required": ["b", "c"]}
+    assert set(json.loads(text(emulator.chat(question, response_format=same | {"json_schema": own})))) == {"b", "c"}

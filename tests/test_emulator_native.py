@@ -25,7 +25,18 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from gateway.emulator import avro, dataset_rows, datasets, faults, multipart, repository
+from gateway.emulator import (
+    avro,
+    classify,
+    dataset_rows,
+    datasets,
+    faults,
+    generate,
+    multipart,
+    pdf_text,
+    repository,
+    validation,
+)
 from gateway.emulator.app import create_emulator
 from gateway.emulator.errors import APIError
 from gateway.emulator.model_catalog import MODELS, Model
@@ -709,6 +720,67 @@ def test_what_follows_the_file_is_not_read(emulator: EmulatorClient) -> None:
     assert (response.status, response.body["message"]) == (400, "language is required")
 
 
+# --- the older methods --------------------------------------------------------------------------------------
+
+
+def test_examples_are_compared_by_a_model_of_embeddings(emulator: EmulatorClient) -> None:
+    examples = [{"text": text, "label": label} for text, label in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"))]
+    body = {"inputs": ["a"], "examples": examples, "model": "embed-english-v3.0"}
+    (answer,) = emulator.post("/v1/classify", body).body["classifications"]
+    assert (answer["classification_type"], answer["prediction"]) == ("single-label", "x")
+
+
+def test_a_text_with_several_labels() -> None:
+    """By a model that was tuned on such texts."""
+    classifier = classify._Classifier([("a sunny walk", "out"), ("a sunny walk", "warm"), ("tax forms", "office")])
+    answer = classifier.classify("a sunny walk", multi_label=True)
+    assert answer["classification_type"] == "multi-label" and "prediction" not in answer and "confidence" not in answer
+    assert set(answer["predictions"]) <= {"out", "warm"} and len(answer["labels"]) == 3
+    assert answer["confidences"] == [answer["labels"][label]["confidence"] for label in answer["predictions"]]
+
+
+def test_parameters_of_older_tools_may_be_lists(emulator: EmulatorClient) -> None:
+    definition = {"description": "d", "type": "List[str]", "required": True}
+    tool = {"name": "set_tags", "description": "Sets tags", "parameter_definitions": {"tags": definition}}
+    body = {"message": "Use the set_tags tool.", "tools": [tool], "force_single_step": True}
+    (call,) = emulator.post("/v1/chat", body).body["tool_calls"]
+    assert isinstance(call["parameters"]["tags"], list)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("/v1/summarize", {"text": "x" * (generate.MAX_TEXT + 1)}, "text must be shorter than"),
+        ("/v1/detokenize", {"model": A, "tokens": [1] * (validation.MAX_TOKENIZE + 1)}, "tokens must be at most"),
+    ],
+)
+def test_what_is_too_long(emulator: EmulatorClient, path: str, body: dict[str, Any], sentence: str) -> None:
+    response = emulator.post(path, body)
+    assert response.status == 400 and sentence in response.body["message"]
+
+
+def test_an_older_document_is_ranked_by_its_text(emulator: EmulatorClient) -> None:
+    body = {"query": "cats", "documents": [{"text": "dogs", "title": "cats"}, {"snippet": "cats"}]}
+    assert emulator.post("/v1/rerank", body).body["results"][0]["index"] == 1
+
+
+def test_a_page_before_the_first(emulator: EmulatorClient) -> None:
+    token = base64.urlsafe_b64encode(b"-1").decode()
+    assert emulator.ask("GET", f"/v1/models?page_token={token}").status == 400
+
+
+def test_a_connector_without_oauth_authorizes_nobody(emulator: EmulatorClient) -> None:
+    created = emulator.post("/v1/connectors", {"name": "mine", "url": "https://example.com/"}).body["connector"]
+    response = emulator.post(f"/v1/connectors/{created['id']}/oauth/authorize", None)
+    assert response.status == 400 and "not configured for oauth" in response.body["message"]
+
+
+def test_columns_that_cannot_be_read_are_an_error_of_their_file() -> None:
+    data = b"text\na\rb\n"
+    part = multipart.Part(name="data", filename="a.csv", data=data, size=len(data))
+    assert dataset_rows.read_rows(part, "embed-input", "", "").errors[0].startswith("csv: new-line character")
+
+
 # --- parse --------------------------------------------------------------------------------------------------
 
 
@@ -741,6 +813,39 @@ def test_the_text_of_a_pdf_file_is_read(emulator: EmulatorClient, compressed: bo
     assert blocks == {"index": 0, "type": "blocks", "blocks": [{"type": "text", "text": {"content": "a"}}]}
 
 
+@pytest.mark.parametrize(
+    ("operators", "content"),
+    [
+        (b"(Caf\\351) Tj", "Café"),
+        (b"<FEFF004300E900300030> Tj", "Cé00"),
+        (b"<414> Tj", "A@"),
+        (b"[(a)1.2.3(b)-300.5(c)] TJ", "ab c"),
+    ],
+)
+def test_strings_of_a_pdf_file(emulator: EmulatorClient, operators: bytes, content: str) -> None:
+    (page,) = parse(emulator, pdf(b"BT " + operators + b" ET")).body["pages"]
+    assert page["markdown"]["content"] == content
+
+
+def test_streams_of_a_pdf_file_that_are_no_text(emulator: EmulatorClient) -> None:
+    """Pictures, fonts, other filters, and what is not compressed as it says."""
+    file = b"%PDF-1.4\n"
+    for dictionary in (b"/Subtype /Image", b"/FontFile 1 0 R", b"/Filter /LZWDecode", b"/Filter /FlateDecode"):
+        file += b"1 0 obj\n<< %b >>\nstream\nBT (no) Tj ET\nendstream\nendobj\n" % dictionary
+    (page,) = parse(emulator, file + pdf(b"BT (yes) Tj ET")).body["pages"]
+    assert page["markdown"]["content"] == "yes"
+
+
+def test_no_more_pages_or_bytes_of_a_pdf_file_are_read(
+    emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = pdf(*[b"BT (%d) Tj ET" % number for number in range(4)])
+    monkeypatch.setattr(pdf_text, "MAX_PAGES", 3)
+    assert len(parse(emulator, file).body["pages"]) == 3
+    monkeypatch.setattr(pdf_text, "MAX_TOTAL_BYTES", 20)
+    assert len(parse(emulator, file).body["pages"]) == 2
+
+
 def test_a_page_that_was_not_read_says_so(emulator: EmulatorClient) -> None:
     for data, kind, what in ((PIXEL_BYTES, "image/png", "pictures"), (pdf(b"q Q"), "application/pdf", "PDF files")):
         page = parse(emulator, data, kind).body["pages"][0]["markdown"]["content"]
@@ -751,6 +856,9 @@ def test_a_document_that_is_no_page_is_refused(emulator: EmulatorClient) -> None
     assert parse(emulator, b"hello").status == parse(emulator, b"hello", "text/plain").status == 400
     assert parse(emulator, b"%PDF-1.4" + b"a" * 20_000_000).status == 400
     assert parse(emulator, pdf(b"BT (a) Tj ET"), model=A).status == 400
+    document = {"type": "image_url", "image_url": {"url": "data:application/pdf;base64,JVBERi0"}}
+    for value in (document, document | {"image_url": "data:application/pdf;base64,JVBERi0"}):
+        assert emulator.post("/v2/parse", {"model": "parse-v5.0", "document": value}).status == 400
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,13 @@ from gateway.emulator import (
     rerank,
     rerank_v1,
     routes,
+    schema_instances,
     tokens,
     vectors,
 )
 from gateway.emulator.embed import embed
 from gateway.emulator.errors import APIError
-from gateway.emulator.extraction import ValueExtractor, find_locations
+from gateway.emulator.extraction import MISSING, ValueExtractor, find_locations
 from gateway.emulator.images import read_image
 from gateway.emulator.model_catalog import ModelCatalog
 from gateway.emulator.patterns import matching_text
@@ -266,6 +267,10 @@ def make(schema: Any, text: str = "", omit_optional: bool = False) -> Any:
         ),
         ({"type": "string", "pattern": "^[A-Z]+$", "minLength": 3}, "AAA"),
         ({"allOf": [{"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}]}, {"a": 1}),
+        ({"allOf": [{"type": "string"}, {"minLength": 6}]}, "textxx"),
+        # Neither a limit nor what lies between two is whole.
+        ({"type": "integer", "minimum": 0.2, "maximum": 0.9}, 1),
+        ({"$ref": "#"}, None),
         ({"$ref": "#/nowhere"}, "text"),
         ({}, "text"),
         (True, "text"),
@@ -321,6 +326,28 @@ def test_a_schema_that_contains_itself_ends() -> None:
     assert make(node | {"required": ["value", "next"]})["next"]["value"] == 1
 
 
+def test_a_schema_of_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_instances, "MAX_STEPS", 20)
+    assert make({"type": "array", "items": {"type": "integer"}, "minItems": 5}) == [1] * 5
+    with pytest.raises(APIError, match="too complex"):
+        make({"type": "array", "items": {"type": "integer"}, "minItems": 30})
+
+
+def test_optional_fields_of_a_call_that_must_have_some() -> None:
+    schema = {"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 2}}, "minProperties": 1}
+    assert make(schema, omit_optional=True) == {"a": 1}
+
+
+def test_any_value_below_the_depth_of_optional_fields() -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": True}, "required": ["a"]}
+    for _ in range(schema_instances.MAX_OPTIONAL_DEPTH):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    value = make(schema)
+    while isinstance(value, dict):
+        value = value["a"]
+    assert value == "text"
+
+
 def test_optional_fields_stay_away_from_a_call() -> None:
     schema = {
         "type": "object",
@@ -346,6 +373,9 @@ def test_optional_fields_stay_away_from_a_call() -> None:
         ("add 3 and 4", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 3, "b": 4}),
         ("b=4, a=3", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 3, "b": 4}),
         ("two plus five", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 2, "b": 5}),
+        ("5 -3", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 5, "b": 3}),
+        ("(5) -3", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 5, "b": 3}),
+        ("paint it, color: red", {"color": {"type": "string"}}, {"color": "red"}),
         ("5-3", {"a": {"type": "integer"}, "b": {"type": "integer"}}, {"a": 5, "b": 3}),
         ("at -3.5 degrees", {"t": {"type": "number"}}, {"t": -3.5}),
         ("sum of 1, 2 and 3", {"numbers": {"type": "array", "items": {"type": "integer"}}}, {"numbers": [1, 2, 3]}),
@@ -358,6 +388,10 @@ def test_optional_fields_stay_away_from_a_call() -> None:
 )  # fmt: skip
 def test_values_are_drawn_from_the_text(text: str, schema: dict[str, Any], value: Any) -> None:
     assert make({"type": "object", "properties": schema, "required": list(schema)}, text) == value
+
+
+def test_a_text_of_a_form_that_nobody_looks_for() -> None:
+    assert ValueExtractor("it took PT5M").extract("took", {"type": "string", "format": "duration"}) is MISSING
 
 
 @pytest.mark.parametrize(

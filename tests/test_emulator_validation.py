@@ -158,6 +158,9 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"thinking": {"type": "ENABLED"}}, 400, "invalid request: type must be one of"),
     ({"thinking": {"type": "enabled", "token_budget": 0}}, 400, "invalid request: token_budget"),
     ({"response_format": {"type": "json_schema"}}, 400, "invalid request: response_format.type"),
+    ({"response_format": {"type": "text", "json_schema": whole(a=STRING)}}, 400,
+     "invalid request: json_schema requires response_format.type to be json_object."),
+    ({"model": REASONING, "thinking": {}}, 400, "invalid request: thinking.type is required."),
     # unknown fields, at every depth
     ({"top_p": 1}, 422, UNKNOWN.format("top_p")),
     ({"n": 1}, 422, UNKNOWN.format("n")),
@@ -208,6 +211,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"messages": [user(), assistant(call(), content="Let me see."), result()]}, 400, TEXT_WITH_CALLS),
     ({"messages": [user(), assistant(call(), content=[{"type": "text", "text": "a"}]), result()]}, 400,
      TEXT_WITH_CALLS),
+    ({"messages": [user(), assistant(call(), tool_plan=1), result()]}, 400, "invalid type: parameter 'tool_plan'"),
     # pairing of calls and results
     ({"messages": [user(), assistant(call()), result("c2")]}, 400, "tool call id not found in previous tool calls"),
     ({"messages": [user(), result()]}, 400, "tool call id not found in previous tool calls"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 from collections.abc import Collection, Iterator
@@ -13,7 +15,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, event
 
 from gateway.ledger.entry import LedgerEntry, Tokens, decode_entry, timestamp
-from gateway.ledger.spool import Spool
+from gateway.ledger.spool import Spool, SpoolFull
 from gateway.ledger.sums import EndUserNames, sums_of
 from gateway.ledger.writer import Flood, address_of, stored_row
 from gateway.store import ledger, ledger_pages, ledger_sums
@@ -388,6 +390,56 @@ def test_a_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
     assert not Spool(tmp_path).adopt()  # it is locked
     other.clear()
     assert not list(tmp_path.glob("*.spool"))
+
+
+def test_rows_come_back_in_batches(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert list(spool.batches(2)) == [] and spool.empty
+    spool.clear()
+    rows = [b"%d" % number for number in range(5)]
+    spool.append(rows[:3])
+    spool.append(rows[3:])
+    assert list(spool.batches(2)) == [rows[:2], rows[2:4], rows[4:]]
+    spool.append([b"5"])
+    assert list(spool.batches(3)) == [rows[:3], [*rows[3:], b"5"]]
+    spool.clear()
+
+
+def test_a_file_of_rows_has_a_bound(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=10)
+    spool.append([b"1234"])
+    with pytest.raises(SpoolFull):
+        spool.append([b"123456"])
+    spool.append([b"1234"])
+    assert list(spool.batches(10)) == [[b"1234", b"1234"]]
+    spool.close()
+
+
+def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is full."""
+    spool = Spool(tmp_path)
+    spool.append([b"one"])
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(OSError):
+            spool.append([b"two", b"three"])
+    spool.append([b"four"])
+    assert list(spool.batches(10)) == [[b"one", b"four"]]
+    spool.close()
+
+
+def test_what_cannot_be_opened_is_no_file_of_rows(tmp_path: Path) -> None:
+    (tmp_path / "0.spool").mkdir()
+    gone = Spool(tmp_path)
+    gone.append([b"one"])
+    gone.close()
+    spool = Spool(tmp_path)
+    assert spool.adopt() and list(spool.batches(10)) == [[b"one"]]
+    spool.close()
 
 
 def test_where_rows_wait_while_the_database_is_away(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sqlite3
 import time
@@ -31,6 +32,7 @@ from gateway.observability.metrics import Metrics
 from gateway.settings.schema import LimitSettings, Settings
 from gateway.store.counters import Counter, CountersUnavailable, Reservation, Settlement
 from gateway.store.database import Database
+from gateway.store.errors import StoreUnavailable
 from gateway.store.redis_counters import PREFIX, RedisCounters
 from gateway.store.sql_counters import SqlCounters
 from support.keys import key_of
@@ -522,6 +524,32 @@ def test_a_stop_during_a_group_writes_it_once(tmp_path: Path, monkeypatch: pytes
         again = StoredBudgets(Database(url, 20.0, 2, durable=False), errors.append)
         assert dict(await again.load()) == {(budget.id, budget.window): 7} and not errors
         await again.stop()
+
+    asyncio.run(main())
+
+
+def test_budgets_without_their_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trouble is told, everybody may send an alert, and how many processes there are is not known."""
+    monkeypatch.setattr(stored_budgets, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(stored_budgets, "RETRY_SECONDS", 0.0)
+    (tmp_path / "c.db").write_bytes(b"no database" * 100)
+
+    async def main() -> None:
+        errors: list[Exception] = []
+        unheard: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        stored = StoredBudgets(Database(f"sqlite:///{tmp_path}/c.db", 20.0, 2), errors.append)
+        assert await stored.claim("half", 1) and len(errors) == 1
+        await stored.put_processes(4)
+        assert len(errors) == 2
+        assert await stored.processes() == 0 and len(errors) == 3
+        stored.add([Counter("key:k:budget:total", "money", 100)], 7)
+        await until(lambda: len(errors) >= 5)
+        before = len(errors)
+        await stored.stop()
+        assert len(errors) > before and all(isinstance(error, StoreUnavailable) for error in errors)
+        gc.collect()
+        assert not unheard, "a failed write is told once, and by us"
 
     asyncio.run(main())
 

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.cli.main import main
 from gateway.cli.management import operator
-from gateway.management import litellm_import
+from gateway.management import end_users, litellm_import
 from gateway.store import keys
 from gateway.virtual_keys import digest_of
 from support.databases import KINDS
@@ -141,6 +141,70 @@ def test_people_get_tables(api: Management, capsys: pytest.CaptureFixture[str]) 
     assert "there are no such keys" in capsys.readouterr().out
 
 
+def test_people_read_what_was_deleted_and_what_a_team_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["teams", "create", "--team-alias", "tables", "--json"]) == 0
+    team_id = json.loads(capsys.readouterr().out)["team_id"]
+    assert main(["teams", "show", "tables"]) == 0
+    assert "the team has no keys" in capsys.readouterr().out
+    for number in range(2):
+        assert main(["keys", "create", "--team-id", team_id, "--key-alias", f"of-tables-{number}"]) == 0
+    capsys.readouterr()
+    assert main(["teams", "show", "tables"]) == 0
+    table = capsys.readouterr().out
+    assert "of-tables-0" in table and "team_alias" in table
+    assert main(["keys", "list", "--search", "of-tables", "--size", "1"]) == 0
+    assert "page 1 of 2, 2 keys" in capsys.readouterr().out
+    assert main(["teams", "delete", "tables", "--yes"]) == 0
+    assert "deleted: tables" in capsys.readouterr().out
+    assert main(["end-users", "create", "--user-id", "grace"]) == 0
+    assert main(["end-users", "delete", "grace", "--yes"]) == 0
+    assert "deleted: 1" in capsys.readouterr().out
+
+
+def test_what_is_worth_a_note_is_on_standard_error(
+    api: Management, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(end_users, "MOST_END_USERS", 1)
+    for user in ("first", "second"):
+        assert main(["end-users", "create", "--user-id", f"{user}-of-two"]) == 0
+    for where in ([], ["--url", api.gateway.url]):
+        capsys.readouterr()
+        assert main(["end-users", "list", "--json", *where]) == 0
+        output = capsys.readouterr()
+        assert len(json.loads(output.out)) == 1 and "the newest 1 of " in output.err
+    monkeypatch.delenv("GATEWAY_MASTER_KEY")
+    assert main(["keys", "list", "--json"]) == 0
+    assert "keys are asked for where GATEWAY_MASTER_KEY is set" in capsys.readouterr().err
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert operator().name == f"user {os.getuid()} (command line)"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://localhost/x"])
+def test_a_database_that_is_none(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", url)
+    assert main(["keys", "list"]) == 2
+    assert "database_url: " in capsys.readouterr().err
+
+
+def test_a_ledger_that_cannot_be_read_hides_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", f"sqlite:///{tmp_path}/own.sqlite3")
+    assert main(["keys", "create", "--key-alias", "mine"]) == 0
+    (tmp_path / "own-ledger.sqlite3").write_bytes(b"no database" * 100)
+    capsys.readouterr()
+    assert main(["keys", "list", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["keys"][0]["spend"] is None
+    assert "what was spent is not known: " in output.err
+
+
 def test_json_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--json", "keys", "list"], ["keys", "--json", "list"], ["keys", "list", "--json"]):
         assert main(words) == 0
@@ -183,6 +247,13 @@ def test_an_address_of_something_else(status: int, capsys: pytest.CaptureFixture
     with ScriptedUpstream(json_answer(status, b"<html>")).run_in_thread() as website:
         assert main(["keys", "list", "--url", website.url]) == 1
     assert f"no gateway's answer, status {status}" in capsys.readouterr().err
+
+
+def test_this_machine_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "list", "--url", "http://localhost:1"]) == 1
+    assert "unencrypted" not in capsys.readouterr().err
+    assert main(["keys", "list", "--url", "http://nowhere.invalid:1"]) == 1
+    assert "travels to nowhere.invalid unencrypted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("scheme", "warned"), [("http", True), ("https", False)])

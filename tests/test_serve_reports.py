@@ -392,6 +392,12 @@ def test_litellms_shapes(reported: Reported) -> None:
     assert [day["group-by-day"] for day in report] == days
     assert all({"team_name", "spend", "keys"} <= set(team) for day in report for team in day["teams"])
     assert [team["team_name"] for day in report for team in day["teams"] if team["team_name"] == "search"]
+    customers = reported.get(f"/global/spend/report?{dates}&group_by=customer")
+    assert [day["group-by-day"] for day in customers] == days
+    assert {one["customer"] for day in customers for one in day["customers"]} == {"ada", "grace"}
+    assert all(one["spend"] >= 0 for day in customers for one in day["customers"])
+    activity = reported.get(f"/user/daily/activity?{dates}&model=embed-v4.0")
+    assert activity["metadata"]["total_api_requests"] == 1
     activity = reported.get(f"/user/daily/activity?{dates}")
     assert activity["metadata"]["total_api_requests"] >= CALLS
     assert sum(day["metrics"]["api_requests"] for day in activity["results"]) >= CALLS

@@ -44,8 +44,6 @@ class FieldValue(click.ParamType[Any]):
         self.name = {"list": "a,b", "json": "json", "either": "name|json"}.get(self.kind, self.kind)
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
         if value == NULL:
             return CLEARED
         try:

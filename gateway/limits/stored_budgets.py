@@ -150,8 +150,13 @@ class StoredBudgets:
         """
         write = asyncio.get_running_loop().create_task(self._write())
         self._writes.add(write)
-        write.add_done_callback(self._writes.discard)
+        write.add_done_callback(self._end_write)
         await asyncio.shield(write)
+
+    def _end_write(self, write: asyncio.Task[None]) -> None:
+        self._writes.discard(write)
+        if not write.cancelled():
+            write.exception()  # retrieved, also where nobody waits any longer
 
     async def _write(self) -> None:
         async with self._lock:
