@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from support import transcripts
+from support.app import A
+from translators.core.errors import InvalidField
 from translators.core.notes import Notes
+from translators.operations import chat
 from translators.request import other_shapes
 
 SCHEMA = {"type": "object", "properties": {}}
@@ -283,3 +288,76 @@ def test_metadata_is_text() -> None:
         for name, what in (("b", "a number"), ("d", "an array"), ("e", "a boolean"), ("f", "an object"))
     ]
     assert other_shapes.texts("all", "metadata", notes) == "all"
+
+
+# --- places in the caller's request -------------------------------------------------------------------------
+
+USER = {"role": "user", "content": "Hi"}
+USED = {"role": "assistant", "content": [{"type": "tool_use", "id": name, "name": "f", "input": {}} for name in "ab"]}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+
+
+def result(name: str, **more: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": name, "content": "One", **more}
+
+
+def chat_call(request: dict[str, Any], **settings: Any) -> chat.ChatTranslation:
+    return chat.request(json.dumps(request).encode(), transcripts.context(**settings))
+
+
+def conversation(*parts: Any, last: Any = "Hi") -> dict[str, Any]:
+    """One whose results are two messages before their turn, so that all that follows moves by two."""
+    turns = [USER, USED, {"role": "user", "content": [result("a"), result("b"), *parts]}]
+    return {"model": A, "messages": [*turns, {"role": "user", "content": last}]}
+
+
+MOVED: dict[str, tuple[dict[str, Any], str]] = {
+    "a message behind results": (conversation(last=[AUDIO]), "messages[3].content[0]"),
+    "a part that is none": (conversation(last=["Hi", {"type": "bogus"}]), "messages[3].content[1].type"),
+    "a part beside results": (conversation("Hi", AUDIO), "messages[2].content[3]"),
+    "a result without its call": (conversation(result("c")), "messages[2].content[2].tool_use_id"),
+    "a file in a result": (
+        conversation(result("b", content=[TEXT, {"type": "file", "file": {"file_id": "f"}}])),
+        "messages[2].content[2].content[1]",
+    ),
+    "a part behind an encrypted thought": (
+        {
+            "model": A,
+            "messages": [
+                {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "bogus"}]},
+                USER,
+            ],
+        },
+        "messages[0].content[1].type",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("nested", [False, True], ids=["at the top", "in extra_params"])
+def test_errors_name_the_place_in_the_request(name: str, nested: bool) -> None:
+    request, param = MOVED[name]
+    if nested:
+        request = {"model": A, "extra_params": {"messages": request["messages"]}}
+    with pytest.raises(InvalidField) as caught:
+        chat_call(request)
+    assert caught.value.failure.param == param
+    assert "messages[" not in caught.value.failure.message.replace(param, "")
+
+
+def test_what_is_refused_in_strict_mode_is_named_by_its_place() -> None:
+    for request, param in (
+        (conversation(result("b", is_error=True)), "messages[2].content[2].is_error"),
+        (conversation(result("b", content={"n": 1})), "messages[2].content[2].content"),
+    ):
+        with pytest.raises(InvalidField) as caught:
+            chat_call(request, strict=True)
+        assert caught.value.failure.param == param
+
+
+def test_notes_name_the_place_in_the_request() -> None:
+    request = conversation()
+    request["messages"].append({"role": "system", "content": "Be brief."})
+    assert "messages[4] adjusted late system message -> a user turn" in [note.text for note in chat_call(request).notes]
+    request["messages"][2]["content"][1]["content"] = ""
+    assert "messages[2].content[1].content is empty, sent as {}" in [note.text for note in chat_call(request).notes]

@@ -88,7 +88,7 @@ class SplitEndpoint:
             # What failed was billed, so there have to be limits and budgets left for it once more.
             if second is None or not await admission.repeat(second.workload):
                 raise _upstream_error(request, error) from error
-        admission.notes = second.notes
+        admission.set_notes(second.notes)
         try:
             return await self._call(second, admission)
         except (UpstreamError, AnswerFailed) as error:

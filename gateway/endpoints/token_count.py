@@ -47,7 +47,7 @@ class TokenCountEndpoint:
                     context = with_files(context, texts)
                     translation = await translate(services, record, operation.translate, request_body, context)
                     body.note_changes(record, translation.notes)
-                    admission.notes = translation.notes
+                    admission.set_notes(translation.notes)
                 bodies = operation.tokenize_bodies(translation.bodies[0])
                 counts = await post_all(services.upstream, operation.upstream, admission, bodies)
             await send_json(send, operation.count_response(counts), translation.notes, watcher)

@@ -82,7 +82,7 @@ class UploadEndpoint:
                 # What stood behind the file has come by now. Cohere does not get it; it may still shape the answer.
                 if early != set(form.fields):
                     translation = self._translate(form, record, context, early)
-                    admission.notes = translation.notes
+                    admission.set_notes(translation.notes)
             await self._respond(translation, response, record, send, watcher)
 
     def _translate(self, form: Form, record: RequestRecord, context: Context, early: set[str]) -> UploadTranslation:

@@ -128,7 +128,10 @@ class AdmissionController:
 
 
 class Admission:
-    """One admitted request, as a context around its calls to Cohere. Leaving it settles the request."""
+    """One admitted request, as a context around its calls to Cohere. Leaving it settles the request.
+
+    notes: of the translation that was answered, for the caller and the metrics.
+    """
 
     __slots__ = (
         "_accepted_keys",
@@ -139,8 +142,8 @@ class Admission:
         "_limiter",
         "_method",
         "_metrics",
-        "_notes",
         "_prices",
+        "notes",
         "prompt_bytes",
         "record",
     )
@@ -160,7 +163,7 @@ class Admission:
     ) -> None:
         """prices: of the whole request, whatever the settings say by the time that Cohere has answered."""
         self._controller, self._method = controller, method
-        self._metrics, self._accepted_keys, self.record, self._notes = metrics, accepted_keys, record, notes
+        self._metrics, self._accepted_keys, self.record, self.notes = metrics, accepted_keys, record, notes
         self._events: list[tuple[str, str]] = []
         """What was told of the request: a field and a sentence each."""
         self._limiter, self._limited, self._prices = limiter, limited, prices
@@ -169,23 +172,17 @@ class Admission:
         self._answers = 0
         """Answers that were paid for, or estimated."""
 
-    @property
-    def notes(self) -> Notes:
-        """Of the translation that was answered, for the caller and the metrics."""
-        return self._notes
-
-    @notes.setter
-    def notes(self, notes: Notes) -> None:
-        # Each translation has notes of its own. What is known of the request holds for all of them.
+    def set_notes(self, notes: Notes) -> None:
+        """Takes the notes of the translation that is to be answered, and adds what holds for the whole request."""
         note_changes(self.record, notes)
         for field, sentence in self._events:
             notes.inform(field, sentence)
-        self._notes = notes
+        self.notes = notes
 
     def inform(self, field: str, sentence: str) -> None:
         """Notes what happened to the request, whichever translation is answered in the end."""
         self._events.append((field, sentence))
-        self._notes.inform(field, sentence)
+        self.notes.inform(field, sentence)
 
     @property
     def principal(self) -> Principal:

@@ -160,16 +160,13 @@ class RequestHandler(Responder):
         """Makes a complete translation's calls, and those that replace what failed."""
         record = self.record
         while True:
-            record.model, record.streamed, admission.notes = (
-                translation.model,
-                translation.streamed,
-                translation.notes,
-            )
+            record.model, record.streamed = translation.model, translation.streamed
+            admission.set_notes(translation.notes)
             try:
                 # One admission for both calls: the summary belongs to the request, and is charged with it.
                 if translation.preliminary is not None:
                     translation = await self.complete(translation.preliminary, admission)
-                    admission.notes = translation.notes
+                    admission.set_notes(translation.notes)
                 if not translation.streamed:
                     await self.respond_whole(translation, admission, sink)
                 elif translation.buffered:
@@ -286,7 +283,7 @@ class RequestHandler(Responder):
             return None
         await upstream.sleep(pause)
         upstream.count_retry(str(error.failure.code))
-        admission.notes = translation.notes
+        admission.set_notes(translation.notes)
         admission.retried([str(error.failure.code)])
         return translation
 

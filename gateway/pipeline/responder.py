@@ -94,7 +94,7 @@ class Responder:
             # Only of an answer that is new: one out of the cache that fails its check is no answer.
             except AnswerFailed as error:
                 translation = await self._second_attempt(translation, admission, error.failure)
-                admission.notes = translation.notes
+                admission.set_notes(translation.notes)
                 bodies = await self._bodies(translation, admission)
                 response = await self._translate_response(translation, admission, bodies)
         if self.saves:
@@ -145,7 +145,7 @@ class Responder:
             stream, documents = await self._as_stream(translation, admission, bodies)
             if stream.failure is not None:
                 translation = await self._second_attempt(translation, admission, stream.failure)
-                admission.notes = translation.notes
+                admission.set_notes(translation.notes)
                 bodies = await self._bodies(translation, admission)
                 stream, documents = await self._as_stream(translation, admission, bodies)
                 if stream.failure is not None:

@@ -4,7 +4,7 @@ Three kinds (docs/errors-and-notes.md#notes): `ignored` (no effect), `adjusted` 
 `emulated` (the gateway did it, not Cohere). Strict mode turns the first two into a refusal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 from msgspec import Struct
@@ -72,6 +72,14 @@ class Notes(Struct):
             )
         # A history of a hundred messages may lead to the same sentence a hundred times.
         self._notes.setdefault(text, Note(kind, field, text))
+
+    def restate(self, restated: Callable[[str], str]) -> None:
+        """Puts another wording in the place of each field and sentence."""
+        self._notes = {
+            text: Note(note.kind, restated(note.field), text)
+            for note in self._notes.values()
+            if (text := restated(note.text))
+        }
 
     def __iter__(self) -> Iterator[Note]:
         return iter(self._notes.values())

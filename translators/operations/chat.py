@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from schemas.openai import chat as openai
@@ -17,7 +17,7 @@ from translators.answer.logprobs import CHOSEN_TOKEN
 from translators.answer.transforms import UnwrapCustomInput
 from translators.core.contracts import Context, Stream, TranslatedResponse, Workload
 from translators.core.errors import InvalidField
-from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required
+from translators.core.field_table import Field, FieldTable, Reading, ignore, read, refuse, required, with_nested
 from translators.core.notes import Notes
 from translators.operations.chat_answer import ChatStream, ChatView, completion
 from translators.request import other_shapes, tools
@@ -141,6 +141,7 @@ class ChatTranslation(Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_split = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _TOOL_FIELDS = frozenset({"tools", "functions"})
 _CHOICE_FIELDS = frozenset({"tool_choice", "function_call"})
@@ -151,6 +152,27 @@ def request(body: bytes, context: Context, attempt: int = 1) -> ChatTranslation:
 
     attempt: 2 for the request to send after the first one's answer failed its check.
     """
+    try:
+        translation = _request(body, context, attempt)
+    except InvalidField as error:
+        failure = error.failure
+        if failure.param is None or not failure.param.startswith("messages[") or not other_shapes.may_move(body):
+            raise
+        origins = _origins(body)
+        raise InvalidField(
+            origins.restate(failure.param), origins.restate(failure.message), failure.code or "invalid_value"
+        ) from error
+    if any("messages[" in note.text for note in translation.notes) and other_shapes.may_move(body):
+        translation.notes.restate(_origins(body).restate)
+    return translation
+
+
+def _origins(body: bytes) -> other_shapes.Origins:
+    return other_shapes.Origins(msgspec.json.decode(with_nested(_split(body))["messages"]), "messages")
+
+
+def _request(body: bytes, context: Context, attempt: int) -> ChatTranslation:
+    """Translates a request. Errors and notes have the places that messages have after they were rewritten."""
     notes = Notes(context.strict)
     reading = TABLE.read(body, notes, context.policy)
     fields = reading.fields

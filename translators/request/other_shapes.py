@@ -8,10 +8,12 @@ Sources: https://docs.anthropic.com/en/api/messages, https://modelcontextprotoco
 https://ai-sdk.dev/docs/reference/ai-sdk-core/model-message.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from translators.core.notes import Notes
 
@@ -38,6 +40,9 @@ _RESULT_PARTS = frozenset(
 )
 """Types of the parts that a tool's result may consist of. A list of anything else is data."""
 
+REDACTED = "redacted_thinking"
+"""Thoughts that Anthropic has encrypted for itself."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,12 +51,62 @@ def messages(value: Any, name: str, notes: Notes) -> Any:
     if not isinstance(value, list):
         return value
     rewritten: list[Any] = []
-    for index, message in enumerate(value):
+    for message in value:
         if isinstance(message, dict) and "content" in message:
-            rewritten += _message(message, f"{name}[{index}].content", f"{name}[].content", notes)
+            # By the places that they have from now on, which `Origins` knows.
+            rewritten += _message(message, name, len(rewritten), notes)
         else:
             rewritten.append(message)
     return rewritten
+
+
+class _Origin(Struct, frozen=True):
+    """Where a message comes from. path: in the request. parts: of each part, its index there; None for the same."""
+
+    path: str
+    parts: Sequence[int] | None = None
+
+
+class Origins:
+    """The places in a request of the messages that `messages` has made of it, for errors and notes."""
+
+    def __init__(self, value: Any, name: str) -> None:
+        """value: of the field, as the caller sent it. name: of the field."""
+        self._pattern = re.compile(rf"\b{name}\[(\d+)\](?:\.content\[(\d+)\]|\.(tool_call_id)\b)?")
+        self._origins: list[_Origin] = []
+        for index, message in enumerate(value if isinstance(value, list) else ()):
+            self._origins += _origins(message, f"{name}[{index}]")
+
+    def restate(self, text: str) -> str:
+        """Returns a path, or a sentence, with the paths of the request in the place of those of the messages."""
+        return self._pattern.sub(self._restated, text)
+
+    def _restated(self, match: "re.Match[str]") -> str:
+        if int(match[1]) >= len(self._origins):
+            return match[0]
+        origin = self._origins[int(match[1])]
+        if match[2] is not None:
+            parts, part = origin.parts, int(match[2])
+            return f"{origin.path}.content[{part if parts is None or part >= len(parts) else parts[part]}]"
+        # Anthropic's name of it.
+        call_id = "tool_use_id" if ".content[" in origin.path else "tool_call_id"
+        return f"{origin.path}.{call_id}" if match[3] else origin.path
+
+
+def _origins(message: Any, path: str) -> list[_Origin]:
+    content, role = (message.get("content"), message.get("role")) if isinstance(message, dict) else (None, None)
+    if not isinstance(content, list) or role in ("tool", "function"):
+        return [_Origin(path)]
+    apart = {"user": "tool_result", "assistant": "tool_use"}.get(str(role))
+    others = [index for index, part in enumerate(content) if _type(part) not in (apart, REDACTED)]
+    results = [index for index, part in enumerate(content) if role == "user" and _type(part) == apart]
+    before = [_Origin(f"{path}.content[{index}]") for index in results]
+    return [*before, _Origin(path, others)] if others or not before else before
+
+
+def may_move(body: bytes) -> bool:
+    """Returns whether `messages` may have changed the places of what is in a request's body."""
+    return any(b'"%b"' % kind in body for kind in (b"tool_result", b"tool_use", REDACTED.encode()))
 
 
 def input_item(value: Any, name: str, notes: Notes) -> Any:
@@ -119,8 +174,10 @@ def _with_parameters(definition: Mapping[str, Any]) -> dict[str, Any]:
     return rewritten
 
 
-def _message(message: dict[str, Any], where: str, general: str, notes: Notes) -> list[Any]:
+def _message(message: dict[str, Any], name: str, position: int, notes: Notes) -> list[Any]:
+    """Returns the messages that a message becomes. position: the index of the first of them."""
     role, content = message.get("role"), message["content"]
+    where, general = f"{name}[{position}].content", f"{name}[].content"
     if role in ("tool", "function"):
         content = _result(content, where, general, notes)
         return [{**message, "content": _text_of(content) if role == "function" else content}]
@@ -131,7 +188,9 @@ def _message(message: dict[str, Any], where: str, general: str, notes: Notes) ->
         results = [one for one in parts if _type(one) == "tool_result"]
         others = [one for one in parts if _type(one) != "tool_result"]
         if results:
-            before = [_tool_message(one, where, general, notes) for one in results]
+            before = [
+                _tool_message(one, f"{name}[{number}]", general, notes) for number, one in enumerate(results, position)
+            ]
             # In front of the turn: a result has to follow its call directly (docs/cohere-api.md#messages).
             return [*before, {**message, "content": others}] if others else before
     return [{**message, "content": parts}]
@@ -160,8 +219,8 @@ def _with_calls(message: dict[str, Any], parts: list[Any]) -> dict[str, Any]:
 
 def _tool_message(part: dict[str, Any], where: str, general: str, notes: Notes) -> dict[str, Any]:
     if part.get("is_error"):
-        notes.ignored(f"{general}[].is_error", "Cohere sees the result alone", f"{where}[].is_error")
-    content = _result(part.get("content"), where, general, notes)
+        notes.ignored(f"{general}[].is_error", "Cohere sees the result alone", f"{where}.is_error")
+    content = _result(part.get("content"), f"{where}.content", general, notes)
     return {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": content}
 
 
@@ -204,10 +263,9 @@ def _parts(content: Any, where: str, general: str, notes: Notes) -> Any:
         content = [content]
     if not isinstance(content, list):
         return content
-    # Anthropic encrypts such thoughts for itself.
-    if any(_type(one) == "redacted_thinking" for one in content):
-        notes.ignored(f"{general}[].type redacted_thinking", "only its author can read it", where)
-    return [_part(one) for one in content if _type(one) != "redacted_thinking"]
+    if any(_type(one) == REDACTED for one in content):
+        notes.ignored(f"{general}[].type {REDACTED}", "only its author can read it", where)
+    return [_part(one) for one in content if _type(one) != REDACTED]
 
 
 def _part(part: Any) -> Any:
