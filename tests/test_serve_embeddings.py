@@ -27,7 +27,7 @@ from gateway.cli import main
 from gateway.emulator.model_catalog import MODELS
 from gateway.pipeline.cl100k_base import ORDINARY, vocabulary
 from gateway.pipeline.fan_out import MAX_CONCURRENT_PARTS
-from gateway.settings.schema import Models
+from gateway.settings.schema import CacheSettings, Models
 from support import oracle
 from support.app import CALLER_KEY, Gateway, Harness, Response, demonstration, gateway_over, run_harness
 from support.recordings import Recording, each_recording
@@ -332,6 +332,21 @@ def test_base64_that_is_refused_is_requested_as_floats(harness: Harness) -> None
         requests = [request.json()["embedding_types"] for request in harness.upstream.requests]
         assert requests == [["base64"], ["float"]]
         assert "asked again for floats" in response.headers["x-gateway-notes"]
+
+
+def test_what_is_in_the_cache_is_not_sent_again_as_floats() -> None:
+    quarter, half = (b64encode(struct.pack("<256f", *[number] * 256)).decode() for number in (0.25, 0.5))
+    with run_harness(cache=CacheSettings(store="memory")) as harness:
+        fields: dict[str, Any] = {"encoding_format": "base64", "dimensions": 256}
+        harness.respond_with(json_answer(200, {"embeddings": {"base64": [quarter]}}))
+        embed(harness.gateway, ["a"], **fields)
+        refusal = json_answer(400, {"message": "invalid request: embedding_types must be one of float"})
+        harness.respond_with(refusal, json_answer(200, {"embeddings": {"float": [[0.5] * 256]}}))
+        response = embed(harness.gateway, ["a", "b"], **fields)
+        assert [one["embedding"] for one in response.body["data"]] == [quarter, half]
+        assert [request.json()["texts"] for request in harness.upstream.requests] == [["b"], ["b"]]
+        for note in ("1 of 2 inputs from the cache", "asked again for floats"):
+            assert note in response.headers["x-gateway-notes"]
 
 
 def test_a_second_failure_is_reported(harness: Harness) -> None:

@@ -435,6 +435,18 @@ def test_c23_the_old_choice(choice: Any, sent_body: str | None, expected: list[s
     assert (result.get("tool_choice"), names(result)) == (sent_body, expected)
 
 
+@pytest.mark.parametrize(
+    ("functions", "choice"), [([tool("f")["function"]], {"name": "g"}), ([], {"name": "f"}), ([], "required")], ids=str
+)
+def test_errors_about_the_old_choice_have_its_names(functions: list[Any], choice: Any) -> None:
+    request = {"model": A, "messages": [USER], "functions": functions, "function_call": choice}
+    with pytest.raises(InvalidField) as caught:
+        transcripts.call(request)
+    failure = caught.value.failure
+    assert failure.param == "function_call"
+    assert "'functions'" in failure.message and "tool_choice" not in failure.message
+
+
 def test_b38_one_choice_holds_all_calls() -> None:
     called = [{"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in range(3)]
     call = transcripts.call({"model": A, "messages": [USER], "tools": [tool()]})

@@ -90,7 +90,10 @@ class EmbeddingsRequest(Struct, frozen=True):
         return [self.encode_part(single_part(one)) for one in self.inputs]
 
     def without_cached(self, cached: Sequence[bytes | None]) -> "EmbeddingsRequest":
-        cached_vectors = [decode_entry(entry, self.view) for entry in cached]
+        return self._reusing([decode_entry(entry, self.view) for entry in cached])
+
+    def _reusing(self, cached_vectors: Sequence[Vector | None]) -> "EmbeddingsRequest":
+        """Returns the request for the inputs of which there is no vector."""
         missing = [index for index, vector in enumerate(cached_vectors) if vector is None]
         total = len(cached_vectors)
         if len(missing) < total:
@@ -124,6 +127,8 @@ class EmbeddingsRequest(Struct, frozen=True):
         if self.float_request is None or not (refused or failure.second_attempt):
             return None
         request = self.float_request()
+        if any(vector is not None for vector in self.cached_vectors):
+            request = request._reusing(self.cached_vectors)
         request.notes.inform(
             "encoding_format", "Cohere's base64 is of no use: asked again for floats, made base64 here"
         )

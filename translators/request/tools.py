@@ -28,11 +28,18 @@ STRICT_FIELDS_LIMIT = 200
 
 
 class Choice(Struct, frozen=True):
-    """The caller's choice. mode: `auto`, `none` or `required`. only: the names that may be called, None for all."""
+    """The caller's choice. mode: `auto`, `none` or `required`. only: the names that may be called, None for all.
+
+    fields: that the choice and the tools stand in, for errors.
+    """
 
     mode: str = "auto"
     only: tuple[str, ...] | None = None
+    fields: tuple[str, str] = ("tool_choice", "tools")
 
+
+LEGACY_FIELDS = ("function_call", "functions")
+"""The old names of `tool_choice` and `tools`."""
 
 ANY_CHOICE = Choice()
 """The model may call tools or not."""
@@ -138,9 +145,9 @@ def read_choice(
     # The new field wins: programs set both while they move from one to the other.
     if tool_choice is None and legacy is not None:
         return (
-            Choice("required", (legacy.name,))
+            Choice("required", (legacy.name,), LEGACY_FIELDS)
             if isinstance(legacy, openai.ChosenName)
-            else mode_choice(legacy, "function_call")
+            else replace(mode_choice(legacy, "function_call"), fields=LEGACY_FIELDS)
         )
     if tool_choice is None:
         return Choice()
@@ -240,7 +247,8 @@ def plan_tools(
     # A choice of `required` without tools cannot be met by any model, so no emulation is tried.
     if not functions:
         if choice.mode == "required":
-            raise InvalidField("tool_choice", "'tool_choice' needs 'tools' to choose from", "invalid_value")
+            field, tools = choice.fields
+            raise InvalidField(field, f"'{field}' needs '{tools}' to choose from", "invalid_value")
         if strict_tools:
             notes.ignored("strict_tools", "there are no tools")
         return _placeholder_tools(called, capabilities, names, notes)
@@ -252,7 +260,7 @@ def plan_tools(
         raise InvalidField("tools", "This model of Cohere's does not use tools", "unsupported_value")
     # An unknown name is an error here and not a note: most likely a typing error, and the request would otherwise go
     # out without any tool.
-    callable_functions = functions if choice.only is None else _filtered(functions, choice.only)
+    callable_functions = functions if choice.only is None else _filtered(functions, choice.only, choice.fields)
     called_names, callable_names = frozenset(called), {function.name for function in callable_functions}
     # A named tool is honoured by sending no other. But models that need the tools of the history defined (422 without
     # them, docs/cohere-api.md#messages) get these, too, and an instruction not to call them.
@@ -329,11 +337,14 @@ def _must_call(names: list[str], mode: str) -> str:
     return f"If you call a tool now, it must be {which}."
 
 
-def _filtered(functions: list[openai.Function], only: tuple[str, ...]) -> list[openai.Function]:
+def _filtered(
+    functions: list[openai.Function], only: tuple[str, ...], fields: tuple[str, str]
+) -> list[openai.Function]:
+    field, tools = fields
     defined_names = {function.name for function in functions}
     for name in only:
         if name not in defined_names:
-            raise InvalidField("tool_choice", f"'tool_choice' names the tool '{name}', which 'tools' lacks")
+            raise InvalidField(field, f"'{field}' names the tool '{name}', which '{tools}' lacks")
     names = frozenset(only)
     return [function for function in functions if function.name in names]
 
