@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 from collections.abc import Callable
 from unittest.mock import patch
 
@@ -149,6 +150,17 @@ def test_a_connection(cause: str, again: bool, breaks: bool) -> None:
 def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
     assert retry.parse_retry_after(value, 40.0) == seconds
     assert retry.retry_after_header(value) == (None if seconds is None else value)
+
+
+@pytest.mark.parametrize("value", ["Thu Jan  1 00:01:00 1970", "Thu, 01 Jan 1970 00:01:00 -0000"])
+def test_a_date_without_a_zone_is_in_utc(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert retry.parse_retry_after(value, 40.0) == 20.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 AGAIN = Rule(retry=True)

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from gateway.settings.origins import origins_of
 from gateway.settings.schema import SettingError, Settings
 from gateway.store.errors import StoreUnavailable
 from gateway.store.reachability import RedisReachability, condition_of_database
+from gateway.upstream.retry import seconds_of_date
 from gateway.upstream.router import serves
 from gateway.upstream.session import UpstreamSession
 from translators.core.model_names import resolve
@@ -304,7 +304,7 @@ async def _upstream(settings: Settings) -> AsyncIterator[Finding]:
             models |= listed
             yield Finding("cohere", "ok", f"{name} is accepted, and may use {len(listed)} models")
             # One answer is enough: all keys are asked at the same place.
-            if number == 1 and (seconds := _seconds_of(response.header("date"))) is not None:
+            if number == 1 and (seconds := seconds_of_date(response.header("date"))) is not None:
                 yield _clock_finding("Cohere", seconds)
         if models:
             for finding in _models(settings, models):
@@ -354,14 +354,6 @@ async def _reach(session: UpstreamSession, settings: Settings) -> Finding:
     except GatewayError as error:
         return Finding("cohere", "fail", f"{host} cannot be reached: {error.failure.message}", _REACH_REMEDY)
     return Finding("cohere", "ok", f"{host} can be reached; callers bring their own keys, which are not tried")
-
-
-def _seconds_of(date: str) -> float | None:
-    """Returns the Unix seconds of a header; None where it is missing or no date."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _names(body: bytes) -> set[str]:

@@ -6,6 +6,7 @@ error, `pipeline/handler.py` does. Which failures are worth it: docs/cohere-api.
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from random import Random
@@ -108,11 +109,21 @@ def parse_retry_after(value: str, now: float) -> float | None:
     if _NUMBER.fullmatch(value):
         seconds = float(value)
     else:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError):
+        moment = seconds_of_date(value) if value else None
+        if moment is None:
             return None
+        seconds = moment - now
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def seconds_of_date(value: str) -> float | None:
+    """Returns a header's date in Unix seconds; None for what is no date."""
+    try:
+        moment = parsedate_to_datetime(value)
+        # HTTP has dates in UTC alone, and its oldest form does not say so (RFC 9110, 5.6.7).
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def retry_after_header(value: str) -> str | None:
