@@ -99,6 +99,8 @@ def test_the_usual_language() -> None:
 def test_what_the_operator_names_is_sent() -> None:
     call = translated({**TEXTS, "diarize": "yes"}, extra_upstream_fields=["diarize"])
     assert dict(call.fields)["diarize"] == "yes"
+    call = translated({**TEXTS, "words": ["a", "b"]}, extra_upstream_fields=["words"])
+    assert call.fields[-2:] == (("words[]", "a"), ("words[]", "b"))
 
 
 REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (

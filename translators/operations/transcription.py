@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from schemas.cohere import transcription as cohere
 from schemas.openai import transcription as openai
@@ -105,12 +105,17 @@ def request(body: bytes, context: Context) -> TranscriptionTranslation:
         notes.emulated("stream", "the text in one piece")
     form_fields = {"model": model, "language": language}
     form_fields |= {name: str(value) for name, value in reading.upstream_fields.items()}
-    # Texts as well, as all values of a form are.
-    form_fields |= {name: msgspec.json.decode(raw, type=str) for name, raw in reading.extra.items()}
+    extra = [part for name, raw in reading.extra.items() for part in _extra_parts(name, raw)]
     workload = Workload(
         model, end_user=reading.end_user, requested_model=reading.fields["model"], metadata=reading.metadata
     )
-    return TranscriptionTranslation(model, tuple(form_fields.items()), notes, form, workload)
+    return TranscriptionTranslation(model, (*form_fields.items(), *extra), notes, form, workload)
+
+
+def _extra_parts(name: str, raw: Raw) -> list[tuple[str, str]]:
+    """Returns a field of `extra_upstream_fields` as the caller's form had it: one part, or those of a list."""
+    value: str | list[str] = msgspec.json.decode(raw, type=str | list[str])
+    return [(name, value)] if isinstance(value, str) else [(f"{name}[]", one) for one in value]
 
 
 def _single_language(languages: str | list[str], notes: Notes) -> str:
