@@ -25,8 +25,8 @@ cluster: .venv/.run-stamp ## three replicas over PostgreSQL and Redis on http://
 
 # Five workers take tests from each other until none is left: a test waits more than it computes. ARGS=-n0 runs them one after the other.
 # With bytecode in caches, whatever the environment says: the tests start a hundred processes, and each would compile all.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=5 --dist=worksteal
-test: .venv/.dev-stamp node-modules ## run the whole test suite, five tests at a time
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=6 --dist=worksteal
+test: .venv/.dev-stamp node-modules ## run the whole test suite, six tests at a time
 	$(PYTEST) $(ARGS)
 
 test-long: .venv/.dev-stamp node-modules ## the same with four times as many examples of each property
