@@ -269,10 +269,8 @@ async def test_rows_made_in_advance_are_not_taken_by_a_full_queue(
         assert storage.observer.counted == {"written": 3}
 
 
-@pytest.mark.asyncio
-async def test_a_row_that_the_database_refuses_takes_no_other_with_it(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def refuse_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the database refuse each group of rows with the request "refused" among them."""
     insert = ledger_store.insert
 
     def refusing(connection: Any, rows: Any, *rest: Any) -> int:
@@ -281,6 +279,13 @@ async def test_a_row_that_the_database_refuses_takes_no_other_with_it(
         return insert(connection, rows, *rest)
 
     monkeypatch.setattr(ledger_store, "insert", refusing)
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_the_database_refuses_takes_no_other_with_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_rows(monkeypatch)
     memory = BodyMemory()
     async with storage.ledger(PlainText(), flush_seconds=0.1) as ledger:
         for id in ("before", "refused", "behind"):
@@ -300,14 +305,7 @@ async def test_a_row_that_the_database_refuses_takes_no_other_with_it(
 async def test_a_row_that_is_there_with_another_time_is_not_written_after_a_refused_group(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert = ledger_store.insert
-
-    def refusing(connection: Any, rows: Any, *rest: Any) -> int:
-        if any(row.request_id == "refused" for row in rows):
-            raise ValueError
-        return insert(connection, rows, *rest)
-
-    monkeypatch.setattr(ledger_store, "insert", refusing)
+    refuse_rows(monkeypatch)
     first = entry(1)
     later = replace(first, at=first.at + 20_000_000)
     async with storage.ledger() as ledger:
