@@ -200,6 +200,35 @@ def test_a_form_is_read_alike_however_it_is_cut(
     assert (by_bytes.fields, same) == (form.fields, file)
 
 
+PREAMBLES = (
+    b"",
+    b"\r\n",
+    b"For those who cannot read this.\r\n",
+    b"--b0undaryx\r\n",
+    b"--b0undary \r\n",
+    b"--\r\n",
+    b"\r" * 300,
+)
+
+
+@pytest.mark.parametrize("preamble", PREAMBLES, ids=repr)
+def test_what_stands_around_a_form_means_nothing(preamble: bytes) -> None:
+    """RFC 2046 §5.1.1: a preamble and an epilogue are not looked at."""
+    if preamble.endswith(b"\r"):
+        preamble += b"\n"
+    body = preamble + encoded([("model", None, b"m"), ("file", "a.wav", b"x" * 100)]) + b"--b0undary\r\nepilogue"
+    for pieces in ([body], [body[index : index + 1] for index in range(len(body))]):
+        form, file = read(pieces)
+        assert (form.fields, file) == ({"model": "m"}, b"x" * 100)
+
+
+def test_a_form_with_a_preamble_is_served(harness: Harness) -> None:
+    body = b"For those who cannot read this.\r\n" + encoded((*FIRST, FILE))
+    response = harness.gateway.ask("POST", PATH, body, MULTIPART)
+    assert (response.status, response.body) == (200, {"text": "Good morning."})
+    assert at_cohere(harness)[0][-1] == ("file", WAV)
+
+
 def test_lists_empty_texts_and_files_that_nobody_wants() -> None:
     form, file = read(
         [

@@ -48,6 +48,9 @@ class Form:
                 "on_end": self._closed,
             },
         )
+        self._first_boundary = b"\r\n--" + boundary
+        # The end of what has come before it, None once it has come. The first one may stand at the very beginning.
+        self._preamble: bytes | None = b"\r\n"
         self.fields: dict[str, str | list[str]] = {}
         self.strange: list[str] = []
         self.file: File | None = None
@@ -86,7 +89,7 @@ class Form:
             # What follows the closing boundary is an epilogue, which means nothing (RFC 2046 §5.1.1).
             if not self._complete:
                 try:
-                    self._parser.write(piece)
+                    self._parser.write(piece if self._preamble is None else self._behind_preamble(piece))
                 except FormParserError as error:
                     raise _bad("The body is not a form in multipart/form-data") from error
         # Kept, since the client that sends the form on may be who reads here, and would take it for Cohere's.
@@ -94,6 +97,25 @@ class Form:
             self.failure = error
             raise
         return True
+
+    def _behind_preamble(self, piece: bytes) -> bytes:
+        """Returns the part of a piece that begins with the first boundary.
+
+        What comes before it is a preamble, which means nothing (RFC 2046 §5.1.1), and the parser takes it for no form.
+        """
+        data, first, start = (self._preamble or b"") + piece, self._first_boundary, 0
+        while (position := data.find(first, start)) >= 0:
+            follows = data[position + len(first) : position + len(first) + 2]
+            if follows in (b"\r\n", b"--"):
+                self._preamble = None
+                return data[position + 2 :]
+            # Another boundary may begin like this one. What follows it may also not have come yet.
+            if len(follows) < 2:
+                self._preamble = data[position:]
+                return b""
+            start = position + 1
+        self._preamble = data[1 - len(first) :]
+        return b""
 
     # --- what the parser tells ----------------------------------------------------------------------------------
 
